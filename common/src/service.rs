@@ -1,0 +1,305 @@
+//! Services: what a user asks for.
+
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+use crate::{Invalid, Name, NetworkId, name::Labels};
+
+/// `shoal service create`, parsed. Networks are ids here: whoever parses resolves the names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    pub name: Name,
+    pub labels: Labels,
+    pub mode: Mode,
+    pub endpoint_mode: EndpointMode,
+    pub networks: Vec<NetworkAttachment>,
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub restart: RestartPolicy,
+    pub placement: Placement,
+    pub update: UpdatePolicy,
+}
+
+impl ServiceSpec {
+    /// Whether going from `self` to `next` means new tasks. Scaling, placement and policies do not.
+    pub fn needs_new_tasks(&self, next: &ServiceSpec) -> bool {
+        self.container != next.container || self.networks != next.networks || self.resources != next.resources
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// So many tasks, spread over the nodes.
+    Replicated { replicas: u32 },
+    /// One task on every node that fits.
+    Global,
+}
+
+impl Mode {
+    /// Beyond this a service is refused: a task costs memory on every manager.
+    pub const MAX_REPLICAS: u32 = 50_000;
+}
+
+/// What a service's name resolves to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndpointMode {
+    /// One virtual address, from which connections are spread over the tasks.
+    #[default]
+    Vip,
+    /// The addresses of the tasks.
+    DnsRr,
+}
+
+impl FromStr for EndpointMode {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        match s {
+            "vip" => Ok(Self::Vip),
+            "dnsrr" => Ok(Self::DnsRr),
+            _ => Err(Invalid::new("endpoint-mode", s, "vip or dnsrr")),
+        }
+    }
+}
+
+impl fmt::Display for EndpointMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vip => "vip",
+            Self::DnsRr => "dnsrr",
+        })
+    }
+}
+
+/// One network that the tasks of a service join, and the further names they answer to there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    pub network: NetworkId,
+    pub aliases: Vec<Name>,
+}
+
+/// What runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// As the user wrote it: `nginx`, `registry:5000/team/app:v2`, `web@sha256:…`.
+    pub image: String,
+    /// Replaces the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command; empty keeps it.
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    /// Default: the task's name.
+    pub hostname: Option<String>,
+    /// Working directory; default the image's.
+    pub workdir: Option<String>,
+    /// `uid[:gid]` or names out of the image's `/etc/passwd`; default the image's.
+    pub user: Option<String>,
+    pub labels: Labels,
+    /// Between SIGTERM (or the image's stop signal) and SIGKILL.
+    pub stop_grace: Duration,
+    /// Ports of `_PORT._PROTO.SERVICE` SRV records: `EXPOSE` of the image is not known to the managers.
+    pub ports: Vec<NamedPort>,
+}
+
+impl ContainerSpec {
+    pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+}
+
+/// A port that a service offers inside its networks. (Publishing on hosts is another thing.)
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NamedPort {
+    pub name: Name,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        match s {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(Invalid::new("protocol", s, "tcp or udp")),
+        }
+    }
+}
+
+/// CPU in billionths of a core, memory in bytes. 0 means unlimited (limit) or nothing set aside (reservation).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub nano_cpus: u64,
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Enforced by the kernel on the host.
+    pub limits: Amount,
+    /// Counted by the scheduler.
+    pub reservations: Amount,
+    /// Processes; 0 means unlimited.
+    pub pids_limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    pub condition: RestartCondition,
+    pub delay: Duration,
+    /// Restarts per slot inside `window`; 0 means without end.
+    pub max_attempts: u32,
+    /// 0 means since ever.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self { condition: RestartCondition::Any, delay: Duration::from_secs(5), max_attempts: 0, window: Duration::ZERO }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartCondition {
+    None,
+    OnFailure,
+    Any,
+}
+
+impl FromStr for RestartCondition {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        match s {
+            "none" => Ok(Self::None),
+            "on-failure" => Ok(Self::OnFailure),
+            "any" => Ok(Self::Any),
+            _ => Err(Invalid::new("restart-condition", s, "none, on-failure or any")),
+        }
+    }
+}
+
+impl fmt::Display for RestartCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::OnFailure => "on-failure",
+            Self::Any => "any",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    pub constraints: Vec<Constraint>,
+    /// 0 means no limit.
+    pub max_replicas_per_node: u32,
+}
+
+/// `node.labels.disk==ssd`: what must hold of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraint {
+    pub key: ConstraintKey,
+    pub equal: bool,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConstraintKey {
+    NodeId,
+    Hostname,
+    Role,
+    PlatformOs,
+    PlatformArch,
+    Label(String),
+}
+
+impl FromStr for Constraint {
+    type Err = Invalid;
+
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let bad = || {
+            Invalid::new(
+                "constraint",
+                s,
+                "KEY==VALUE or KEY!=VALUE, where KEY is node.id, node.hostname, node.role, node.platform.os, \
+                 node.platform.arch or node.labels.NAME",
+            )
+        };
+        let (key, equal, value) = match (s.split_once("=="), s.split_once("!=")) {
+            (Some((k, v)), None) => (k, true, v),
+            (None, Some((k, v))) => (k, false, v),
+            (Some(_), Some(_)) | (None, None) => return Err(bad()),
+        };
+        let key = match key.trim() {
+            "node.id" => ConstraintKey::NodeId,
+            "node.hostname" => ConstraintKey::Hostname,
+            "node.role" => ConstraintKey::Role,
+            "node.platform.os" => ConstraintKey::PlatformOs,
+            "node.platform.arch" => ConstraintKey::PlatformArch,
+            other => match other.strip_prefix("node.labels.") {
+                Some(label) if !label.is_empty() => ConstraintKey::Label(label.to_owned()),
+                Some(_) | None => return Err(bad()),
+            },
+        };
+        let value = value.trim();
+        if value.is_empty() { Err(bad()) } else { Ok(Self { key, equal, value: value.to_owned() }) }
+    }
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let op = if self.equal { "==" } else { "!=" };
+        match &self.key {
+            ConstraintKey::NodeId => write!(f, "node.id"),
+            ConstraintKey::Hostname => write!(f, "node.hostname"),
+            ConstraintKey::Role => write!(f, "node.role"),
+            ConstraintKey::PlatformOs => write!(f, "node.platform.os"),
+            ConstraintKey::PlatformArch => write!(f, "node.platform.arch"),
+            ConstraintKey::Label(l) => write!(f, "node.labels.{l}"),
+        }?;
+        write!(f, "{op}{}", self.value)
+    }
+}
+
+/// How new tasks replace old ones: stop the old one first, so many slots at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePolicy {
+    /// Slots at a time; 0 means all at once.
+    pub parallelism: u32,
+    /// Between one batch running and the next.
+    pub delay: Duration,
+}
+
+impl Default for UpdatePolicy {
+    fn default() -> Self {
+        Self { parallelism: 1, delay: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constraint_reads_back_what_it_prints() {
+        for s in ["node.labels.disk==ssd", "node.role!=manager", "node.hostname==w1", "node.id==node-3"] {
+            assert_eq!(s.parse::<Constraint>().map(|c| c.to_string()), Ok(s.to_owned()));
+        }
+        for s in ["", "node.role", "node.role==", "nope==x", "node.labels.==x", "a==b!=c"] {
+            assert!(s.parse::<Constraint>().is_err(), "{s}");
+        }
+    }
+}
