@@ -1,1 +1,23 @@
+//! What is true: the cluster's state as a pure function of the log.
+//!
+//! [`State::apply`] is the only way to change it. It reads no clock, no randomness, no environment, and iterates
+//! in order only, so every manager that applied the same entries holds the same bytes. Addresses, VNIs, VIPs and
+//! ids are taken here and nowhere else. [`assign::assignment`] projects what one node must know.
 
+mod apply;
+pub mod assign;
+pub mod check;
+pub mod command;
+pub mod digest;
+pub mod ipam;
+pub mod reply;
+pub mod state;
+pub mod table;
+
+pub use assign::assignment;
+pub use check::violations;
+pub use command::{ClusterSettings, Command, Proposal, RequestId, TaskChange, TaskReport};
+pub use digest::digest;
+pub use reply::{Outcome, Rejection, Reply};
+pub use state::{Cluster, Network, Node, Service, State, Task};
+pub use table::Table;

@@ -1,0 +1,7 @@
+//! Who holds which address, VNI and subnet. All of it is part of the state, so none is ever handed out twice.
+
+pub mod pool;
+pub(crate) mod subnets;
+pub(crate) mod vni;
+
+pub use pool::Pool;

@@ -1,0 +1,99 @@
+//! What `apply` answers. A rejection is an ordinary, replicated answer that changed nothing.
+
+use serde::{Deserialize, Serialize};
+use shoal_common::{Invalid, LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId};
+
+/// The answer to a proposal.
+pub type Outcome = Result<Reply, Rejection>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Node(NodeId),
+    Network(NetworkId),
+    /// The service and its version after the change.
+    Service(ServiceId, LogIndex),
+    /// How many of the proposed changes were made; the others' ground had moved.
+    Made(usize),
+}
+
+/// Why a change was refused: each kind its own, so that each has its own message and its own gRPC status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Rejection {
+    #[error("this cluster was initialised already")]
+    AlreadyInitialised,
+    #[error("this cluster was not initialised yet: run shoal init")]
+    NotInitialised,
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("there is no {kind} {name}")]
+    NotFound { kind: String, name: String },
+    #[error(
+        "the {kind} name {name} is taken by {holder}; choose another, or remove that one first"
+    )]
+    NameTaken {
+        kind: String,
+        name: Name,
+        holder: String,
+    },
+    #[error(
+        "subnet {subnet} overlaps {other} of {holder}; choose another subnet, or pass --allow-overlap if it is meant"
+    )]
+    SubnetOverlap {
+        subnet: String,
+        other: String,
+        holder: String,
+    },
+    #[error(
+        "subnet {subnet} overlaps {other}, which is on a link of node {node}; choose another subnet"
+    )]
+    UnderlayOverlap {
+        subnet: String,
+        other: String,
+        node: String,
+    },
+    #[error(
+        "no subnet is left in the address pool {pool}: {used} are in use; name one with --subnet"
+    )]
+    PoolExhausted { pool: String, used: usize },
+    #[error("every VNI is in use")]
+    VniExhausted,
+    #[error(
+        "network {network} has no free address: all {total} of {subnet} are in use ({holders}); remove tasks or create a larger network"
+    )]
+    AddressesExhausted {
+        network: Name,
+        subnet: String,
+        total: u128,
+        holders: String,
+    },
+    #[error("network {network} is in use by {users}; remove them first")]
+    NetworkInUse { network: Name, users: String },
+    #[error(
+        "networks {first} and {second} have overlapping subnets ({subnet} and {other}), so no container can be on both"
+    )]
+    OverlapInService {
+        first: Name,
+        second: Name,
+        subnet: String,
+        other: String,
+    },
+    #[error(
+        "service {service} was changed meanwhile (version {current}, not {given}); look at it again and retry"
+    )]
+    VersionConflict {
+        service: Name,
+        given: LogIndex,
+        current: LogIndex,
+    },
+    #[error(
+        "node {node} is ready; stop its daemon or drain it and take it down first, or pass --force"
+    )]
+    NodeIsReady { node: String },
+    #[error("node {node} is a manager; demote it first: shoal node demote {node}")]
+    NodeIsManager { node: String },
+    #[error("node {node} is the last manager; promote another one first")]
+    LastManager { node: String },
+    #[error("task {task} is not of node {node}")]
+    NotYourTask { task: TaskId, node: NodeId },
+}

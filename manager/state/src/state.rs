@@ -1,0 +1,219 @@
+//! The state itself: what there is, and how to look at it.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use shoal_common::{
+    LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
+    name::Labels,
+    network::NetworkSpec,
+    node::{Availability, Liveness, NodeDescription, Role},
+    service::{ContainerSpec, NetworkAttachment, Resources, ServiceSpec},
+    task::{DesiredState, Endpoint, Slot, TaskState, TaskStatus},
+};
+
+use crate::{
+    command::{ClusterSettings, RequestId},
+    reply::Outcome,
+    table::{Index, Table},
+};
+
+/// Everything that the managers agree on. Cloning it is cheap.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The last entry that was applied.
+    pub applied: LogIndex,
+    /// Behaviour of `apply` branches on this logged level, never on the version of the binary.
+    pub level: u32,
+    pub cluster: Option<Cluster>,
+    pub nodes: Table<NodeId, Node>,
+    pub networks: Table<NetworkId, Network>,
+    pub services: Table<ServiceId, Service>,
+    /// Behind an `Arc`, so that changing one of thousands does not copy its neighbours in the tree.
+    pub tasks: Table<TaskId, Arc<Task>>,
+    /// The last id that was given out, over all kinds.
+    pub(crate) last_id: u64,
+    /// Where the next VNI, IPv4 subnet and IPv6 subnet are searched from.
+    pub(crate) last_vni: Option<Vni>,
+    pub(crate) last_subnet_v4: Option<Ipv4Net>,
+    pub(crate) last_subnet_v6: Option<Ipv6Net>,
+    pub(crate) tasks_by_node: Index<(NodeId, TaskId)>,
+    pub(crate) tasks_by_service: Index<(ServiceId, TaskId)>,
+    /// Tasks that hold an address of the network.
+    pub(crate) tasks_by_network: Index<(NetworkId, TaskId)>,
+    /// Services whose spec names the network.
+    pub(crate) services_by_network: Index<(NetworkId, ServiceId)>,
+    /// The live task of each slot.
+    pub(crate) slots: Table<(ServiceId, Slot), TaskId>,
+    /// How many places (a task's endpoint or a VIP) of a network each service holds; by name, for it outlives services.
+    pub(crate) holders: Table<(NetworkId, Name), u64>,
+    /// Answers to recent requests, and the order in which to forget them.
+    pub(crate) answers: Table<RequestId, Outcome>,
+    pub(crate) answer_order: imbl::Vector<RequestId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub settings: ClusterSettings,
+    pub created: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    /// Desired. The leader brings Raft's membership in line with it.
+    pub role: Role,
+    pub availability: Availability,
+    pub liveness: Liveness,
+    pub liveness_since: Timestamp,
+    pub description: NodeDescription,
+    pub public_key_sha256: String,
+    pub labels: Labels,
+    pub joined: Timestamp,
+}
+
+impl Node {
+    /// May get new tasks.
+    pub fn is_schedulable(&self) -> bool {
+        self.availability == Availability::Active && self.liveness == Liveness::Ready
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub id: NetworkId,
+    pub spec: NetworkSpec,
+    pub vni: Vni,
+    /// Settled subnets, IPv4 first, with the addresses that are in use.
+    pub pools: Vec<crate::ipam::Pool>,
+    pub created: Timestamp,
+}
+
+impl Network {
+    pub fn name(&self) -> &Name {
+        &self.spec.name
+    }
+
+    pub fn subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.pools.iter().map(|p| p.subnet())
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub id: ServiceId,
+    pub spec: ServiceSpec,
+    /// Rises with every change; what `UpdateService` must name.
+    pub version: LogIndex,
+    /// When the part of the spec that tasks are made from last changed.
+    pub spec_version: LogIndex,
+    /// What it was before the last update.
+    pub previous: Option<Box<ServiceSpec>>,
+    /// Empty in endpoint mode `dnsrr`.
+    pub vips: BTreeMap<NetworkId, Vip>,
+    pub created: Timestamp,
+    pub updated: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    pub id: TaskId,
+    pub service: ServiceId,
+    /// Outlives the service.
+    pub service_name: Name,
+    pub slot: Slot,
+    pub node: Option<NodeId>,
+    /// Copies of the service's spec at `spec_version`: an update makes new tasks, it does not change old ones.
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub networks: Vec<NetworkAttachment>,
+    pub spec_version: LogIndex,
+    pub desired: DesiredState,
+    pub status: TaskStatus,
+    /// Empty before it is assigned and after it has ended.
+    pub endpoints: Vec<Endpoint>,
+    pub created: Timestamp,
+    /// When it was first reported running.
+    pub started: Option<Timestamp>,
+}
+
+impl Task {
+    /// `web.1`, or `web.node-3` of a global service.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.service_name, self.slot)
+    }
+
+    /// Wanted, and not ended: it holds its slot.
+    pub fn is_live(&self) -> bool {
+        self.desired == DesiredState::Running && !self.status.state.is_terminal()
+    }
+
+    /// Stands in names and VIPs.
+    pub fn is_serving(&self) -> bool {
+        self.desired == DesiredState::Running && self.status.state == TaskState::Running
+    }
+}
+
+impl State {
+    pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Task> {
+        self.tasks_by_node
+            .range((node, TaskId(0))..=(node, TaskId(u64::MAX)))
+            .filter_map(|(_, task)| self.tasks.get(task).map(Arc::as_ref))
+    }
+
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Task> {
+        self.tasks_by_service
+            .range((service, TaskId(0))..=(service, TaskId(u64::MAX)))
+            .filter_map(|(_, task)| self.tasks.get(task).map(Arc::as_ref))
+    }
+
+    /// By name first, then by id: what a user typed.
+    pub fn find_service(&self, name: &str) -> Option<&Service> {
+        self.services
+            .values()
+            .find(|s| s.spec.name.as_str() == name)
+            .or_else(|| {
+                name.parse()
+                    .ok()
+                    .and_then(|id: ServiceId| self.services.get(&id))
+            })
+    }
+
+    pub fn find_network(&self, name: &str) -> Option<&Network> {
+        self.networks
+            .values()
+            .find(|n| n.name().as_str() == name)
+            .or_else(|| {
+                name.parse()
+                    .ok()
+                    .and_then(|id: NetworkId| self.networks.get(&id))
+            })
+    }
+
+    /// By id, or by host name if only one node bears it.
+    pub fn find_node(&self, name: &str) -> Option<&Node> {
+        let mut named = self
+            .nodes
+            .values()
+            .filter(|n| n.description.hostname == name);
+        match (named.next(), named.next()) {
+            (Some(only), None) => Some(only),
+            (Some(_) | None, _) => name.parse().ok().and_then(|id: NodeId| self.nodes.get(&id)),
+        }
+    }
+
+    pub fn managers(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter(|n| n.role == Role::Manager)
+    }
+}
