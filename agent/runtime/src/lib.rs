@@ -1,1 +1,49 @@
+//! The embedded container runtime: images, overlayfs root file systems, OCI containers, logs and exit codes.
+//!
+//! There is no other daemon. [`Runtime`] is the daemon's side: it keeps the image store, starts one small
+//! *supervisor* process per container and reads what supervisors leave on disk. [`supervise`] is that other
+//! process: it builds the container, copies its output into the log, waits for it and writes down how it ended.
+//! A supervisor lives in a session and a mount namespace of its own, so the daemon may be killed and started
+//! again without the container noticing, and an exit code is known even if nobody was there to see it.
+//!
+//! Invariants:
+//! - **A supervisor holds the lock on `live/ID` for as long as it lives**, from before it was started: so a free
+//!   lock means that nobody will write about this container any more.
+//! - **A container whose `exit.json` exists has no process left.**
+//! - **An image is listed only when all its layers are whole and on disk.**
+//!
+//! Limits, known and accepted:
+//! - Root is needed. Device access is filtered by the device cgroup on cgroup v1 only; on v2 the container gets
+//!   no `CAP_MKNOD` instead.
+//! - The seccomp profile is a list of refused system calls (those that Docker's profile refuses), not Docker's
+//!   list of allowed ones.
+//! - The root file system of a container lives as long as the container: after a reboot of the host it counts
+//!   as ended, and is not started again.
+//! - Compressed layer blobs are not kept once unpacked, so an image cannot be pushed from here.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod atomic;
+mod cgroup;
+mod config;
+mod error;
+mod exits;
+pub mod image;
+mod log;
+mod logs;
+mod process;
+mod record;
+mod rootfs;
+mod runtime;
+mod seccomp;
+mod spec;
+mod supervise;
+mod user;
+
+pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, RuntimeConfig};
+pub use error::Error;
+pub use image::{Image, ImageSummary, Images, Reference};
+pub use log::{LogLine, LogStream};
+pub use logs::LogOptions;
+pub use runtime::Runtime;
+pub use supervise::supervise;

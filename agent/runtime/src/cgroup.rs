@@ -1,0 +1,95 @@
+//! The cgroup of a container after libcontainer made it: was it out of memory, and its removal. Both versions.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use crate::Error;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A cgroup of killed processes empties when the kernel is done with them; this long it is waited for.
+const EMPTY_TRIES: u32 = 200;
+const EMPTY_PAUSE: Duration = Duration::from_millis(5);
+
+/// True on a host with cgroup v2 alone.
+pub(crate) fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// The directories that this cgroup has in all mounted hierarchies.
+fn directories(cgroup: &str) -> Vec<PathBuf> {
+    let relative = cgroup.trim_start_matches('/');
+    if relative.is_empty() {
+        return Vec::new();
+    }
+    let roots: Vec<PathBuf> = if is_unified() {
+        vec![PathBuf::from(ROOT)]
+    } else {
+        fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
+    };
+    roots.into_iter().map(|root| root.join(relative)).filter(|dir| dir.is_dir()).collect()
+}
+
+/// Whether the kernel killed something in this cgroup for want of memory.
+pub(crate) fn oom_killed(cgroup: &str) -> bool {
+    let relative = cgroup.trim_start_matches('/');
+    let file = if is_unified() {
+        Path::new(ROOT).join(relative).join("memory.events")
+    } else {
+        Path::new(ROOT).join("memory").join(relative).join("memory.oom_control")
+    };
+    fs::read_to_string(file).is_ok_and(|text| {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count.trim().parse().unwrap_or(0_u64) > 0)
+    })
+}
+
+/// Kills what is in the cgroup and removes it from all hierarchies. Nothing to do if it is gone.
+pub(crate) fn remove(cgroup: &str) -> Result<(), Error> {
+    let mut first = None;
+    for dir in directories(cgroup) {
+        if let Err(source) = remove_tree(&dir) {
+            first.get_or_insert(Error::File { doing: "remove the cgroup", path: dir, source });
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    // The usual case: no process and no cgroup below.
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    let mut last = Ok(());
+    for _ in 0..EMPTY_TRIES {
+        kill_all(dir);
+        last = fs::remove_dir(dir);
+        match &last {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => thread::sleep(EMPTY_PAUSE),
+            Ok(()) => return Ok(()),
+        }
+    }
+    last
+}
+
+fn kill_all(dir: &Path) {
+    // What cannot be killed keeps the directory busy, and the caller says so.
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Some(pid) = pid.parse().ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

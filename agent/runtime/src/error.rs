@@ -1,0 +1,73 @@
+//! What can go wrong, said by what we were doing and to what.
+
+use std::{io, path::PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {doing} {path}")]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not what was written there: it cannot be read as {what}")]
+    Garbled {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{0:?} is not an image reference: {1}")]
+    Reference(String, &'static str),
+    #[error(
+        "image {image} is not on this host and could not be pulled: {reason}; load it with shoal image load, or \
+         name one that shoal image ls shows"
+    )]
+    Pull { image: String, reason: String },
+    #[error("image {0} is not on this host")]
+    NoSuchImage(String),
+    #[error("image {image} is in use by container {container}; remove the container first")]
+    ImageInUse { image: String, container: String },
+    #[error("this archive is not an image: {0}")]
+    NotAnImage(String),
+    #[error("layer {layer} does not match its digest: expected {expected}, got {got}")]
+    Digest { layer: String, expected: String, got: String },
+    #[error("cannot unpack {entry} of layer {layer}")]
+    Unpack {
+        layer: String,
+        entry: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("--change {0:?} is not accepted: expected CMD, ENTRYPOINT, ENV, WORKDIR, USER, EXPOSE, LABEL or STOPSIGNAL")]
+    Change(String),
+    #[error("{0:?} cannot be the id of a container: 1 to 63 of a-z, A-Z, 0-9, '-', '_' and '.', not beginning with '.'")]
+    Id(String),
+    #[error("container {0} exists already; remove it first")]
+    Exists(String),
+    #[error("there is no container {0} on this host")]
+    NoSuchContainer(String),
+    #[error("image {image} names no command and none was given for container {container}")]
+    NoCommand { container: String, image: String },
+    #[error("cannot start container {container}: {reason}")]
+    Start { container: String, reason: String },
+    #[error("cannot send signal {signal} to container {container}")]
+    Signal {
+        container: String,
+        signal: i32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("container {0} is still there after SIGKILL")]
+    WontDie(String),
+    #[error("a worker thread of the runtime ended early while it was to {0}")]
+    Worker(&'static str),
+}
+
+impl Error {
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { doing, path, source }
+    }
+}

@@ -1,0 +1,185 @@
+//! Unpacking one layer: an archive from anywhere becomes a directory that overlayfs can lie on another.
+//!
+//! Archives mark what a layer removes by files named `.wh.NAME`; overlayfs by character devices 0/0 and an
+//! attribute on directories. Nothing an archive says may lead out of the directory, whatever its names and links.
+
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    io::{self, BufReader, Read},
+    path::{Component, Path, PathBuf},
+};
+use tar::{Archive, Entry, EntryType};
+
+use crate::Error;
+
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+
+/// Reads an archive that is plain or compressed by gzip or zstd, told by how it begins.
+pub(crate) fn decompress<'a>(archive: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut archive = BufReader::with_capacity(64 << 10, archive);
+    let mut magic = [0_u8; 4];
+    let mut got = 0;
+    while got < magic.len() {
+        match archive.read(&mut magic[got..])? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    let whole = io::Cursor::new(magic[..got].to_vec()).chain(archive);
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        _ => Box::new(whole),
+    })
+}
+
+/// Hashes what is read through it.
+pub(crate) struct Hashing<R> {
+    inner: R,
+    sha256: Sha256,
+}
+
+impl<R: Read> Hashing<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, sha256: Sha256::new() }
+    }
+
+    /// Reads to the end; the digest of all.
+    pub(crate) fn finish(mut self) -> io::Result<String> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(name(self.sha256))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.sha256.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// `sha256:…`
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    name(Sha256::new_with_prefix(bytes))
+}
+
+fn name(sha256: Sha256) -> String {
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(&sha256.finalize()))
+}
+
+/// Unpacks into `root`, which is empty; the digest of the uncompressed archive.
+pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str) -> Result<String, Error> {
+    let fail = |entry: &str, source| Error::Unpack { layer: layer.to_owned(), entry: entry.to_owned(), source };
+    let mut hashing = Hashing::new(decompress(archive).map_err(|e| fail("the beginning", e))?);
+    let mut archive = Archive::new(&mut hashing);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_ownerships(true);
+    archive.set_unpack_xattrs(true);
+    archive.set_overwrite(true);
+    for entry in archive.entries().map_err(|e| fail("the beginning", e))? {
+        let mut entry = entry.map_err(|e| fail("a damaged entry", e))?;
+        let path = entry.path().map_err(|e| fail("a damaged name", e))?.into_owned();
+        unpack_entry(&mut entry, &path, root).map_err(|e| fail(&path.display().to_string(), e))?;
+    }
+    hashing.finish().map_err(|e| fail("the end", e))
+}
+
+fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
+    let file_name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    if file_name == OPAQUE {
+        let parent = parent_inside(root, path)?;
+        lsetxattr(&parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        return Ok(());
+    }
+    if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
+        if hidden.is_empty() || hidden == "." || hidden == ".." {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a whiteout of nothing"));
+        }
+        return node(&parent_inside(root, path)?.join(hidden), FileType::CharacterDevice, 0o600, 0);
+    }
+    let special = match entry.header().entry_type() {
+        EntryType::Char => FileType::CharacterDevice,
+        EntryType::Block => FileType::BlockDevice,
+        EntryType::Fifo => FileType::Fifo,
+        _ => return unpack_plain(entry, path, root),
+    };
+    let header = entry.header();
+    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+    let (mode, owner) = (header.mode()?, (id(header.uid()?)?, id(header.gid()?)?));
+    let place = parent_inside(root, path)?.join(file_name);
+    node(&place, special, mode, makedev(major, minor))?;
+    std::os::unix::fs::lchown(&place, Some(owner.0), Some(owner.1))
+}
+
+fn unpack_plain<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
+    // Something of another kind may be there from earlier in the same archive; the later one counts.
+    if !entry.header().entry_type().is_dir()
+        && let Some(name) = path.file_name()
+        && path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir | Component::RootDir))
+    {
+        let place = parent_inside(root, path)?.join(name);
+        match fs::symlink_metadata(&place) {
+            Ok(there) if there.is_dir() => fs::remove_dir_all(&place)?,
+            Ok(_) => fs::remove_file(&place)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if entry.unpack_in(root)? {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the name leads out of the layer"))
+    }
+}
+
+fn id(id: u64) -> io::Result<u32> {
+    u32::try_from(id).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// The directory an entry lies in, made if it is not there, with no symbolic link on the way.
+fn parent_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut at = root.to_owned();
+    for component in path.parent().unwrap_or(Path::new("")).components() {
+        match component {
+            Component::Normal(name) => at.push(name),
+            Component::CurDir | Component::RootDir => continue,
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the name leads out of the layer"));
+            }
+        }
+        match fs::symlink_metadata(&at) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => return follow_inside(root, path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir(&at)?,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(at)
+}
+
+/// A link on the way is taken if what it leads to is a directory inside.
+fn follow_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let relative: PathBuf =
+        path.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))).collect();
+    let (real, real_root) = (fs::canonicalize(root.join(relative))?, fs::canonicalize(root)?);
+    if real.starts_with(&real_root) && real.is_dir() {
+        Ok(real)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a symbolic link on the way leads out of the layer"))
+    }
+}
+
+fn node(place: &Path, kind: FileType, mode: u32, device: u64) -> io::Result<()> {
+    match fs::symlink_metadata(place) {
+        Ok(there) if there.is_dir() => fs::remove_dir_all(place)?,
+        Ok(_) => fs::remove_file(place)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    mknodat(CWD, place, kind, Mode::from_raw_mode(mode & 0o7777), device)?;
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Images: where they come from, and the store of those that are on this host.
+
+mod archive;
+mod changes;
+mod config;
+mod layer;
+mod platform;
+mod reference;
+mod registry;
+mod store;
+
+pub use config::ImageConfig;
+pub use reference::Reference;
+pub use store::{Image, ImageSummary, Images};

@@ -1,0 +1,363 @@
+//! The images that are on this host.
+//!
+//! On disk: `configs/sha256:…` (an image's configuration, named by its digest, which is the image's id),
+//! `layers/SHORT` (an unpacked layer, named by its diff id), `tags.json` (names to ids). An image appears by its
+//! name in the table, after all it needs was written and synced; so a power cut leaves nothing half.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::{
+    archive, changes,
+    config::{ImageConfig, Origin, RootFs},
+    layer, platform, registry,
+    reference::Reference,
+};
+use crate::{
+    ContainerConfig, Error,
+    atomic::{self, Durable},
+    record::{Record, now_ms},
+};
+
+/// An image that is here, whole.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `sha256:…` of the configuration.
+    pub id: String,
+    pub config: ImageConfig,
+    layers: Vec<String>,
+}
+
+impl Image {
+    pub(crate) fn record(&self, wanted: ContainerConfig, layers_dir: PathBuf, cgroup: String) -> Result<Record, Error> {
+        self.config.record(wanted, Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup })
+    }
+}
+
+/// A row of `shoal image ls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// In the familiar form: `nginx:latest`.
+    pub reference: String,
+    pub id: String,
+    pub created: Option<String>,
+    /// As unpacked on disk; layers that images share are counted for each.
+    pub size_bytes: u64,
+}
+
+/// The store. Clones are the same store.
+#[derive(Debug, Clone)]
+pub struct Images(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    /// Canonical references to ids, as in `tags.json`.
+    tags: Mutex<BTreeMap<String, String>>,
+    /// One for each image being fetched, so that fifty tasks fetch it once.
+    fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Layers are unpacked and removed by one at a time.
+    writing: Mutex<()>,
+}
+
+const UNPOISONED: &str = "nothing panics while it holds this lock";
+
+impl Images {
+    pub(crate) fn open(dir: PathBuf) -> Result<Self, Error> {
+        for part in ["configs", "layers"] {
+            let path = dir.join(part);
+            fs::create_dir_all(&path).map_err(Error::file("make the directory", &path))?;
+        }
+        // What was being written when an earlier daemon ended.
+        let tmp = dir.join("tmp");
+        match fs::remove_dir_all(&tmp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file("empty", tmp)(e)),
+            Ok(()) | Err(_) => {}
+        }
+        fs::create_dir(&tmp).map_err(Error::file("make the directory", &tmp))?;
+        let tags = atomic::read_json(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
+        Ok(Self(Arc::new(Inner {
+            dir,
+            tags: Mutex::new(tags),
+            fetching: Mutex::default(),
+            writing: Mutex::default(),
+        })))
+    }
+
+    /// The image of that name or, if it has at least 12 digits, of that id.
+    pub fn resolve(&self, reference: &str) -> Result<Option<Image>, Error> {
+        let id = {
+            let tags = self.tags();
+            let by_name = reference.parse::<Reference>().ok().and_then(|r| tags.get(&r.canonical()).cloned());
+            let digits = reference.strip_prefix("sha256:").unwrap_or(reference);
+            by_name.or_else(|| {
+                let mut ids = tags.values().filter(|id| digits.len() >= 12 && id["sha256:".len()..].starts_with(digits));
+                ids.next().cloned()
+            })
+        };
+        if id.is_none() && !reference.starts_with("sha256:") {
+            reference.parse::<Reference>()?;
+        }
+        id.map(|id| self.image(&id)).transpose()
+    }
+
+    /// The image if it is here, else pulled. An image that is here is never asked for elsewhere.
+    pub async fn ensure(&self, reference: &str) -> Result<Image, Error> {
+        if let Some(image) = self.resolve(reference)? {
+            return Ok(image);
+        }
+        let parsed: Reference = reference.parse()?;
+        let lock = Arc::clone(self.0.fetching.lock().expect(UNPOISONED).entry(parsed.canonical()).or_default());
+        let _fetching = lock.lock().await;
+        match self.resolve(reference)? {
+            Some(image) => Ok(image),
+            None => self.pull(reference).await,
+        }
+    }
+
+    /// Fetches what the registry now has under that name.
+    pub async fn pull(&self, reference: &str) -> Result<Image, Error> {
+        let parsed: Reference = reference.parse()?;
+        registry::pull(self, &parsed).await
+    }
+
+    /// Takes in the images of a `docker save` or OCI layout archive, compressed or not.
+    pub async fn load(&self, archive: impl Read + Send + 'static) -> Result<Vec<(Reference, Image)>, Error> {
+        let this = self.clone();
+        blocking("load an image", move || archive::load(&this, archive)).await
+    }
+
+    /// Makes an image of one layer out of the archive of a root file system.
+    pub async fn import(
+        &self,
+        archive: impl Read + Send + 'static,
+        reference: &str,
+        changes: Vec<String>,
+    ) -> Result<Image, Error> {
+        let (this, reference) = (self.clone(), reference.parse::<Reference>()?);
+        blocking("import an image", move || {
+            let mut config = ImageConfig {
+                architecture: platform::architecture().to_owned(),
+                os: "linux".to_owned(),
+                created: Some(rfc3339(now_ms())),
+                ..ImageConfig::default()
+            };
+            for change in &changes {
+                changes::apply(&mut config.config, change)?;
+            }
+            let diff_id = this.add_layer(archive, None)?;
+            config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] };
+            let bytes = serde_json::to_vec(&config).expect("an image configuration can be put into JSON");
+            this.add_image(&[reference], &bytes)
+        })
+        .await
+    }
+
+    /// All names, in order.
+    pub fn ls(&self) -> Result<Vec<ImageSummary>, Error> {
+        let tags = self.tags().clone();
+        let mut sizes = BTreeMap::new();
+        let mut out = Vec::new();
+        for (name, id) in tags {
+            let image = self.image(&id)?;
+            let mut size_bytes = 0;
+            for layer in &image.layers {
+                size_bytes += *sizes.entry(layer.clone()).or_insert_with(|| self.layer_size(layer));
+            }
+            let reference = name.parse::<Reference>().map_or(name, |r| r.to_string());
+            out.push(ImageSummary { reference, id, created: image.config.created, size_bytes });
+        }
+        Ok(out)
+    }
+
+    /// Removes a name, and with its last name the image. `user` names a container that was made from an image.
+    pub(crate) fn remove(&self, reference: &str, user: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+        let gone = || Error::NoSuchImage(reference.to_owned());
+        let image = self.resolve(reference)?.ok_or_else(gone)?;
+        let _writing = self.0.writing.lock().expect(UNPOISONED);
+        let mut tags = self.tags();
+        let mut next = tags.clone();
+        let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|name| tags.contains_key(name));
+        match named {
+            Some(name) => drop(next.remove(&name)),
+            None => next.retain(|_, id| *id != image.id),
+        }
+        let last = !next.values().any(|id| *id == image.id);
+        if last && let Some(container) = user(&image.id) {
+            return Err(Error::ImageInUse { image: reference.to_owned(), container });
+        }
+        self.write_tags(&next)?;
+        *tags = next;
+        if last {
+            let config = self.config_path(&image.id);
+            fs::remove_file(&config).map_err(Error::file("remove", &config))?;
+            let mut kept = BTreeSet::new();
+            for id in tags.values() {
+                kept.extend(self.image(id)?.layers);
+            }
+            for layer in image.layers.iter().filter(|l| !kept.contains(*l)) {
+                let path = self.layers_dir().join(layer);
+                // Renamed first: a layer that is there is whole.
+                let tmp = self.tmp()?.keep().join("layer");
+                fs::rename(&path, &tmp).map_err(Error::file("remove", &path))?;
+                fs::remove_dir_all(&tmp).map_err(Error::file("remove", &path))?;
+                let _ = tmp.parent().map(fs::remove_dir);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.tags().values().any(|known| known == id)
+    }
+
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.0.dir.join("layers")
+    }
+
+    /// A directory that goes away by itself.
+    pub(crate) fn tmp(&self) -> Result<tempfile::TempDir, Error> {
+        let dir = self.0.dir.join("tmp");
+        tempfile::tempdir_in(&dir).map_err(Error::file("make a directory in", dir))
+    }
+
+    pub(crate) fn has_layer(&self, diff_id: &str) -> bool {
+        layer_name(diff_id).is_some_and(|name| self.layers_dir().join(name).is_dir())
+    }
+
+    /// Unpacks a layer, if it is not there; its diff id, which is the one expected or an error.
+    pub(crate) fn add_layer(&self, archive: impl Read, expected: Option<&str>) -> Result<String, Error> {
+        if let Some(diff_id) = expected.filter(|d| self.has_layer(d)) {
+            return Ok(diff_id.to_owned());
+        }
+        let tmp = self.tmp()?;
+        let root = tmp.path().join("layer");
+        fs::create_dir(&root).map_err(Error::file("make the directory", &root))?;
+        let diff_id = layer::unpack(archive, &root, expected.unwrap_or("of the import"))?;
+        if let Some(expected) = expected.filter(|e| *e != diff_id) {
+            return Err(Error::Digest { layer: expected.into(), expected: expected.into(), got: diff_id });
+        }
+        // The root directory of a layer is that of the container.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&root, mode).map_err(Error::file("set the mode of", &root))?;
+        let dir = fs::File::open(&root).map_err(Error::file("open", &root))?;
+        rustix::fs::syncfs(&dir).map_err(|e| Error::file("sync", &root)(e.into()))?;
+        let name = layer_name(&diff_id).ok_or_else(|| Error::NotAnImage(format!("{diff_id} is no digest")))?;
+        let place = self.layers_dir().join(name);
+        let _writing = self.0.writing.lock().expect(UNPOISONED);
+        match fs::rename(&root, &place) {
+            // Somebody else was faster with the same.
+            Err(_) if place.is_dir() => {}
+            renamed => renamed.map_err(Error::file("put a layer at", &place))?,
+        }
+        Ok(diff_id)
+    }
+
+    /// Names an image whose layers are here.
+    pub(crate) fn add_image(&self, names: &[Reference], config: &[u8]) -> Result<Image, Error> {
+        let id = layer::digest(config);
+        let _writing = self.0.writing.lock().expect(UNPOISONED);
+        let path = self.config_path(&id);
+        atomic::write(&path, config, Durable::Yes).map_err(Error::file("write", &path))?;
+        let image = self.image(&id)?;
+        for layer in &image.layers {
+            if !self.layers_dir().join(layer).is_dir() {
+                return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
+            }
+        }
+        let layers = self.layers_dir();
+        fs::File::open(&layers).and_then(|d| d.sync_all()).map_err(Error::file("sync", &layers))?;
+        let mut tags = self.tags();
+        let mut next = tags.clone();
+        next.extend(names.iter().map(|name| (name.canonical(), id.clone())));
+        self.write_tags(&next)?;
+        *tags = next;
+        Ok(image)
+    }
+
+    fn image(&self, id: &str) -> Result<Image, Error> {
+        let path = self.config_path(id);
+        let config: ImageConfig =
+            atomic::read_json(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+        let name = |d: &String| layer_name(d).ok_or_else(|| Error::NotAnImage(format!("{d} is no digest")));
+        let layers = config.rootfs.diff_ids.iter().map(name).collect::<Result<_, _>>()?;
+        Ok(Image { id: id.to_owned(), config, layers })
+    }
+
+    fn layer_size(&self, layer: &str) -> u64 {
+        size_of(&self.layers_dir().join(layer))
+    }
+
+    fn config_path(&self, id: &str) -> PathBuf {
+        self.0.dir.join("configs").join(id)
+    }
+
+    fn write_tags(&self, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+        atomic::write_json(&self.0.dir.join("tags.json"), tags, Durable::Yes)
+    }
+
+    fn tags(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.tags.lock().expect(UNPOISONED)
+    }
+}
+
+/// The first 128 bits of the digest in 26 characters, so that the names of 128 layers fit into a page.
+fn layer_name(diff_id: &str) -> Option<String> {
+    let hex = diff_id.strip_prefix("sha256:").filter(|hex| hex.len() == 64)?;
+    let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
+    Some(data_encoding::BASE32_NOPAD.encode(&bytes[..16]).to_ascii_lowercase())
+}
+
+fn size_of(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|e| match e.metadata() {
+            Ok(m) if m.is_dir() => size_of(&e.path()),
+            Ok(m) => m.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Civil from days, after Howard Hinnant's algorithm.
+fn rfc3339(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let day_of_era = z % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let m = (5 * day_of_year + 2) / 153;
+    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker(what))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_import_is_told_in_utc() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(1_709_210_096_000), "2024-02-29T12:34:56Z");
+    }
+
+    #[test]
+    fn the_names_of_128_layers_fit_into_a_page() {
+        let name = layer_name(&layer::digest(b"x")).unwrap();
+        assert!((name.len() + 1) * 128 < 3500, "{name}");
+    }
+}

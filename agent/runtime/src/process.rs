@@ -1,0 +1,41 @@
+//! A process that is surely the one we mean, even though pids are used again.
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::{fs, io, os::fd::OwnedFd};
+
+use crate::record::Started;
+
+/// A handle on the first process of a container, or `None` if it is gone.
+pub(crate) fn open(started: &Started) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = Pid::from_raw(started.pid) else { return Ok(None) };
+    let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    // The handle was opened first: if the start time fits now, the handle is of that process.
+    Ok((start_ticks(started.pid)? == Some(started.start_ticks)).then_some(fd))
+}
+
+/// False if the process is gone.
+pub(crate) fn signal(started: &Started, signal: i32) -> io::Result<bool> {
+    let Some(fd) = open(started)? else { return Ok(false) };
+    let signal = Signal::from_named_raw(signal)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal"))?;
+    match pidfd_send_signal(fd, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// When a process started, in clock ticks since boot; `None` if there is no such process.
+pub(crate) fn start_ticks(pid: i32) -> io::Result<Option<u64>> {
+    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // The second field is a name in parentheses that may hold anything; the 22nd is the 20th after it.
+    Ok(stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok()))
+}

@@ -1,0 +1,90 @@
+//! What is kept on disk of one container: its directory, and the files in it.
+
+use serde::{Deserialize, Serialize};
+use shoal_common::{name::Labels, service::Resources};
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Error,
+    atomic::{self, Durable},
+    config::Exit,
+};
+
+/// `container.json`: all that the supervisor must know. Written once, before the supervisor is started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    /// As the user wrote it.
+    pub(crate) image: String,
+    pub(crate) image_id: String,
+    /// Where `layers` are, so that the mount's option string stays short.
+    pub(crate) layers_dir: PathBuf,
+    /// Lowest first.
+    pub(crate) layers: Vec<String>,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: PathBuf,
+    /// `uid[:gid]` or names; empty means root.
+    pub(crate) user: String,
+    pub(crate) stop_signal: i32,
+    pub(crate) resources: Resources,
+    pub(crate) cgroup: String,
+    pub(crate) netns: PathBuf,
+    pub(crate) hostname: String,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) resolv_conf: String,
+    pub(crate) labels: Labels,
+}
+
+/// `state.json`: the first process, once it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    /// Field 22 of `/proc/PID/stat`: with it a reused pid is told apart.
+    pub(crate) start_ticks: u64,
+    pub(crate) started_at_ms: u64,
+}
+
+/// The directory of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Dir(pub(crate) PathBuf);
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn record(&self) -> Result<Option<Record>, Error> {
+        atomic::read_json(&self.at("container.json"), "a container")
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), Error> {
+        atomic::write_json(&self.at("container.json"), record, Durable::No)
+    }
+
+    pub(crate) fn started(&self) -> Result<Option<Started>, Error> {
+        atomic::read_json(&self.at("state.json"), "a container's state")
+    }
+
+    pub(crate) fn write_started(&self, started: &Started) -> Result<(), Error> {
+        atomic::write_json(&self.at("state.json"), started, Durable::No)
+    }
+
+    pub(crate) fn exit(&self) -> Result<Option<Exit>, Error> {
+        atomic::read_json(&self.at("exit.json"), "a container's exit status")
+    }
+
+    pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), Error> {
+        atomic::write_json(&self.at("exit.json"), exit, Durable::Yes)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

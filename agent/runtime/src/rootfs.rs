@@ -1,0 +1,109 @@
+//! The root file system of a container: its image's layers under one writable directory, by overlayfs.
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+};
+use std::{
+    env,
+    ffi::CString,
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use crate::record::{Dir, Record};
+
+/// `/etc/passwd` of a sane image is far below; an insane one shall not fill our memory.
+const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Gives the process a mount namespace in which mounts made here stay, while what the host unmounts goes here too.
+pub(crate) fn leave_host_mounts() -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    Ok(())
+}
+
+/// Mounts the root file system at `rootfs` in the container's directory.
+pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
+    for name in ["rootfs", "upper", "work"] {
+        fs::create_dir_all(dir.at(name))?;
+    }
+    // The kernel takes one page of options. Short relative names let 128 layers fit in.
+    env::set_current_dir(&record.layers_dir)?;
+    let lower = if record.layers.is_empty() {
+        // An image may have no layer, but an overlay must have a lower directory.
+        fs::create_dir_all(dir.at("empty"))?;
+        escape(&dir.at("empty"))?
+    } else {
+        record.layers.iter().rev().cloned().collect::<Vec<_>>().join(":")
+    };
+    let options = format!("lowerdir={lower},upperdir={},workdir={}", escape(&dir.at("upper"))?, escape(&dir.at("work"))?);
+    // Nobody looks at the files once the container has ended, so they need not be synced at the unmount.
+    let volatile = mount_with(dir, &format!("{options},volatile"));
+    let mounted = match volatile {
+        Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => mount_with(dir, &options),
+        Ok(()) | Err(_) => volatile,
+    };
+    env::set_current_dir("/")?;
+    mounted
+}
+
+fn mount_with(dir: &Dir, options: &str) -> io::Result<()> {
+    let options = CString::new(options).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    mount("overlay", dir.at("rootfs"), "overlay", MountFlags::empty(), options.as_c_str())?;
+    Ok(())
+}
+
+/// In overlay's options `,`, `:` and `\` part things.
+fn escape(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path that is not UTF-8"))?;
+    Ok(text.chars().fold(String::new(), |mut out, c| {
+        if matches!(c, ',' | ':' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+        out
+    }))
+}
+
+/// A file inside, or an empty text if there is none. Symbolic links lead nowhere but inside.
+pub(crate) fn read_small(dir: &Dir, path: &str) -> io::Result<String> {
+    let file = match open_inside(&dir.at("rootfs"), Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(fd) => File::from(fd),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(String::new()),
+        Err(e) => return Err(e),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(SMALL_FILE_MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Makes the working directory and those above it, where the image has none.
+pub(crate) fn make_directory(dir: &Dir, path: &Path) -> io::Result<()> {
+    let root = dir.at("rootfs");
+    let mut so_far = PathBuf::from("/");
+    for component in path.components() {
+        let Component::Normal(name) = component else { continue };
+        let parent = so_far.clone();
+        so_far.push(name);
+        match open_inside(&root, &so_far, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let parent = open_inside(&root, &parent, OFlags::PATH | OFlags::DIRECTORY)?;
+                mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn open_inside(root: &Path, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let root = openat2(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())?;
+    Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
+}

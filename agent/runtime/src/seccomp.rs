@@ -1,0 +1,42 @@
+//! The system calls that no container may make.
+
+use serde_json::{Value, json};
+
+/// What Docker's default profile refuses without further capabilities: the host's clock, modules, mounts,
+/// namespaces, swap, keyrings, tracing of kernel and foreign memory, and calls of long ago. Refused with EPERM.
+const REFUSED: &[&str] = &[
+    "_sysctl", "acct", "add_key", "bpf", "clock_adjtime", "clock_adjtime64", "clock_settime", "clock_settime64",
+    "create_module", "delete_module", "fanotify_init", "finit_module", "fsconfig", "fsmount", "fsopen", "fspick",
+    "get_kernel_syms", "get_mempolicy", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup",
+    "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mbind",
+    "migrate_pages", "mount", "mount_setattr", "move_mount", "move_pages", "nfsservctl", "open_by_handle_at",
+    "open_tree", "perf_event_open", "pivot_root", "query_module", "quotactl", "quotactl_fd", "reboot",
+    "request_key", "set_mempolicy", "set_mempolicy_home_node", "setdomainname", "sethostname", "setns",
+    "settimeofday", "stime", "swapoff", "swapon", "sysfs", "syslog", "umount", "umount2", "unshare", "uselib",
+    "userfaultfd", "ustat", "vhangup", "vm86", "vm86old",
+];
+
+/// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
+const CLONE_NAMESPACES: [u64; 7] =
+    [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+
+/// `AF_VSOCK` reaches the hypervisor past every network rule.
+const AF_VSOCK: u64 = 40;
+
+pub(crate) fn profile() -> Value {
+    let mut rules = vec![
+        json!({ "names": REFUSED, "action": "SCMP_ACT_ERRNO", "errnoRet": nix::libc::EPERM }),
+        // glibc falls back to clone, whose flags can be looked at.
+        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": nix::libc::ENOSYS }),
+        json!({ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": nix::libc::EPERM,
+                "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_EQ" }] }),
+    ];
+    rules.extend(CLONE_NAMESPACES.into_iter().map(clone_into));
+    json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules })
+}
+
+/// A rule per flag, since a mask compares for equality.
+fn clone_into(flag: u64) -> Value {
+    json!({ "names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": nix::libc::EPERM,
+            "args": [{ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" }] })
+}

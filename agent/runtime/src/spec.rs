@@ -1,0 +1,142 @@
+//! The OCI runtime specification of a container: what Docker gives one by default, in the same words.
+
+use serde_json::{Value, json};
+use shoal_common::service::Resources;
+
+use crate::{
+    record::{Dir, Record},
+    seccomp,
+    user::User,
+};
+
+const CAPABILITIES: &[&str] = &[
+    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+    "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: &[&str] = &[
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The kernel's own default, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+/// The kernel refuses less.
+const CPU_QUOTA_MIN: u64 = 1_000;
+
+/// What the host's kernel offers, which changes what a container is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Host {
+    pub(crate) cgroup_namespaces: bool,
+    /// cgroup v2 alone: there is no device filter.
+    pub(crate) unified: bool,
+}
+
+/// The whole of `config.json`.
+pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Value {
+    let mut bounding: Vec<&str> = CAPABILITIES.to_vec();
+    if !host.unified {
+        bounding.push("CAP_MKNOD");
+    }
+    // As execve would leave it: only root keeps what is in the bounding set.
+    let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
+
+    let mut namespaces = vec![
+        json!({ "type": "pid" }),
+        json!({ "type": "ipc" }),
+        json!({ "type": "uts" }),
+        json!({ "type": "mount" }),
+        json!({ "type": "network", "path": record.netns }),
+    ];
+    if host.cgroup_namespaces {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": dir.at("rootfs"), "readonly": false },
+        "hostname": record.hostname,
+        "process": {
+            "terminal": false,
+            "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
+            "args": record.args,
+            "env": record.env,
+            "cwd": record.cwd,
+            "capabilities": {
+                "bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": [],
+            },
+        },
+        "mounts": mounts(dir),
+        "linux": {
+            "cgroupsPath": record.cgroup,
+            "namespaces": namespaces,
+            "resources": resources(&record.resources),
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
+            "seccomp": seccomp::profile(),
+            // The namespace is the container's own, so nobody else's ports are meant.
+            "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
+        },
+    })
+}
+
+fn mounts(dir: &Dir) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+    let file = |destination: &str, name: &str| json!({ "destination": destination, "type": "bind", "source": dir.at(name), "options": ["rbind", "rprivate"] });
+    vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        file("/etc/hosts", "hosts"),
+        file("/etc/hostname", "hostname"),
+        file("/etc/resolv.conf", "resolv.conf"),
+    ]
+}
+
+fn resources(wanted: &Resources) -> Value {
+    let mut out = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    if wanted.limits.memory_bytes > 0 {
+        out["memory"] = json!({ "limit": i64::try_from(wanted.limits.memory_bytes).unwrap_or(i64::MAX) });
+    }
+    if wanted.limits.nano_cpus > 0 {
+        // A billion of them is one core, which is a whole period; in u128 no number of cores overflows.
+        let quota = u128::from(wanted.limits.nano_cpus) * u128::from(CPU_PERIOD) / 1_000_000_000;
+        let quota = i64::try_from(quota.max(u128::from(CPU_QUOTA_MIN))).unwrap_or(i64::MAX);
+        out["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD });
+    }
+    if wanted.pids_limit > 0 {
+        out["pids"] = json!({ "limit": i64::try_from(wanted.pids_limit).unwrap_or(i64::MAX) });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::service::Amount;
+
+    #[test]
+    fn limits_are_said_only_where_there_are_some() {
+        let none = resources(&Resources::default());
+        assert!(none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none());
+
+        let limits = Amount { nano_cpus: 1_500_000_000, memory_bytes: 64 << 20 };
+        let some = resources(&Resources { limits, pids_limit: 7, ..Resources::default() });
+        assert_eq!(some["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
+        assert_eq!(some["memory"], json!({ "limit": 67_108_864 }));
+        assert_eq!(some["pids"], json!({ "limit": 7 }));
+    }
+
+    #[test]
+    fn a_sliver_of_a_core_is_raised_to_what_the_kernel_takes() {
+        let limits = Amount { nano_cpus: 1, memory_bytes: 0 };
+        assert_eq!(resources(&Resources { limits, ..Resources::default() })["cpu"]["quota"], 1_000);
+    }
+}

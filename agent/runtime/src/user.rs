@@ -1,0 +1,88 @@
+//! Who a container runs as: `USER[:GROUP]`, numbers or names out of the image's own files.
+
+/// Ids as the kernel knows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Further groups of which `/etc/group` says that the user is a member.
+    pub(crate) groups: Vec<u32>,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UnknownUser {
+    #[error("there is no user {0} in /etc/passwd of the image")]
+    User(String),
+    #[error("there is no group {0} in /etc/group of the image")]
+    Group(String),
+}
+
+/// `passwd` and `group` are the texts of those files; empty if the image has none.
+pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, UnknownUser> {
+    let (user, wanted_group) = match wanted.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
+        None => (wanted, None),
+    };
+    let user = if user.is_empty() { "0" } else { user };
+
+    // name:password:uid:gid:…  A name wins over a number, as with Docker.
+    let entries = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 4);
+    let number = user.parse::<u32>().ok();
+    let entry = entries()
+        .find(|f| f[0] == user)
+        .or_else(|| entries().find(|f| number.is_some() && f[2].parse().ok() == number));
+    let (name, uid, own_gid) = match (&entry, number) {
+        (Some(f), _) => match (f[2].parse(), f[3].parse()) {
+            (Ok(uid), Ok(gid)) => (Some(f[0]), uid, gid),
+            _ => return Err(UnknownUser::User(user.to_owned())),
+        },
+        (None, Some(uid)) => (None, uid, 0),
+        (None, None) => return Err(UnknownUser::User(user.to_owned())),
+    };
+
+    // name:password:gid:member,member
+    let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 3);
+    let Some(wanted_group) = wanted_group else {
+        let member = |f: &Vec<&str>| f.get(3).is_some_and(|m| m.split(',').any(|m| Some(m) == name));
+        let more = groups().filter(member).filter_map(|f| f[2].parse().ok()).filter(|gid| *gid != own_gid).collect();
+        return Ok(User { uid, gid: own_gid, groups: more });
+    };
+    let gid = groups()
+        .find(|f| f[0] == wanted_group)
+        .and_then(|f| f[2].parse().ok())
+        .or_else(|| wanted_group.parse().ok())
+        .ok_or_else(|| UnknownUser::Group(wanted_group.to_owned()))?;
+    Ok(User { uid, gid, groups: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\nbroken\n";
+    const GROUP: &str = "root:x:0:\nwheel:x:10:root,web\nweb:x:34:web\nlogs:x:70:web\n";
+
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        let web = User { uid: 33, gid: 34, groups: vec![10, 70] };
+        let table = [
+            ("", User { uid: 0, gid: 0, groups: vec![10] }),
+            ("web", web.clone()),
+            ("33", web),
+            ("web:logs", User { uid: 33, gid: 70, groups: vec![] }),
+            ("1000", User { uid: 1000, gid: 0, groups: vec![] }),
+            ("1000:1001", User { uid: 1000, gid: 1001, groups: vec![] }),
+        ];
+        for (wanted, user) in table {
+            assert_eq!(resolve(wanted, PASSWD, GROUP), Ok(user), "{wanted}");
+        }
+        assert_eq!(resolve("nobody", PASSWD, GROUP), Err(UnknownUser::User("nobody".into())));
+        assert_eq!(resolve("web:nogroup", PASSWD, GROUP), Err(UnknownUser::Group("nogroup".into())));
+    }
+
+    #[test]
+    fn an_image_without_files_knows_numbers_only() {
+        assert_eq!(resolve("7:8", "", ""), Ok(User { uid: 7, gid: 8, groups: vec![] }));
+        assert_eq!(resolve("root", "", ""), Err(UnknownUser::User("root".into())));
+    }
+}
