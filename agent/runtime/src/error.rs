@@ -32,7 +32,11 @@ pub enum Error {
     #[error("this archive is not an image: {0}")]
     NotAnImage(String),
     #[error("layer {layer} does not match its digest: expected {expected}, got {got}")]
-    Digest { layer: String, expected: String, got: String },
+    Digest {
+        layer: String,
+        expected: String,
+        got: String,
+    },
     #[error("cannot unpack {entry} of layer {layer}")]
     Unpack {
         layer: String,
@@ -40,9 +44,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("--change {0:?} is not accepted: expected CMD, ENTRYPOINT, ENV, WORKDIR, USER, EXPOSE, LABEL or STOPSIGNAL")]
+    #[error(
+        "--change {0:?} is not accepted: expected CMD, ENTRYPOINT, ENV, WORKDIR, USER, EXPOSE, LABEL or STOPSIGNAL"
+    )]
     Change(String),
-    #[error("{0:?} cannot be the id of a container: 1 to 63 of a-z, A-Z, 0-9, '-', '_' and '.', not beginning with '.'")]
+    #[error(
+        "{0:?} cannot be the id of a container: 1 to 63 of a-z, A-Z, 0-9, '-', '_' and '.', not beginning with '.'"
+    )]
     Id(String),
     #[error("container {0} exists already; remove it first")]
     Exists(String),
@@ -66,8 +74,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn file(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
-        move |source| Error::File { doing, path, source }
+        move |source| Error::File {
+            doing,
+            path,
+            source,
+        }
     }
 }

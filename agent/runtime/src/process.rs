@@ -7,7 +7,9 @@ use crate::record::Started;
 
 /// A handle on the first process of a container, or `None` if it is gone.
 pub(crate) fn open(started: &Started) -> io::Result<Option<OwnedFd>> {
-    let Some(pid) = Pid::from_raw(started.pid) else { return Ok(None) };
+    let Some(pid) = Pid::from_raw(started.pid) else {
+        return Ok(None);
+    };
     let fd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
@@ -19,7 +21,9 @@ pub(crate) fn open(started: &Started) -> io::Result<Option<OwnedFd>> {
 
 /// False if the process is gone.
 pub(crate) fn signal(started: &Started, signal: i32) -> io::Result<bool> {
-    let Some(fd) = open(started)? else { return Ok(false) };
+    let Some(fd) = open(started)? else {
+        return Ok(false);
+    };
     let signal = Signal::from_named_raw(signal)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal"))?;
     match pidfd_send_signal(fd, signal) {
@@ -33,9 +37,16 @@ pub(crate) fn signal(started: &Started, signal: i32) -> io::Result<bool> {
 pub(crate) fn start_ticks(pid: i32) -> io::Result<Option<u64>> {
     let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(None),
+        Err(e)
+            if e.kind() == io::ErrorKind::NotFound
+                || e.raw_os_error() == Some(nix::libc::ESRCH) =>
+        {
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     };
     // The second field is a name in parentheses that may hold anything; the 22nd is the 20th after it.
-    Ok(stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok()))
+    Ok(stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok()))
 }

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions,
+    RuntimeConfig, cgroup,
     config::Exit,
     exits::{Exits, Locks, Noticed},
     logs, process,
@@ -71,7 +72,8 @@ impl Runtime {
     /// To be called inside a tokio runtime.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, Error> {
         // The supervisor works in other directories.
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::file("find", path));
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).map_err(Error::file("find", path));
         let config = RuntimeConfig {
             data_dir: absolute(&config.data_dir)?,
             run_dir: absolute(&config.run_dir)?,
@@ -111,7 +113,10 @@ impl Runtime {
             // The lock keeps a container from being started from it meanwhile.
             let containers = this.containers();
             let user = |image_id: &str| {
-                containers.values().find(|e| e.record.image_id == image_id).map(|e| e.record.id.clone())
+                containers
+                    .values()
+                    .find(|e| e.record.image_id == image_id)
+                    .map(|e| e.record.id.clone())
             };
             this.0.images.remove(&reference, user)
         })
@@ -122,7 +127,9 @@ impl Runtime {
     pub async fn start(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
         // On a task of its own: a caller that goes away shall not leave half a start behind.
         let this = self.clone();
-        tokio::spawn(async move { this.start_whole(config).await }).await.map_err(|_| Error::Worker("start a container"))?
+        tokio::spawn(async move { this.start_whole(config).await })
+            .await
+            .map_err(|_| Error::Worker("start a container"))?
     }
 
     async fn start_whole(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
@@ -133,11 +140,15 @@ impl Runtime {
         let image = self.0.images.ensure(&config.spec.image).await?;
         let id = config.id.clone();
         let this = self.clone();
-        let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image)).await?;
+        let (dir, lock) =
+            blocking("prepare a container", move || this.prepare(config, &image)).await?;
         let started = self.launch(&id, &dir, lock).await;
         let failed = match started {
             Ok(Report::Running(_)) => None,
-            Ok(Report::Failed(reason)) => Some(Error::Start { container: id.clone(), reason }),
+            Ok(Report::Failed(reason)) => Some(Error::Start {
+                container: id.clone(),
+                reason,
+            }),
             Err(e) => Some(e),
         };
         if let Some(entry) = self.containers().get_mut(&id) {
@@ -159,7 +170,10 @@ impl Runtime {
     }
 
     pub fn status(&self, id: &str) -> Result<ContainerStatus, Error> {
-        self.containers().get(id).map(Entry::status).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
+        self.containers()
+            .get(id)
+            .map(Entry::status)
+            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
     }
 
     /// Fires when some container's state changed; call `list` then. Changes may be folded into one.
@@ -170,7 +184,12 @@ impl Runtime {
     /// Waits for the end of a container.
     pub async fn wait(&self, id: &str) -> Result<Exit, Error> {
         let gone = || Error::NoSuchContainer(id.to_owned());
-        let mut ended = self.containers().get(id).ok_or_else(gone)?.ended.subscribe();
+        let mut ended = self
+            .containers()
+            .get(id)
+            .ok_or_else(gone)?
+            .ended
+            .subscribe();
         // The sender goes with the entry when the container is removed.
         ended.wait_for(|ended| *ended).await.map_err(|_| gone())?;
         match self.status(id)?.state {
@@ -188,7 +207,9 @@ impl Runtime {
             return exit;
         }
         self.kill(id, SIGKILL).await?;
-        tokio::time::timeout(KILL_PATIENCE, self.wait(id)).await.map_err(|_| Error::WontDie(id.to_owned()))?
+        tokio::time::timeout(KILL_PATIENCE, self.wait(id))
+            .await
+            .map_err(|_| Error::WontDie(id.to_owned()))?
     }
 
     /// Sends a signal to the first process. Nothing to do if it has ended.
@@ -196,8 +217,14 @@ impl Runtime {
         let dir = self.dir(&self.record(id)?.id);
         let container = id.to_owned();
         blocking("send a signal", move || {
-            let Some(started) = dir.started()? else { return Ok(()) };
-            process::signal(&started, signal).map_err(|source| Error::Signal { container, signal, source })?;
+            let Some(started) = dir.started()? else {
+                return Ok(());
+            };
+            process::signal(&started, signal).map_err(|source| Error::Signal {
+                container,
+                signal,
+                source,
+            })?;
             Ok(())
         })
         .await
@@ -205,8 +232,16 @@ impl Runtime {
 
     /// Ends the container if it runs, and removes all that there is of it. Nothing to do if there is none.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        let Ok(record) = self.record(id) else { return Ok(()) };
-        if !matches!(self.status(id), Ok(ContainerStatus { state: ContainerState::Exited(_), .. }) | Err(_)) {
+        let Ok(record) = self.record(id) else {
+            return Ok(());
+        };
+        if !matches!(
+            self.status(id),
+            Ok(ContainerStatus {
+                state: ContainerState::Exited(_),
+                ..
+            }) | Err(_)
+        ) {
             let killing = async {
                 // One that is just being started has no process to kill yet.
                 loop {
@@ -217,7 +252,9 @@ impl Runtime {
                     }
                 }
             };
-            tokio::time::timeout(KILL_PATIENCE, killing).await.map_err(|_| Error::WontDie(id.to_owned()))??;
+            tokio::time::timeout(KILL_PATIENCE, killing)
+                .await
+                .map_err(|_| Error::WontDie(id.to_owned()))??;
         }
         let this = self.clone();
         blocking("remove a container", move || {
@@ -226,7 +263,9 @@ impl Runtime {
             remove_dir(&dir)?;
             let lock = this.0.locks.path(&record.id);
             match fs::remove_file(&lock) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e))?,
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::file("remove", lock)(e))?
+                }
                 Ok(()) | Err(_) => {}
             }
             this.containers().remove(&record.id);
@@ -237,15 +276,25 @@ impl Runtime {
     }
 
     /// The output of a container, oldest line first.
-    pub fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+    pub fn logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
         let containers = self.containers();
-        let entry = containers.get(id).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
+        let entry = containers
+            .get(id)
+            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
         Ok(logs::read(self.dir(id).0, options, entry.ended.subscribe()))
     }
 
     /// Writes down what the supervisor must know and takes its lock.
     fn prepare(&self, config: ContainerConfig, image: &Image) -> Result<(Dir, fs::File), Error> {
-        let cgroup = format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id);
+        let cgroup = format!(
+            "{}/{}",
+            self.0.config.cgroup_parent.trim_end_matches('/'),
+            config.id
+        );
         let record = Arc::new(image.record(config, self.0.images.layers_dir(), cgroup)?);
         let dir = self.dir(&record.id);
         let lock;
@@ -258,7 +307,11 @@ impl Runtime {
                 return Err(Error::NoSuchImage(record.image.clone()));
             }
             let path = self.0.locks.path(&record.id);
-            lock = self.0.locks.take(&record.id).map_err(Error::file("lock", path))?;
+            lock = self
+                .0
+                .locks
+                .take(&record.id)
+                .map_err(Error::file("lock", path))?;
             if lock.is_none() {
                 return Err(Error::Exists(record.id.clone()));
             }
@@ -298,11 +351,17 @@ impl Runtime {
             .map_err(Error::file("run", supervisor))?;
         let silent = || Error::Start {
             container: id.to_owned(),
-            reason: format!("its supervisor {} ended without a word", supervisor.display()),
+            reason: format!(
+                "its supervisor {} ended without a word",
+                supervisor.display()
+            ),
         };
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line).await.map_err(|_| silent())?;
+            BufReader::new(output)
+                .read_line(&mut line)
+                .await
+                .map_err(|_| silent())?;
         }
         // tokio reaps the child when it ends, if we still live then.
         drop(child);
@@ -350,13 +409,18 @@ impl Runtime {
         };
         let dir = self.dir(id);
         // The lock is asked first: what a dead supervisor had to write is then on disk.
-        let alive = self.0.locks.is_held(id).map_err(Error::file("look at", self.0.locks.path(id)))?;
+        let alive = self
+            .0
+            .locks
+            .is_held(id)
+            .map_err(Error::file("look at", self.0.locks.path(id)))?;
         let started = dir.started()?;
         let state = match (dir.exit()?, started) {
             (Some(exit), _) => ContainerState::Exited(exit),
-            (None, Some(started)) if alive => {
-                ContainerState::Running { pid: started.pid, started_at_ms: started.started_at_ms }
-            }
+            (None, Some(started)) if alive => ContainerState::Running {
+                pid: started.pid,
+                started_at_ms: started.started_at_ms,
+            },
             (None, None) if alive => ContainerState::Created,
             (None, _) => ContainerState::Exited(bury(&record, &dir)?),
         };
@@ -385,7 +449,10 @@ impl Runtime {
 
     fn record(&self, id: &str) -> Result<Arc<Record>, Error> {
         let containers = self.containers();
-        containers.get(id).map(|e| Arc::clone(&e.record)).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
+        containers
+            .get(id)
+            .map(|e| Arc::clone(&e.record))
+            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
     }
 
     fn dir(&self, id: &str) -> Dir {
@@ -410,7 +477,9 @@ impl Entry {
 async fn notice(runtime: std::sync::Weak<Inner>, mut exits: Exits) {
     loop {
         let noticed = exits.next().await;
-        let Some(runtime) = runtime.upgrade().map(Runtime) else { return };
+        let Some(runtime) = runtime.upgrade().map(Runtime) else {
+            return;
+        };
         let mut ids = Vec::new();
         match noticed {
             Ok(noticed) => {
@@ -446,7 +515,12 @@ fn bury(record: &Record, dir: &Dir) -> Result<Exit, Error> {
     let oom = cgroup::oom_killed(&record.cgroup);
     cgroup::remove(&record.cgroup)?;
     let reason = Some("its supervisor ended before it, or the host was restarted".to_owned());
-    let exit = Exit { code: 128 + SIGKILL, oom, finished_at_ms: now_ms(), reason };
+    let exit = Exit {
+        code: 128 + SIGKILL,
+        oom,
+        finished_at_ms: now_ms(),
+        reason,
+    };
     dir.write_exit(&exit)?;
     Ok(exit)
 }
@@ -462,8 +536,14 @@ fn remove_dir(dir: &Dir) -> Result<(), Error> {
 fn check_id(id: &str) -> Result<(), Error> {
     let fits = (1..=63).contains(&id.len())
         && !id.starts_with('.')
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if fits { Ok(()) } else { Err(Error::Id(id.to_owned())) }
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if fits {
+        Ok(())
+    } else {
+        Err(Error::Id(id.to_owned()))
+    }
 }
 
 fn blocking<T: Send + 'static>(

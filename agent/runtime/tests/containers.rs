@@ -26,14 +26,30 @@ async fn a_container_runs_in_its_network_and_leaves_its_words_and_its_code() {
     let (said, code) = run(&runtime, config).await;
     assert_eq!(code, 3, "{said:?}");
     assert_eq!(said[0], "host-of-t1");
-    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tfriend", "nameserver 127.0.0.11", "oops"] {
+    for line in [
+        "127.0.0.1\tlocalhost",
+        "10.1.2.3\tfriend",
+        "nameserver 127.0.0.11",
+        "oops",
+    ] {
         assert!(said.iter().any(|l| l == line), "{line}: {said:?}");
     }
     let netns = std::fs::metadata(Path::new("/run/netns").join(&host.name)).unwrap();
     let inode = std::os::unix::fs::MetadataExt::ino(&netns);
-    assert!(said.iter().any(|l| l.contains(&format!("net:[{inode}]"))), "{said:?}");
-    let lines: Vec<_> = runtime.logs("t1", LogOptions::default()).unwrap().map(Result::unwrap).collect().await;
-    assert_eq!(lines.iter().find(|l| l.text == "oops").unwrap().stream, LogStream::Stderr);
+    assert!(
+        said.iter().any(|l| l.contains(&format!("net:[{inode}]"))),
+        "{said:?}"
+    );
+    let lines: Vec<_> = runtime
+        .logs("t1", LogOptions::default())
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+        .await;
+    assert_eq!(
+        lines.iter().find(|l| l.text == "oops").unwrap().stream,
+        LogStream::Stderr
+    );
     runtime.remove("t1").await.unwrap();
 }
 
@@ -41,13 +57,22 @@ async fn a_container_runs_in_its_network_and_leaves_its_words_and_its_code() {
 async fn removing_a_running_container_leaves_nothing_of_it() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    runtime.start(host.container("t1", "sleep 1000")).await.unwrap();
+    runtime
+        .start(host.container("t1", "sleep 1000"))
+        .await
+        .unwrap();
     assert!(host.cgroups().iter().any(|c| c.join("t1").is_dir()));
     within(runtime.remove("t1")).await.unwrap();
     assert!(runtime.list().is_empty());
-    assert!(host.cgroups().iter().all(|c| !c.join("t1").exists()), "a cgroup is left");
+    assert!(
+        host.cgroups().iter().all(|c| !c.join("t1").exists()),
+        "a cgroup is left"
+    );
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(host.dir.path().to_str().unwrap()), "a mount is left");
+    assert!(
+        !mounts.contains(host.dir.path().to_str().unwrap()),
+        "a mount is left"
+    );
     assert!(!host.config().data_dir.join("containers/t1").exists());
     assert!(!host.config().run_dir.join("live/t1").exists());
     runtime.remove("t1").await.unwrap();
@@ -59,25 +84,62 @@ async fn removing_a_running_container_leaves_nothing_of_it() {
 async fn a_container_that_will_not_stop_is_killed_after_its_grace() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    runtime.start(host.container("deaf", "trap '' TERM; echo ready; while true; do sleep 1; done")).await.unwrap();
-    runtime.start(host.container("good", "trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done")).await.unwrap();
+    runtime
+        .start(host.container(
+            "deaf",
+            "trap '' TERM; echo ready; while true; do sleep 1; done",
+        ))
+        .await
+        .unwrap();
+    runtime
+        .start(host.container(
+            "good",
+            "trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done",
+        ))
+        .await
+        .unwrap();
     for id in ["deaf", "good"] {
-        let mut lines = runtime.logs(id, LogOptions { follow: true, ..LogOptions::default() }).unwrap();
+        let mut lines = runtime
+            .logs(
+                id,
+                LogOptions {
+                    follow: true,
+                    ..LogOptions::default()
+                },
+            )
+            .unwrap();
         assert_eq!(within(lines.next()).await.unwrap().unwrap().text, "ready");
     }
-    assert_eq!(within(runtime.stop("good", Duration::from_secs(15))).await.unwrap().code, 7);
-    assert_eq!(within(runtime.stop("deaf", Duration::from_millis(200))).await.unwrap().code, 137);
+    assert_eq!(
+        within(runtime.stop("good", Duration::from_secs(15)))
+            .await
+            .unwrap()
+            .code,
+        7
+    );
+    assert_eq!(
+        within(runtime.stop("deaf", Duration::from_millis(200)))
+            .await
+            .unwrap()
+            .code,
+        137
+    );
 }
 
 #[tokio::test]
 async fn a_change_is_told_when_a_container_ends_by_itself() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    runtime.start(host.container("t1", "sleep 0.3; exit 9")).await.unwrap();
+    runtime
+        .start(host.container("t1", "sleep 0.3; exit 9"))
+        .await
+        .unwrap();
     let mut changes = runtime.changes();
     changes.mark_unchanged();
     within(changes.changed()).await.unwrap();
-    let ContainerState::Exited(exit) = &runtime.list()[0].state else { panic!("{:?}", runtime.list()) };
+    let ContainerState::Exited(exit) = &runtime.list()[0].state else {
+        panic!("{:?}", runtime.list())
+    };
     assert_eq!((exit.code, exit.oom), (9, false));
 }
 
@@ -87,8 +149,15 @@ async fn limits_are_in_force_and_running_out_of_memory_is_told() {
     let runtime = host.open_with_busybox().await;
     let limited = |id: &str, script: &str| {
         let mut config = host.container(id, script);
-        let limits = Amount { nano_cpus: 500_000_000, memory_bytes: 32 << 20 };
-        config.resources = Resources { limits, pids_limit: 20, ..Resources::default() };
+        let limits = Amount {
+            nano_cpus: 500_000_000,
+            memory_bytes: 32 << 20,
+        };
+        config.resources = Resources {
+            limits,
+            pids_limit: 20,
+            ..Resources::default()
+        };
         config
     };
     let look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max";
@@ -97,7 +166,13 @@ async fn limits_are_in_force_and_running_out_of_memory_is_told() {
     assert!(said[1].starts_with("50000"), "{said:?}");
     assert_eq!(said[2], "20");
 
-    runtime.start(limited("eat", "dd if=/dev/zero of=/dev/null bs=100M count=1")).await.unwrap();
+    runtime
+        .start(limited(
+            "eat",
+            "dd if=/dev/zero of=/dev/null bs=100M count=1",
+        ))
+        .await
+        .unwrap();
     let exit = within(runtime.wait("eat")).await.unwrap();
     assert!(exit.oom && exit.code == 137, "{exit:?}");
 }
@@ -120,9 +195,16 @@ async fn what_cannot_be_run_is_refused_with_the_reason() {
     let mut config = host.container("t1", "true");
     config.spec.image = "127.0.0.1:1/none".into();
     let told = runtime.start(config).await.unwrap_err().to_string();
-    assert!(told.contains("127.0.0.1:1/none:latest is not on this host") && told.contains("shoal image load"), "{told}");
+    assert!(
+        told.contains("127.0.0.1:1/none:latest is not on this host")
+            && told.contains("shoal image load"),
+        "{told}"
+    );
 
-    assert!(matches!(runtime.start(host.container("../x", "true")).await, Err(Error::Id(_))));
+    assert!(matches!(
+        runtime.start(host.container("../x", "true")).await,
+        Err(Error::Id(_))
+    ));
 }
 
 #[tokio::test]
@@ -134,12 +216,18 @@ async fn a_user_is_looked_up_in_the_image_and_has_little_power() {
     config.spec.workdir = Some("/made/for/me".into());
     let (said, _) = run(&runtime, config).await;
     assert_eq!(said[..4], ["33", "34", "34 70", "/made/for/me"]);
-    assert!(said.contains(&"CapEff:\t0000000000000000".to_string()), "{said:?}");
+    assert!(
+        said.contains(&"CapEff:\t0000000000000000".to_string()),
+        "{said:?}"
+    );
 
     let forbidden = "mount -t tmpfs x /tmp 2>&1; unshare -n true 2>&1; echo 1 > /proc/sys/kernel/panic; cat /proc/kcore | head -c 1; grep Seccomp: /proc/self/status";
     let (said, _) = run(&runtime, host.container("t2", forbidden)).await;
     let said = said.join("\n");
-    assert!(said.contains("permitted") && said.contains("Read-only file system"), "{said}");
+    assert!(
+        said.contains("permitted") && said.contains("Read-only file system"),
+        "{said}"
+    );
     assert!(said.contains("Seccomp:\t2"), "{said}");
 }
 
@@ -148,7 +236,9 @@ async fn an_image_in_use_is_not_removed() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
     run(&runtime, host.container("t1", "true")).await;
-    assert!(matches!(runtime.remove_image("busybox").await, Err(Error::ImageInUse { container, .. }) if container == "t1"));
+    assert!(
+        matches!(runtime.remove_image("busybox").await, Err(Error::ImageInUse { container, .. }) if container == "t1")
+    );
     runtime.remove("t1").await.unwrap();
     runtime.remove_image("busybox").await.unwrap();
     assert!(runtime.images().ls().unwrap().is_empty());
