@@ -72,20 +72,7 @@ impl Host {
     }
 
     pub(crate) fn container(&self, id: &str, script: &str) -> ContainerConfig {
-        ContainerConfig {
-            id: id.into(),
-            spec: ContainerSpec {
-                image: "busybox".into(),
-                args: ["sh", "-c", script].map(String::from).to_vec(),
-                ..ContainerSpec::default()
-            },
-            resources: Resources::default(),
-            labels: [("task".to_string(), id.to_string())].into(),
-            netns: Path::new("/run/netns").join(&self.name),
-            hostname: format!("host-of-{id}"),
-            hosts: vec!["10.1.2.3\tfriend".into()],
-            resolv_conf: "nameserver 127.0.0.11\n".into(),
-        }
+        container(&self.name, id, script)
     }
 
     /// All directories below the hierarchies that bear our name.
@@ -133,6 +120,23 @@ impl Drop for Host {
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();
+    }
+}
+
+pub(crate) fn container(netns: &str, id: &str, script: &str) -> ContainerConfig {
+    ContainerConfig {
+        id: id.into(),
+        spec: ContainerSpec {
+            image: "busybox".into(),
+            args: ["sh", "-c", script].map(String::from).to_vec(),
+            ..ContainerSpec::default()
+        },
+        resources: Resources::default(),
+        labels: [("task".to_string(), id.to_string())].into(),
+        netns: Path::new("/run/netns").join(netns),
+        hostname: format!("host-of-{id}"),
+        hosts: vec!["10.1.2.3\tfriend".into()],
+        resolv_conf: "nameserver 127.0.0.11\n".into(),
     }
 }
 

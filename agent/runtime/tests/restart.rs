@@ -1,0 +1,144 @@
+//! The daemon dies by SIGKILL; containers do not care. The daemon is this test program, run again as a child.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in tests a panic is the report"
+)]
+
+mod common;
+
+use common::{Host, output, supervisor, within};
+use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const DAEMON: &str = "SHOAL_TEST_DAEMON";
+
+/// Not a test of its own: what the child does, when asked to by the environment.
+#[tokio::test]
+async fn daemon() {
+    let Ok(dir) = std::env::var(DAEMON) else {
+        return;
+    };
+    let (dir, name) = dir.split_once(' ').unwrap();
+    let config = RuntimeConfig {
+        data_dir: PathBuf::from(dir).join("data"),
+        run_dir: PathBuf::from(dir).join("run"),
+        cgroup_parent: format!("/{name}"),
+        supervisor: supervisor(),
+    };
+    let runtime = Runtime::open(config).await.unwrap();
+    for (id, script) in [
+        (
+            "long",
+            "trap 'echo bye; exit 5' TERM; echo hello; while true; do sleep 0.05; done",
+        ),
+        ("short", "echo first; sleep 1; echo second; exit 42"),
+        ("orphan", "sleep 1000"),
+    ] {
+        runtime
+            .start(common::container(name, id, script))
+            .await
+            .unwrap();
+    }
+    println!("STARTED");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+fn daemon_of(host: &Host) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["daemon", "--exact", "--nocapture"])
+        .env(
+            DAEMON,
+            format!("{} {}", host.dir.path().display(), host.name),
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(
+        lines.any(|l| l.unwrap().contains("STARTED")),
+        "the daemon could not start its containers"
+    );
+    child
+}
+
+/// The supervisor of a container, by its command line.
+fn supervisor_pid(dir: &Path) -> i32 {
+    let argument = dir.as_os_str().as_encoded_bytes();
+    let is = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|c| c.split(|b| *b == 0).any(|a| a == argument))
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .find(is)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
+    let host = Host::new();
+    drop(host.open_with_busybox().await);
+    let mut daemon = daemon_of(&host);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    // One ends while there is no daemon; one loses its supervisor, which nobody should do.
+    let orphan = host.config().data_dir.join("containers/orphan");
+    let pid = rustix::process::Pid::from_raw(supervisor_pid(&orphan)).unwrap();
+    let supervisor =
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(&supervisor, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + common::PATIENCE;
+    while !host
+        .config()
+        .data_dir
+        .join("containers/short/exit.json")
+        .exists()
+    {
+        assert!(Instant::now() < deadline, "nobody wrote down how it ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    let runtime = host.open().await;
+    let list = runtime.list();
+    let state = |id: &str| list.iter().find(|c| c.id == id).unwrap().state.clone();
+    assert!(
+        matches!(state("long"), ContainerState::Running { .. }),
+        "{list:?}"
+    );
+    assert!(
+        matches!(state("short"), ContainerState::Exited(e) if e.code == 42 && e.reason.is_none()),
+        "{list:?}"
+    );
+    assert!(
+        matches!(state("orphan"), ContainerState::Exited(e) if e.code == 137 && e.reason.is_some()),
+        "{list:?}"
+    );
+    assert_eq!(output(&runtime, "short").await, ["first", "second"]);
+
+    // The adopted one is ours as if we had started it.
+    assert_eq!(
+        within(runtime.stop("long", Duration::from_secs(15)))
+            .await
+            .unwrap()
+            .code,
+        5
+    );
+    assert_eq!(output(&runtime, "long").await, ["hello", "bye"]);
+    for id in ["long", "short", "orphan"] {
+        within(runtime.remove(id)).await.unwrap();
+    }
+    assert!(host.cgroups().iter().all(|c| {
+        std::fs::read_dir(c)
+            .unwrap()
+            .flatten()
+            .all(|e| !e.path().is_dir())
+    }));
+}
