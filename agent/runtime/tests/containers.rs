@@ -245,3 +245,95 @@ async fn an_image_in_use_is_not_removed() {
     let layers = host.config().data_dir.join("images/layers");
     assert_eq!(std::fs::read_dir(layers).unwrap().count(), 0);
 }
+
+/// As the lab has it: daemons in PID, mount, network and UTS namespaces of their own, with the host's cgroups.
+#[test]
+fn containers_run_also_below_a_daemon_in_child_namespaces() {
+    let inner = [
+        "removing_a_running_container_leaves_nothing_of_it",
+        "limits_are_in_force_and_running_out_of_memory_is_told",
+    ];
+    let exe = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("unshare")
+        .args([
+            "--pid",
+            "--fork",
+            "--mount",
+            "--mount-proc",
+            "--net",
+            "--uts",
+        ])
+        .arg(exe)
+        .args(["--exact", "--test-threads=1"])
+        .args(inner)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("2 passed"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn output_that_comes_fast_arrives_whole() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    let (said, _) = run(&runtime, host.container("t1", "seq 1 20000; echo -n end")).await;
+    assert_eq!(said.len(), 20001);
+    assert!(
+        said[..20000]
+            .iter()
+            .enumerate()
+            .all(|(n, l)| *l == (n + 1).to_string())
+    );
+    assert_eq!(said[20000], "end");
+}
+
+#[tokio::test]
+async fn an_image_may_have_many_layers() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    // Docker's limit is 127; the names of so many must fit into one page of mount options.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut put = |name: &str, bytes: &[u8]| {
+        let mut header = common::root_owned();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    let mut layers = vec![common::busybox()];
+    for n in 1..127 {
+        let mut layer = tar::Builder::new(Vec::new());
+        let mut header = common::root_owned();
+        header.set_size(0);
+        layer
+            .append_data(&mut header, format!("file{n}"), std::io::empty())
+            .unwrap();
+        layers.push(layer.into_inner().unwrap());
+    }
+    let digest = |bytes: &[u8]| {
+        use sha2::Digest;
+        format!(
+            "sha256:{}",
+            data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes))
+        )
+    };
+    let names: Vec<_> = (0..layers.len()).map(|n| format!("{n}.tar")).collect();
+    for (name, layer) in names.iter().zip(&layers) {
+        put(name, layer);
+    }
+    let diff_ids: Vec<_> = layers.iter().map(|l| digest(l)).collect();
+    let config = serde_json::json!({ "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    put("config.json", config.to_string().as_bytes());
+    let manifest =
+        serde_json::json!([{ "Config": "config.json", "RepoTags": ["tall"], "Layers": names }]);
+    put("manifest.json", manifest.to_string().as_bytes());
+    runtime
+        .images()
+        .load(std::io::Cursor::new(tar.into_inner().unwrap()))
+        .await
+        .unwrap();
+    let mut container = host.container("t1", "ls -d /file* | grep -c file");
+    container.spec.image = "tall".into();
+    assert_eq!(run(&runtime, container).await.0, ["126"]);
+}
