@@ -3,11 +3,7 @@
 //!
 //! `cargo bench -p shoal-runtime` as root, after `cargo build --release -p shoal-runtime --example supervisor`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "in a bench a panic is the report"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a bench a panic is the report")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -34,10 +30,7 @@ fn main() {
     let host = Host::new();
     let tokio = tokio::runtime::Runtime::new().unwrap();
     let runtime = tokio.block_on(host.open_with_busybox());
-    println!(
-        "{:<34} {:>9} {:>9} {:>9}   ms a container",
-        "", "median", "p95", "mean"
-    );
+    println!("{:<34} {:>9} {:>9} {:>9}   ms a container", "", "median", "p95", "mean");
 
     tokio.block_on(async {
         once(&runtime, &host, "warm").await;
@@ -57,10 +50,7 @@ fn main() {
                 tokio::spawn(async move {
                     for n in 0..ROUNDS / PARALLEL {
                         let id = format!("p{k}-{n}");
-                        runtime
-                            .start(common::container(&name, &id, "true"))
-                            .await
-                            .unwrap();
+                        runtime.start(common::container(&name, &id, "true")).await.unwrap();
                         runtime.wait(&id).await.unwrap();
                         runtime.remove(&id).await.unwrap();
                     }
@@ -71,11 +61,7 @@ fn main() {
             task.await.unwrap();
         }
         let each = begin.elapsed() / u32::try_from(ROUNDS / PARALLEL * PARALLEL).unwrap();
-        println!(
-            "{:<34} {:>29.2}",
-            "runtime: 8 at a time, whole",
-            each.as_secs_f64() * 1e3
-        );
+        println!("{:<34} {:>29.2}", "runtime: 8 at a time, whole", each.as_secs_f64() * 1e3);
 
         // The specification of one of ours, on a plain directory, is that of the floor.
         runtime.start(host.container("spec", "true")).await.unwrap();
@@ -90,19 +76,10 @@ fn main() {
     let spec = std::fs::read_to_string(ours.join("config.json")).unwrap();
     let spec = spec
         .replace(ours.to_str().unwrap(), bundle.to_str().unwrap())
-        .replace(
-            &format!("{}/spec", host.name),
-            &format!("{}/floor", host.name),
-        );
+        .replace(&format!("{}/spec", host.name), &format!("{}/floor", host.name));
     std::fs::write(bundle.join("config.json"), spec).unwrap();
-    tar::Archive::new(std::io::Cursor::new(common::busybox()))
-        .unpack(bundle.join("rootfs"))
-        .unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .arg("floor")
-        .arg(&bundle)
-        .status()
-        .unwrap();
+    tar::Archive::new(std::io::Cursor::new(common::busybox())).unpack(bundle.join("rootfs")).unwrap();
+    let status = Command::new(std::env::current_exe().unwrap()).arg("floor").arg(&bundle).status().unwrap();
     assert!(status.success());
 }
 

@@ -36,11 +36,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], durable: Durable) -> io::Result<(
     Ok(())
 }
 
-pub(crate) fn write_json<T: Serialize>(
-    path: &Path,
-    value: &T,
-    durable: Durable,
-) -> Result<(), Error> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durable: Durable) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|e| Error::File {
         doing: "put into JSON what belongs into",
         path: path.to_owned(),
@@ -50,23 +46,14 @@ pub(crate) fn write_json<T: Serialize>(
 }
 
 /// `None` when there is no such file.
-pub(crate) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-    what: &'static str,
-) -> Result<Option<T>, Error> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<Option<T>, Error> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| Error::Garbled {
-                what,
-                path: path.to_owned(),
-                source,
-            }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File {
-            doing: "read",
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Garbled {
+            what,
             path: path.to_owned(),
             source,
         }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File { doing: "read", path: path.to_owned(), source }),
     }
 }

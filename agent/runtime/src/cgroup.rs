@@ -29,18 +29,9 @@ fn directories(cgroup: &str) -> Vec<PathBuf> {
     let roots: Vec<PathBuf> = if is_unified() {
         vec![PathBuf::from(ROOT)]
     } else {
-        fs::read_dir(ROOT)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|e| e.path())
-            .collect()
+        fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
     };
-    roots
-        .into_iter()
-        .map(|root| root.join(relative))
-        .filter(|dir| dir.is_dir())
-        .collect()
+    roots.into_iter().map(|root| root.join(relative)).filter(|dir| dir.is_dir()).collect()
 }
 
 /// Whether the kernel killed something in this cgroup for want of memory.
@@ -49,10 +40,7 @@ pub(crate) fn oom_killed(cgroup: &str) -> bool {
     let file = if is_unified() {
         Path::new(ROOT).join(relative).join("memory.events")
     } else {
-        Path::new(ROOT)
-            .join("memory")
-            .join(relative)
-            .join("memory.oom_control")
+        Path::new(ROOT).join("memory").join(relative).join("memory.oom_control")
     };
     fs::read_to_string(file).is_ok_and(|text| {
         text.lines()
@@ -66,11 +54,7 @@ pub(crate) fn remove(cgroup: &str) -> Result<(), Error> {
     let mut first = None;
     for dir in directories(cgroup) {
         if let Err(source) = remove_tree(&dir) {
-            first.get_or_insert(Error::File {
-                doing: "remove the cgroup",
-                path: dir,
-                source,
-            });
+            first.get_or_insert(Error::File { doing: "remove the cgroup", path: dir, source });
         }
     }
     first.map_or(Ok(()), Err)
@@ -103,16 +87,8 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 
 fn kill_all(dir: &Path) {
     // What cannot be killed keeps the directory busy, and the caller says so.
-    for pid in fs::read_to_string(dir.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-    {
-        if let Some(pid) = pid
-            .parse()
-            .ok()
-            .filter(|pid| *pid > 0)
-            .and_then(rustix::process::Pid::from_raw)
-        {
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+        if let Some(pid) = pid.parse().ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }

@@ -32,11 +32,7 @@ pub enum Error {
     #[error("this archive is not an image: {0}")]
     NotAnImage(String),
     #[error("layer {layer} does not match its digest: expected {expected}, got {got}")]
-    Digest {
-        layer: String,
-        expected: String,
-        got: String,
-    },
+    Digest { layer: String, expected: String, got: String },
     #[error("cannot unpack {entry} of layer {layer}")]
     Unpack {
         layer: String,
@@ -74,15 +70,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn file(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
-        move |source| Error::File {
-            doing,
-            path,
-            source,
-        }
+        move |source| Error::File { doing, path, source }
     }
 }

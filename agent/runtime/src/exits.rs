@@ -28,11 +28,7 @@ impl Locks {
 
     /// Takes the lock that the supervisor is to inherit. `None` if another one lives.
     pub(crate) fn take(&self, id: &str) -> io::Result<Option<File>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.path(id))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(id))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -42,11 +38,7 @@ impl Locks {
 
     /// Whether the supervisor lives. Opens for reading, so that looking is not taken for an end.
     pub(crate) fn is_held(&self, id: &str) -> io::Result<bool> {
-        let file = match open(
-            self.path(id),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        let file = match open(self.path(id), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
             Err(rustix::io::Errno::NOENT) => return Ok(false),
             Err(e) => return Err(e.into()),
@@ -90,14 +82,9 @@ impl Exits {
             let mut noticed = Vec::new();
             loop {
                 match reader.next() {
-                    Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                        noticed.push(Noticed::TooMuch)
-                    }
+                    Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => noticed.push(Noticed::TooMuch),
                     Ok(event) => noticed.extend(
-                        event
-                            .file_name()
-                            .and_then(|n| n.to_str().ok())
-                            .map(|id| Noticed::Ended(id.to_owned())),
+                        event.file_name().and_then(|n| n.to_str().ok()).map(|id| Noticed::Ended(id.to_owned())),
                     ),
                     Err(rustix::io::Errno::WOULDBLOCK) => break,
                     Err(rustix::io::Errno::INTR) => {}

@@ -46,17 +46,9 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(file(dir, 0))?;
+        let file = OpenOptions::new().create(true).append(true).open(file(dir, 0))?;
         let bytes = file.metadata()?.len();
-        Ok(Self {
-            dir: dir.to_owned(),
-            file,
-            bytes,
-            max_bytes,
-        })
+        Ok(Self { dir: dir.to_owned(), file, bytes, max_bytes })
     }
 
     /// Appends whole lines, already encoded.
@@ -93,10 +85,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(stream: LogStream) -> Self {
-        Self {
-            stream,
-            rest: Vec::new(),
-        }
+        Self { stream, rest: Vec::new() }
     }
 
     /// Encodes the lines that `bytes` completes onto `out`.
@@ -125,15 +114,8 @@ impl Lines {
 
     fn encode(&self, line: &[u8], time_ms: u64, out: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(line).into_owned();
-        serde_json::to_writer(
-            &mut *out,
-            &LogLine {
-                time_ms,
-                stream: self.stream,
-                text,
-            },
-        )
-        .expect("a line of text can be put into JSON in memory");
+        serde_json::to_writer(&mut *out, &LogLine { time_ms, stream: self.stream, text })
+            .expect("a line of text can be put into JSON in memory");
         out.push(b'\n');
     }
 }
@@ -177,14 +159,9 @@ mod tests {
         for n in 0..50 {
             log.append(format!("{n:>39}\n").as_bytes()).unwrap();
         }
-        let files: Vec<_> = (0..=FILES)
-            .filter_map(|n| fs::read_to_string(file(dir.path(), n)).ok())
-            .collect();
+        let files: Vec<_> = (0..=FILES).filter_map(|n| fs::read_to_string(file(dir.path(), n)).ok()).collect();
         assert_eq!(files.len(), FILES);
         assert!(files.iter().all(|f| f.len() <= 100));
-        assert!(
-            files[0].trim_end().ends_with("49"),
-            "the newest line is in the file being written"
-        );
+        assert!(files[0].trim_end().ends_with("49"), "the newest line is in the file being written");
     }
 }

@@ -40,10 +40,7 @@ pub(crate) fn read(
 ) -> BoxStream<'static, Result<LogLine, Error>> {
     let (to, from) = mpsc::channel(AHEAD);
     tokio::spawn(feed(dir, options, ended, to));
-    futures::stream::unfold(from, |mut from| async move {
-        from.recv().await.map(|line| (line, from))
-    })
-    .boxed()
+    futures::stream::unfold(from, |mut from| async move { from.recv().await.map(|line| (line, from)) }).boxed()
 }
 
 /// Ends when there is nothing more, or nobody listens.
@@ -93,22 +90,15 @@ async fn feed(
     }
 }
 
-async fn send(
-    to: &mpsc::Sender<Result<LogLine, Error>>,
-    lines: impl IntoIterator<Item = LogLine>,
-) -> Result<(), ()> {
+async fn send(to: &mpsc::Sender<Result<LogLine, Error>>, lines: impl IntoIterator<Item = LogLine>) -> Result<(), ()> {
     for line in lines {
         to.send(Ok(line)).await.map_err(|_| ())?;
     }
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::Worker("read a log"))?
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker("read a log"))?
 }
 
 /// Where we are in the log.
@@ -123,12 +113,8 @@ struct Reader {
 
 impl Reader {
     fn open(dir: &Path, options: LogOptions) -> Result<(Self, VecDeque<LogLine>), Error> {
-        let mut reader = Self {
-            dir: dir.to_owned(),
-            since_ms: options.since_ms.unwrap_or(0),
-            newest: None,
-            partial: Vec::new(),
-        };
+        let mut reader =
+            Self { dir: dir.to_owned(), since_ms: options.since_ms.unwrap_or(0), newest: None, partial: Vec::new() };
         let keep = options.tail.unwrap_or(usize::MAX);
         let mut lines = VecDeque::new();
         for n in (0..FILES).rev() {
@@ -157,12 +143,7 @@ impl Reader {
         let path = file(&self.dir, 0);
         let inode = |file: &BufReader<File>| file.get_ref().metadata().map(|m| m.ino());
         let current = fs::metadata(&path).map(|m| m.ino()).ok();
-        let open_inode = self
-            .newest
-            .as_ref()
-            .map(inode)
-            .transpose()
-            .map_err(Error::file("look at", &path))?;
+        let open_inode = self.newest.as_ref().map(inode).transpose().map_err(Error::file("look at", &path))?;
         if current.is_some() && current != open_inode {
             if let Some(mut old) = self.newest.take() {
                 self.drain(&mut old, |line| lines.push(line))?;
@@ -175,15 +156,9 @@ impl Reader {
         Ok(lines)
     }
 
-    fn drain(
-        &mut self,
-        file: &mut BufReader<File>,
-        mut each: impl FnMut(LogLine),
-    ) -> Result<(), Error> {
+    fn drain(&mut self, file: &mut BufReader<File>, mut each: impl FnMut(LogLine)) -> Result<(), Error> {
         loop {
-            let n = file
-                .read_until(b'\n', &mut self.partial)
-                .map_err(Error::file("read the log in", &self.dir))?;
+            let n = file.read_until(b'\n', &mut self.partial).map_err(Error::file("read the log in", &self.dir))?;
             if n == 0 || self.partial.last() != Some(&b'\n') {
                 return Ok(());
             }
@@ -202,11 +177,7 @@ fn open(path: &Path) -> Result<Option<BufReader<File>>, Error> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File {
-            doing: "open",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Error::File { doing: "open", path: path.to_owned(), source }),
     }
 }
 
@@ -227,28 +198,15 @@ mod tests {
         let mut log = Log::open(dir.path(), 200).unwrap();
         write(&mut log, "0");
         let (end, ended) = watch::channel(false);
-        let mut lines = read(
-            dir.path().into(),
-            LogOptions {
-                follow: true,
-                ..LogOptions::default()
-            },
-            ended,
-        );
+        let mut lines = read(dir.path().into(), LogOptions { follow: true, ..LogOptions::default() }, ended);
         for n in 1..10 {
-            assert_eq!(
-                lines.next().await.unwrap().unwrap().text,
-                (n - 1).to_string()
-            );
+            assert_eq!(lines.next().await.unwrap().unwrap().text, (n - 1).to_string());
             write(&mut log, &n.to_string());
         }
         end.send(true).unwrap();
         assert_eq!(lines.next().await.unwrap().unwrap().text, "9");
         assert!(lines.next().await.is_none());
-        assert!(
-            file(dir.path(), 1).exists(),
-            "the log was rotated meanwhile"
-        );
+        assert!(file(dir.path(), 1).exists(), "the log was rotated meanwhile");
     }
 
     #[tokio::test]
@@ -259,26 +217,9 @@ mod tests {
             write(&mut log, &n.to_string());
         }
         let (_keep, ended) = watch::channel(false);
-        let get = |options| {
-            read(dir.path().into(), options, ended.clone())
-                .map(|l| l.unwrap().text)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            get(LogOptions {
-                tail: Some(2),
-                ..LogOptions::default()
-            })
-            .await,
-            ["6", "7"]
-        );
-        assert!(
-            get(LogOptions {
-                since_ms: Some(6),
-                ..LogOptions::default()
-            })
-            .await
-            .is_empty()
-        );
+        let get =
+            |options| read(dir.path().into(), options, ended.clone()).map(|l| l.unwrap().text).collect::<Vec<_>>();
+        assert_eq!(get(LogOptions { tail: Some(2), ..LogOptions::default() }).await, ["6", "7"]);
+        assert!(get(LogOptions { since_ms: Some(6), ..LogOptions::default() }).await.is_empty());
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Started {
     pub(crate) pid: i32,
     /// Field 22 of `/proc/PID/stat`: with it a reused pid is told apart.
     pub(crate) start_ticks: u64,
+    /// Ticks count from the boot, so they say something only within the same.
+    pub(crate) boot_id: String,
     pub(crate) started_at_ms: u64,
 }
 
@@ -85,8 +87,6 @@ impl Dir {
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,10 +21,7 @@ const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
 /// Gives the process a mount namespace in which mounts made here stay, while what the host unmounts goes here too.
 pub(crate) fn leave_host_mounts() -> io::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    mount_change(
-        "/",
-        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
-    )?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     Ok(())
 }
 
@@ -40,19 +37,10 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
         fs::create_dir_all(dir.at("empty"))?;
         escape(&dir.at("empty"))?
     } else {
-        record
-            .layers
-            .iter()
-            .rev()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(":")
+        record.layers.iter().rev().cloned().collect::<Vec<_>>().join(":")
     };
-    let options = format!(
-        "lowerdir={lower},upperdir={},workdir={}",
-        escape(&dir.at("upper"))?,
-        escape(&dir.at("work"))?
-    );
+    let options =
+        format!("lowerdir={lower},upperdir={},workdir={}", escape(&dir.at("upper"))?, escape(&dir.at("work"))?);
     // Nobody looks at the files once the container has ended, so they need not be synced at the unmount.
     let volatile = mount_with(dir, &format!("{options},volatile"));
     let mounted = match volatile {
@@ -64,23 +52,14 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
 }
 
 fn mount_with(dir: &Dir, options: &str) -> io::Result<()> {
-    let options =
-        CString::new(options).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    mount(
-        "overlay",
-        dir.at("rootfs"),
-        "overlay",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )?;
+    let options = CString::new(options).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    mount("overlay", dir.at("rootfs"), "overlay", MountFlags::empty(), options.as_c_str())?;
     Ok(())
 }
 
 /// In overlay's options `,`, `:` and `\` part things.
 fn escape(path: &Path) -> io::Result<String> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path that is not UTF-8"))?;
+    let text = path.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path that is not UTF-8"))?;
     Ok(text.chars().fold(String::new(), |mut out, c| {
         if matches!(c, ',' | ':' | '\\') {
             out.push('\\');
@@ -92,18 +71,9 @@ fn escape(path: &Path) -> io::Result<String> {
 
 /// A file inside, or an empty text if there is none. Symbolic links lead nowhere but inside.
 pub(crate) fn read_small(dir: &Dir, path: &str) -> io::Result<String> {
-    let file = match open_inside(
-        &dir.at("rootfs"),
-        Path::new(path),
-        OFlags::RDONLY | OFlags::NONBLOCK,
-    ) {
+    let file = match open_inside(&dir.at("rootfs"), Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
         Ok(fd) => File::from(fd),
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(String::new());
         }
         Err(e) => return Err(e),
@@ -139,18 +109,6 @@ pub(crate) fn make_directory(dir: &Dir, path: &Path) -> io::Result<()> {
 }
 
 fn open_inside(root: &Path, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let root = openat2(
-        CWD,
-        root,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::empty(),
-    )?;
-    Ok(openat2(
-        root,
-        path,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT,
-    )?)
+    let root = openat2(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())?;
+    Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
 }

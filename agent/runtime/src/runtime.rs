@@ -18,8 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions,
-    RuntimeConfig, cgroup,
+    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
     config::Exit,
     exits::{Exits, Locks, Noticed},
     logs, process,
@@ -31,6 +30,9 @@ const SIGKILL: i32 = nix::libc::SIGKILL;
 
 /// A killed process is gone in milliseconds, unless it hangs in the kernel; then somebody has to be told.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A start takes milliseconds; one that hangs does so on a disk or in the kernel, and somebody has to be told.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two tries to kill a container that shall be removed.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
@@ -72,13 +74,9 @@ impl Runtime {
     /// To be called inside a tokio runtime.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, Error> {
         // The supervisor works in other directories.
-        let absolute =
-            |path: &PathBuf| std::path::absolute(path).map_err(Error::file("find", path));
-        let config = RuntimeConfig {
-            data_dir: absolute(&config.data_dir)?,
-            run_dir: absolute(&config.run_dir)?,
-            ..config
-        };
+        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::file("find", path));
+        let config =
+            RuntimeConfig { data_dir: absolute(&config.data_dir)?, run_dir: absolute(&config.run_dir)?, ..config };
         let locks = Locks(config.run_dir.join("live"));
         let containers_dir = config.data_dir.join("containers");
         for dir in [&containers_dir, &locks.0] {
@@ -113,10 +111,7 @@ impl Runtime {
             // The lock keeps a container from being started from it meanwhile.
             let containers = this.containers();
             let user = |image_id: &str| {
-                containers
-                    .values()
-                    .find(|e| e.record.image_id == image_id)
-                    .map(|e| e.record.id.clone())
+                containers.values().find(|e| e.record.image_id == image_id).map(|e| e.record.id.clone())
             };
             this.0.images.remove(&reference, user)
         })
@@ -140,15 +135,11 @@ impl Runtime {
         let image = self.0.images.ensure(&config.spec.image).await?;
         let id = config.id.clone();
         let this = self.clone();
-        let (dir, lock) =
-            blocking("prepare a container", move || this.prepare(config, &image)).await?;
+        let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image)).await?;
         let started = self.launch(&id, &dir, lock).await;
         let failed = match started {
             Ok(Report::Running(_)) => None,
-            Ok(Report::Failed(reason)) => Some(Error::Start {
-                container: id.clone(),
-                reason,
-            }),
+            Ok(Report::Failed(reason)) => Some(Error::Start { container: id.clone(), reason }),
             Err(e) => Some(e),
         };
         if let Some(entry) = self.containers().get_mut(&id) {
@@ -170,10 +161,7 @@ impl Runtime {
     }
 
     pub fn status(&self, id: &str) -> Result<ContainerStatus, Error> {
-        self.containers()
-            .get(id)
-            .map(Entry::status)
-            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
+        self.containers().get(id).map(Entry::status).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
     }
 
     /// Fires when some container's state changed; call `list` then. Changes may be folded into one.
@@ -184,12 +172,7 @@ impl Runtime {
     /// Waits for the end of a container.
     pub async fn wait(&self, id: &str) -> Result<Exit, Error> {
         let gone = || Error::NoSuchContainer(id.to_owned());
-        let mut ended = self
-            .containers()
-            .get(id)
-            .ok_or_else(gone)?
-            .ended
-            .subscribe();
+        let mut ended = self.containers().get(id).ok_or_else(gone)?.ended.subscribe();
         // The sender goes with the entry when the container is removed.
         ended.wait_for(|ended| *ended).await.map_err(|_| gone())?;
         match self.status(id)?.state {
@@ -207,9 +190,7 @@ impl Runtime {
             return exit;
         }
         self.kill(id, SIGKILL).await?;
-        tokio::time::timeout(KILL_PATIENCE, self.wait(id))
-            .await
-            .map_err(|_| Error::WontDie(id.to_owned()))?
+        tokio::time::timeout(KILL_PATIENCE, self.wait(id)).await.map_err(|_| Error::WontDie(id.to_owned()))?
     }
 
     /// Sends a signal to the first process. Nothing to do if it has ended.
@@ -220,11 +201,7 @@ impl Runtime {
             let Some(started) = dir.started()? else {
                 return Ok(());
             };
-            process::signal(&started, signal).map_err(|source| Error::Signal {
-                container,
-                signal,
-                source,
-            })?;
+            process::signal(&started, signal).map_err(|source| Error::Signal { container, signal, source })?;
             Ok(())
         })
         .await
@@ -235,26 +212,17 @@ impl Runtime {
         let Ok(record) = self.record(id) else {
             return Ok(());
         };
-        if !matches!(
-            self.status(id),
-            Ok(ContainerStatus {
-                state: ContainerState::Exited(_),
-                ..
-            }) | Err(_)
-        ) {
+        if !matches!(self.status(id), Ok(ContainerStatus { state: ContainerState::Exited(_), .. }) | Err(_)) {
             let killing = async {
                 // One that is just being started has no process to kill yet.
                 loop {
                     self.kill(id, SIGKILL).await?;
-                    match tokio::time::timeout(KILL_AGAIN, self.wait(id)).await {
-                        Ok(exit) => return exit,
-                        Err(_) => {}
+                    if let Ok(exit) = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await {
+                        return exit;
                     }
                 }
             };
-            tokio::time::timeout(KILL_PATIENCE, killing)
-                .await
-                .map_err(|_| Error::WontDie(id.to_owned()))??;
+            tokio::time::timeout(KILL_PATIENCE, killing).await.map_err(|_| Error::WontDie(id.to_owned()))??;
         }
         let this = self.clone();
         blocking("remove a container", move || {
@@ -263,9 +231,7 @@ impl Runtime {
             remove_dir(&dir)?;
             let lock = this.0.locks.path(&record.id);
             match fs::remove_file(&lock) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    Err(Error::file("remove", lock)(e))?
-                }
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e))?,
                 Ok(()) | Err(_) => {}
             }
             this.containers().remove(&record.id);
@@ -276,25 +242,15 @@ impl Runtime {
     }
 
     /// The output of a container, oldest line first.
-    pub fn logs(
-        &self,
-        id: &str,
-        options: LogOptions,
-    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+    pub fn logs(&self, id: &str, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
         let containers = self.containers();
-        let entry = containers
-            .get(id)
-            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
+        let entry = containers.get(id).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
         Ok(logs::read(self.dir(id).0, options, entry.ended.subscribe()))
     }
 
     /// Writes down what the supervisor must know and takes its lock.
     fn prepare(&self, config: ContainerConfig, image: &Image) -> Result<(Dir, fs::File), Error> {
-        let cgroup = format!(
-            "{}/{}",
-            self.0.config.cgroup_parent.trim_end_matches('/'),
-            config.id
-        );
+        let cgroup = format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id);
         let record = Arc::new(image.record(config, self.0.images.layers_dir(), cgroup)?);
         let dir = self.dir(&record.id);
         let lock;
@@ -307,11 +263,7 @@ impl Runtime {
                 return Err(Error::NoSuchImage(record.image.clone()));
             }
             let path = self.0.locks.path(&record.id);
-            lock = self
-                .0
-                .locks
-                .take(&record.id)
-                .map_err(Error::file("lock", path))?;
+            lock = self.0.locks.take(&record.id).map_err(Error::file("lock", path))?;
             if lock.is_none() {
                 return Err(Error::Exists(record.id.clone()));
             }
@@ -351,17 +303,19 @@ impl Runtime {
             .map_err(Error::file("run", supervisor))?;
         let silent = || Error::Start {
             container: id.to_owned(),
-            reason: format!(
-                "its supervisor {} ended without a word",
-                supervisor.display()
-            ),
+            reason: format!("its supervisor {} ended without a word", supervisor.display()),
         };
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
-            BufReader::new(output)
-                .read_line(&mut line)
-                .await
-                .map_err(|_| silent())?;
+            let mut output = BufReader::new(output);
+            match tokio::time::timeout(START_PATIENCE, output.read_line(&mut line)).await {
+                Ok(read) => drop(read.map_err(|_| silent())?),
+                Err(_) => {
+                    child.kill().await.map_err(Error::file("end", supervisor))?;
+                    let reason = format!("it did not run within {} s", START_PATIENCE.as_secs());
+                    return Err(Error::Start { container: id.to_owned(), reason });
+                }
+            }
         }
         // tokio reaps the child when it ends, if we still live then.
         drop(child);
@@ -409,18 +363,13 @@ impl Runtime {
         };
         let dir = self.dir(id);
         // The lock is asked first: what a dead supervisor had to write is then on disk.
-        let alive = self
-            .0
-            .locks
-            .is_held(id)
-            .map_err(Error::file("look at", self.0.locks.path(id)))?;
+        let alive = self.0.locks.is_held(id).map_err(Error::file("look at", self.0.locks.path(id)))?;
         let started = dir.started()?;
         let state = match (dir.exit()?, started) {
             (Some(exit), _) => ContainerState::Exited(exit),
-            (None, Some(started)) if alive => ContainerState::Running {
-                pid: started.pid,
-                started_at_ms: started.started_at_ms,
-            },
+            (None, Some(started)) if alive => {
+                ContainerState::Running { pid: started.pid, started_at_ms: started.started_at_ms }
+            }
             (None, None) if alive => ContainerState::Created,
             (None, _) => ContainerState::Exited(bury(&record, &dir)?),
         };
@@ -449,10 +398,7 @@ impl Runtime {
 
     fn record(&self, id: &str) -> Result<Arc<Record>, Error> {
         let containers = self.containers();
-        containers
-            .get(id)
-            .map(|e| Arc::clone(&e.record))
-            .ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
+        containers.get(id).map(|e| Arc::clone(&e.record)).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
     }
 
     fn dir(&self, id: &str) -> Dir {
@@ -513,15 +459,12 @@ fn bury(record: &Record, dir: &Dir) -> Result<Exit, Error> {
         })?;
     }
     let oom = cgroup::oom_killed(&record.cgroup);
-    cgroup::remove(&record.cgroup)?;
     let reason = Some("its supervisor ended before it, or the host was restarted".to_owned());
-    let exit = Exit {
-        code: 128 + SIGKILL,
-        oom,
-        finished_at_ms: now_ms(),
-        reason,
-    };
-    dir.write_exit(&exit)?;
+    let exit = Exit { code: 128 + SIGKILL, oom, finished_at_ms: now_ms(), reason };
+    // It has ended, even where that cannot be written or swept up.
+    if let Err(e) = cgroup::remove(&record.cgroup).and_then(|()| dir.write_exit(&exit)) {
+        tracing::warn!(container = record.id, error = %e, "a container that lost its supervisor left something");
+    }
     Ok(exit)
 }
 
@@ -536,14 +479,8 @@ fn remove_dir(dir: &Dir) -> Result<(), Error> {
 fn check_id(id: &str) -> Result<(), Error> {
     let fits = (1..=63).contains(&id.len())
         && !id.starts_with('.')
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if fits {
-        Ok(())
-    } else {
-        Err(Error::Id(id.to_owned()))
-    }
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if fits { Ok(()) } else { Err(Error::Id(id.to_owned())) }
 }
 
 fn blocking<T: Send + 'static>(

@@ -40,13 +40,7 @@ const MASKED: &[&str] = &[
     "/sys/firmware",
 ];
 
-const READONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The kernel's own default, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
@@ -113,35 +107,12 @@ fn mounts(dir: &Dir) -> Vec<Value> {
     let file = |destination: &str, name: &str| json!({ "destination": destination, "type": "bind", "source": dir.at(name), "options": ["rbind", "rprivate"] });
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount(
-            "/dev",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
-        mount(
-            "/dev/shm",
-            "tmpfs",
-            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-        ),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", "ro"],
-        ),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         file("/etc/hosts", "hosts"),
         file("/etc/hostname", "hostname"),
         file("/etc/resolv.conf", "resolv.conf"),
@@ -151,8 +122,7 @@ fn mounts(dir: &Dir) -> Vec<Value> {
 fn resources(wanted: &Resources) -> Value {
     let mut out = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if wanted.limits.memory_bytes > 0 {
-        out["memory"] =
-            json!({ "limit": i64::try_from(wanted.limits.memory_bytes).unwrap_or(i64::MAX) });
+        out["memory"] = json!({ "limit": i64::try_from(wanted.limits.memory_bytes).unwrap_or(i64::MAX) });
     }
     if wanted.limits.nano_cpus > 0 {
         // A billion of them is one core, which is a whole period; in u128 no number of cores overflows.
@@ -174,19 +144,10 @@ mod tests {
     #[test]
     fn limits_are_said_only_where_there_are_some() {
         let none = resources(&Resources::default());
-        assert!(
-            none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none()
-        );
+        assert!(none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none());
 
-        let limits = Amount {
-            nano_cpus: 1_500_000_000,
-            memory_bytes: 64 << 20,
-        };
-        let some = resources(&Resources {
-            limits,
-            pids_limit: 7,
-            ..Resources::default()
-        });
+        let limits = Amount { nano_cpus: 1_500_000_000, memory_bytes: 64 << 20 };
+        let some = resources(&Resources { limits, pids_limit: 7, ..Resources::default() });
         assert_eq!(some["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
         assert_eq!(some["memory"], json!({ "limit": 67_108_864 }));
         assert_eq!(some["pids"], json!({ "limit": 7 }));
@@ -194,16 +155,7 @@ mod tests {
 
     #[test]
     fn a_sliver_of_a_core_is_raised_to_what_the_kernel_takes() {
-        let limits = Amount {
-            nano_cpus: 1,
-            memory_bytes: 0,
-        };
-        assert_eq!(
-            resources(&Resources {
-                limits,
-                ..Resources::default()
-            })["cpu"]["quota"],
-            1_000
-        );
+        let limits = Amount { nano_cpus: 1, memory_bytes: 0 };
+        assert_eq!(resources(&Resources { limits, ..Resources::default() })["cpu"]["quota"], 1_000);
     }
 }

@@ -84,9 +84,7 @@ pub fn supervise(dir: &Path) -> ExitCode {
     let mut output = None;
     let outcome = stand_apart().and_then(|io| {
         let report = output.insert(io.report);
-        let record = dir
-            .record()?
-            .ok_or_else(|| Failure::NoRecord(dir.path().display().to_string()))?;
+        let record = dir.record()?.ok_or_else(|| Failure::NoRecord(dir.path().display().to_string()))?;
         let container = start(&record, &dir)?;
         // The daemon may be gone; the container is there all the same.
         let _ = say(report, &Report::Running(container.started.clone()));
@@ -103,12 +101,8 @@ pub fn supervise(dir: &Path) -> ExitCode {
             if let Ok(Some(record)) = dir.record() {
                 let _ = cgroup::remove(&record.cgroup);
             }
-            let exit = Exit {
-                code: CODE_NOT_STARTED,
-                oom: false,
-                finished_at_ms: now_ms(),
-                reason: Some(reason.clone()),
-            };
+            let exit =
+                Exit { code: CODE_NOT_STARTED, oom: false, finished_at_ms: now_ms(), reason: Some(reason.clone()) };
             let _ = dir.write_exit(&exit);
             if let Some(mut report) = output {
                 let _ = say(&mut report, &Report::Failed(reason));
@@ -126,20 +120,9 @@ struct Stdio {
 
 /// A session, a mount namespace and standard streams of its own; orphans of the container become our children.
 fn stand_apart() -> Result<Stdio, Failure> {
-    let keep = |fd: &dyn AsFd| {
-        fd.as_fd()
-            .try_clone_to_owned()
-            .map_err(os("keep a standard stream"))
-    };
-    let io = Stdio {
-        lock: keep(&io::stdin())?,
-        report: File::from(keep(&io::stdout())?),
-    };
-    let null = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .map_err(os("open /dev/null"))?;
+    let keep = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(os("keep a standard stream"));
+    let io = Stdio { lock: keep(&io::stdin())?, report: File::from(keep(&io::stdout())?) };
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(os("open /dev/null"))?;
     let replaced = nix::unistd::dup2_stdin(&null)
         .and_then(|()| nix::unistd::dup2_stdout(&null))
         .and_then(|()| nix::unistd::dup2_stderr(&null));
@@ -149,8 +132,7 @@ fn stand_apart() -> Result<Stdio, Failure> {
         Ok(_) | Err(Errno::EPERM) => {}
         Err(e) => return Err(Failure::Os("begin a session", e.into())),
     }
-    nix::sys::prctl::set_child_subreaper(true)
-        .map_err(|e| Failure::Os("become a subreaper", e.into()))?;
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| Failure::Os("become a subreaper", e.into()))?;
     rootfs::leave_host_mounts().map_err(os("make a mount namespace"))?;
     Ok(io)
 }
@@ -177,10 +159,7 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
     rootfs::make_directory(dir, &record.cwd).map_err(os("make the working directory"))?;
     write_files(record, dir)?;
 
-    let host = Host {
-        cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
-        unified: cgroup::is_unified(),
-    };
+    let host = Host { cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(), unified: cgroup::is_unified() };
     let config = dir.at("config.json");
     let text = serde_json::to_vec(&spec(record, dir, &user, host))
         .map_err(|e| Failure::Os("write the specification", e.into()))?;
@@ -202,45 +181,30 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
         .ok_or(Errno::ESRCH.into())
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from))
         .map_err(os("watch the first process"))?;
-    let start_ticks = process::start_ticks(pid)
-        .map_err(os("look at the first process"))?
-        .unwrap_or_default();
-    let started = Started {
-        pid,
-        start_ticks,
-        started_at_ms: now_ms(),
-    };
+    let start_ticks = process::start_ticks(pid).map_err(os("look at the first process"))?.unwrap_or_default();
+    let boot_id = process::boot_id().map_err(os("read the boot's id"))?;
+    let started = Started { pid, start_ticks, boot_id, started_at_ms: now_ms() };
     dir.write_started(&started)?;
     container.start()?;
-    Ok(Running {
-        started,
-        pidfd,
-        stdout,
-        stderr,
-        log,
-    })
+    Ok(Running { started, pidfd, stdout, stderr, log })
 }
 
 fn pipe() -> Result<(File, OwnedFd), Failure> {
     use rustix::pipe::{PipeFlags, pipe_with};
-    let (read, write) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::Os("make a pipe", e.into()))?;
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Failure::Os("make a pipe", e.into()))?;
     rustix::io::ioctl_fionbio(&read, true).map_err(|e| Failure::Os("make a pipe", e.into()))?;
     Ok((File::from(read), write))
 }
 
 fn write_files(record: &Record, dir: &Dir) -> Result<(), Failure> {
-    let mut hosts =
-        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for line in &record.hosts {
         hosts.push_str(line);
         hosts.push('\n');
     }
-    for (name, text) in [
-        ("hosts", &hosts),
-        ("hostname", &format!("{}\n", record.hostname)),
-        ("resolv.conf", &record.resolv_conf),
-    ] {
+    for (name, text) in
+        [("hosts", &hosts), ("hostname", &format!("{}\n", record.hostname)), ("resolv.conf", &record.resolv_conf)]
+    {
         fs::write(dir.at(name), text).map_err(os("write a file for /etc"))?;
     }
     Ok(())
@@ -253,12 +217,7 @@ impl Running {
         let oom = cgroup::oom_killed(&record.cgroup);
         // What is left behind here is removed with the container.
         let _ = cgroup::remove(&record.cgroup);
-        dir.write_exit(&Exit {
-            code,
-            oom,
-            finished_at_ms: now_ms(),
-            reason: None,
-        })?;
+        dir.write_exit(&Exit { code, oom, finished_at_ms: now_ms(), reason: None })?;
         Ok(())
     }
 
@@ -271,12 +230,7 @@ impl Running {
         ];
         let code = loop {
             let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
-            fds.extend(
-                streams
-                    .iter()
-                    .flatten()
-                    .map(|(file, _)| PollFd::new(file, PollFlags::IN)),
-            );
+            fds.extend(streams.iter().flatten().map(|(file, _)| PollFd::new(file, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
@@ -320,9 +274,7 @@ fn reap(init: i32) -> io::Result<Option<i32>> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) if pid.as_raw() == init => code = Some(status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == init => {
-                code = Some(128 + signal as i32)
-            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == init => code = Some(128 + signal as i32),
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(code),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),

@@ -26,12 +26,7 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, U
     let user = if user.is_empty() { "0" } else { user };
 
     // name:password:uid:gid:…  A name wins over a number, as with Docker.
-    let entries = || {
-        passwd
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-            .filter(|f| f.len() >= 4)
-    };
+    let entries = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 4);
     let number = user.parse::<u32>().ok();
     let entry = entries()
         .find(|f| f[0] == user)
@@ -46,38 +41,18 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, U
     };
 
     // name:password:gid:member,member
-    let groups = || {
-        group
-            .lines()
-            .map(|line| line.split(':').collect::<Vec<_>>())
-            .filter(|f| f.len() >= 3)
-    };
+    let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 3);
     let Some(wanted_group) = wanted_group else {
-        let member = |f: &Vec<&str>| {
-            f.get(3)
-                .is_some_and(|m| m.split(',').any(|m| Some(m) == name))
-        };
-        let more = groups()
-            .filter(member)
-            .filter_map(|f| f[2].parse().ok())
-            .filter(|gid| *gid != own_gid)
-            .collect();
-        return Ok(User {
-            uid,
-            gid: own_gid,
-            groups: more,
-        });
+        let member = |f: &Vec<&str>| f.get(3).is_some_and(|m| m.split(',').any(|m| Some(m) == name));
+        let more = groups().filter(member).filter_map(|f| f[2].parse().ok()).filter(|gid| *gid != own_gid).collect();
+        return Ok(User { uid, gid: own_gid, groups: more });
     };
     let gid = groups()
         .find(|f| f[0] == wanted_group)
         .and_then(|f| f[2].parse().ok())
         .or_else(|| wanted_group.parse().ok())
         .ok_or_else(|| UnknownUser::Group(wanted_group.to_owned()))?;
-    Ok(User {
-        uid,
-        gid,
-        groups: Vec::new(),
-    })
+    Ok(User { uid, gid, groups: Vec::new() })
 }
 
 #[cfg(test)]
@@ -89,73 +64,25 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_by_number() {
-        let web = User {
-            uid: 33,
-            gid: 34,
-            groups: vec![10, 70],
-        };
+        let web = User { uid: 33, gid: 34, groups: vec![10, 70] };
         let table = [
-            (
-                "",
-                User {
-                    uid: 0,
-                    gid: 0,
-                    groups: vec![10],
-                },
-            ),
+            ("", User { uid: 0, gid: 0, groups: vec![10] }),
             ("web", web.clone()),
             ("33", web),
-            (
-                "web:logs",
-                User {
-                    uid: 33,
-                    gid: 70,
-                    groups: vec![],
-                },
-            ),
-            (
-                "1000",
-                User {
-                    uid: 1000,
-                    gid: 0,
-                    groups: vec![],
-                },
-            ),
-            (
-                "1000:1001",
-                User {
-                    uid: 1000,
-                    gid: 1001,
-                    groups: vec![],
-                },
-            ),
+            ("web:logs", User { uid: 33, gid: 70, groups: vec![] }),
+            ("1000", User { uid: 1000, gid: 0, groups: vec![] }),
+            ("1000:1001", User { uid: 1000, gid: 1001, groups: vec![] }),
         ];
         for (wanted, user) in table {
             assert_eq!(resolve(wanted, PASSWD, GROUP), Ok(user), "{wanted}");
         }
-        assert_eq!(
-            resolve("nobody", PASSWD, GROUP),
-            Err(UnknownUser::User("nobody".into()))
-        );
-        assert_eq!(
-            resolve("web:nogroup", PASSWD, GROUP),
-            Err(UnknownUser::Group("nogroup".into()))
-        );
+        assert_eq!(resolve("nobody", PASSWD, GROUP), Err(UnknownUser::User("nobody".into())));
+        assert_eq!(resolve("web:nogroup", PASSWD, GROUP), Err(UnknownUser::Group("nogroup".into())));
     }
 
     #[test]
     fn an_image_without_files_knows_numbers_only() {
-        assert_eq!(
-            resolve("7:8", "", ""),
-            Ok(User {
-                uid: 7,
-                gid: 8,
-                groups: vec![]
-            })
-        );
-        assert_eq!(
-            resolve("root", "", ""),
-            Err(UnknownUser::User("root".into()))
-        );
+        assert_eq!(resolve("7:8", "", ""), Ok(User { uid: 7, gid: 8, groups: vec![] }));
+        assert_eq!(resolve("root", "", ""), Err(UnknownUser::User("root".into())));
     }
 }

@@ -22,34 +22,21 @@ async fn run(runtime: &Runtime, config: shoal_runtime::ContainerConfig) -> (Vec<
 async fn a_container_runs_in_its_network_and_leaves_its_words_and_its_code() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    let config = host.container("t1", "hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; ls -l /proc/self/ns/net; echo oops >&2; exit 3");
+    let config = host.container(
+        "t1",
+        "hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; ls -l /proc/self/ns/net; echo oops >&2; exit 3",
+    );
     let (said, code) = run(&runtime, config).await;
     assert_eq!(code, 3, "{said:?}");
     assert_eq!(said[0], "host-of-t1");
-    for line in [
-        "127.0.0.1\tlocalhost",
-        "10.1.2.3\tfriend",
-        "nameserver 127.0.0.11",
-        "oops",
-    ] {
+    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tfriend", "nameserver 127.0.0.11", "oops"] {
         assert!(said.iter().any(|l| l == line), "{line}: {said:?}");
     }
     let netns = std::fs::metadata(Path::new("/run/netns").join(&host.name)).unwrap();
     let inode = std::os::unix::fs::MetadataExt::ino(&netns);
-    assert!(
-        said.iter().any(|l| l.contains(&format!("net:[{inode}]"))),
-        "{said:?}"
-    );
-    let lines: Vec<_> = runtime
-        .logs("t1", LogOptions::default())
-        .unwrap()
-        .map(Result::unwrap)
-        .collect()
-        .await;
-    assert_eq!(
-        lines.iter().find(|l| l.text == "oops").unwrap().stream,
-        LogStream::Stderr
-    );
+    assert!(said.iter().any(|l| l.contains(&format!("net:[{inode}]"))), "{said:?}");
+    let lines: Vec<_> = runtime.logs("t1", LogOptions::default()).unwrap().map(Result::unwrap).collect().await;
+    assert_eq!(lines.iter().find(|l| l.text == "oops").unwrap().stream, LogStream::Stderr);
     runtime.remove("t1").await.unwrap();
 }
 
@@ -57,22 +44,13 @@ async fn a_container_runs_in_its_network_and_leaves_its_words_and_its_code() {
 async fn removing_a_running_container_leaves_nothing_of_it() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    runtime
-        .start(host.container("t1", "sleep 1000"))
-        .await
-        .unwrap();
+    runtime.start(host.container("t1", "sleep 1000")).await.unwrap();
     assert!(host.cgroups().iter().any(|c| c.join("t1").is_dir()));
     within(runtime.remove("t1")).await.unwrap();
     assert!(runtime.list().is_empty());
-    assert!(
-        host.cgroups().iter().all(|c| !c.join("t1").exists()),
-        "a cgroup is left"
-    );
+    assert!(host.cgroups().iter().all(|c| !c.join("t1").exists()), "a cgroup is left");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(
-        !mounts.contains(host.dir.path().to_str().unwrap()),
-        "a mount is left"
-    );
+    assert!(!mounts.contains(host.dir.path().to_str().unwrap()), "a mount is left");
     assert!(!host.config().data_dir.join("containers/t1").exists());
     assert!(!host.config().run_dir.join("live/t1").exists());
     runtime.remove("t1").await.unwrap();
@@ -84,62 +62,28 @@ async fn removing_a_running_container_leaves_nothing_of_it() {
 async fn a_container_that_will_not_stop_is_killed_after_its_grace() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
+    runtime.start(host.container("deaf", "trap '' TERM; echo ready; while true; do sleep 1; done")).await.unwrap();
     runtime
-        .start(host.container(
-            "deaf",
-            "trap '' TERM; echo ready; while true; do sleep 1; done",
-        ))
-        .await
-        .unwrap();
-    runtime
-        .start(host.container(
-            "good",
-            "trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done",
-        ))
+        .start(host.container("good", "trap 'exit 7' TERM; echo ready; while true; do sleep 0.05; done"))
         .await
         .unwrap();
     for id in ["deaf", "good"] {
-        let mut lines = runtime
-            .logs(
-                id,
-                LogOptions {
-                    follow: true,
-                    ..LogOptions::default()
-                },
-            )
-            .unwrap();
+        let mut lines = runtime.logs(id, LogOptions { follow: true, ..LogOptions::default() }).unwrap();
         assert_eq!(within(lines.next()).await.unwrap().unwrap().text, "ready");
     }
-    assert_eq!(
-        within(runtime.stop("good", Duration::from_secs(15)))
-            .await
-            .unwrap()
-            .code,
-        7
-    );
-    assert_eq!(
-        within(runtime.stop("deaf", Duration::from_millis(200)))
-            .await
-            .unwrap()
-            .code,
-        137
-    );
+    assert_eq!(within(runtime.stop("good", Duration::from_secs(15))).await.unwrap().code, 7);
+    assert_eq!(within(runtime.stop("deaf", Duration::from_millis(200))).await.unwrap().code, 137);
 }
 
 #[tokio::test]
 async fn a_change_is_told_when_a_container_ends_by_itself() {
     let host = Host::new();
     let runtime = host.open_with_busybox().await;
-    runtime
-        .start(host.container("t1", "sleep 0.3; exit 9"))
-        .await
-        .unwrap();
+    runtime.start(host.container("t1", "sleep 0.3; exit 9")).await.unwrap();
     let mut changes = runtime.changes();
     changes.mark_unchanged();
     within(changes.changed()).await.unwrap();
-    let ContainerState::Exited(exit) = &runtime.list()[0].state else {
-        panic!("{:?}", runtime.list())
-    };
+    let ContainerState::Exited(exit) = &runtime.list()[0].state else { panic!("{:?}", runtime.list()) };
     assert_eq!((exit.code, exit.oom), (9, false));
 }
 
@@ -149,15 +93,8 @@ async fn limits_are_in_force_and_running_out_of_memory_is_told() {
     let runtime = host.open_with_busybox().await;
     let limited = |id: &str, script: &str| {
         let mut config = host.container(id, script);
-        let limits = Amount {
-            nano_cpus: 500_000_000,
-            memory_bytes: 32 << 20,
-        };
-        config.resources = Resources {
-            limits,
-            pids_limit: 20,
-            ..Resources::default()
-        };
+        let limits = Amount { nano_cpus: 500_000_000, memory_bytes: 32 << 20 };
+        config.resources = Resources { limits, pids_limit: 20, ..Resources::default() };
         config
     };
     let look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max";
@@ -166,13 +103,7 @@ async fn limits_are_in_force_and_running_out_of_memory_is_told() {
     assert!(said[1].starts_with("50000"), "{said:?}");
     assert_eq!(said[2], "20");
 
-    runtime
-        .start(limited(
-            "eat",
-            "dd if=/dev/zero of=/dev/null bs=100M count=1",
-        ))
-        .await
-        .unwrap();
+    runtime.start(limited("eat", "dd if=/dev/zero of=/dev/null bs=100M count=1")).await.unwrap();
     let exit = within(runtime.wait("eat")).await.unwrap();
     assert!(exit.oom && exit.code == 137, "{exit:?}");
 }
@@ -196,15 +127,11 @@ async fn what_cannot_be_run_is_refused_with_the_reason() {
     config.spec.image = "127.0.0.1:1/none".into();
     let told = runtime.start(config).await.unwrap_err().to_string();
     assert!(
-        told.contains("127.0.0.1:1/none:latest is not on this host")
-            && told.contains("shoal image load"),
+        told.contains("127.0.0.1:1/none:latest is not on this host") && told.contains("shoal image load"),
         "{told}"
     );
 
-    assert!(matches!(
-        runtime.start(host.container("../x", "true")).await,
-        Err(Error::Id(_))
-    ));
+    assert!(matches!(runtime.start(host.container("../x", "true")).await, Err(Error::Id(_))));
 }
 
 #[tokio::test]
@@ -216,18 +143,12 @@ async fn a_user_is_looked_up_in_the_image_and_has_little_power() {
     config.spec.workdir = Some("/made/for/me".into());
     let (said, _) = run(&runtime, config).await;
     assert_eq!(said[..4], ["33", "34", "34 70", "/made/for/me"]);
-    assert!(
-        said.contains(&"CapEff:\t0000000000000000".to_string()),
-        "{said:?}"
-    );
+    assert!(said.contains(&"CapEff:\t0000000000000000".to_string()), "{said:?}");
 
     let forbidden = "mount -t tmpfs x /tmp 2>&1; unshare -n true 2>&1; echo 1 > /proc/sys/kernel/panic; cat /proc/kcore | head -c 1; grep Seccomp: /proc/self/status";
     let (said, _) = run(&runtime, host.container("t2", forbidden)).await;
     let said = said.join("\n");
-    assert!(
-        said.contains("permitted") && said.contains("Read-only file system"),
-        "{said}"
-    );
+    assert!(said.contains("permitted") && said.contains("Read-only file system"), "{said}");
     assert!(said.contains("Seccomp:\t2"), "{said}");
 }
 
@@ -249,30 +170,18 @@ async fn an_image_in_use_is_not_removed() {
 /// As the lab has it: daemons in PID, mount, network and UTS namespaces of their own, with the host's cgroups.
 #[test]
 fn containers_run_also_below_a_daemon_in_child_namespaces() {
-    let inner = [
-        "removing_a_running_container_leaves_nothing_of_it",
-        "limits_are_in_force_and_running_out_of_memory_is_told",
-    ];
+    let inner =
+        ["removing_a_running_container_leaves_nothing_of_it", "limits_are_in_force_and_running_out_of_memory_is_told"];
     let exe = std::env::current_exe().unwrap();
     let output = std::process::Command::new("unshare")
-        .args([
-            "--pid",
-            "--fork",
-            "--mount",
-            "--mount-proc",
-            "--net",
-            "--uts",
-        ])
+        .args(["--pid", "--fork", "--mount", "--mount-proc", "--net", "--uts"])
         .arg(exe)
         .args(["--exact", "--test-threads=1"])
         .args(inner)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("2 passed"),
-        "{said}"
-    );
+    assert!(output.status.success() && said.contains("2 passed"), "{said}");
 }
 
 #[tokio::test]
@@ -281,12 +190,7 @@ async fn output_that_comes_fast_arrives_whole() {
     let runtime = host.open_with_busybox().await;
     let (said, _) = run(&runtime, host.container("t1", "seq 1 20000; echo -n end")).await;
     assert_eq!(said.len(), 20001);
-    assert!(
-        said[..20000]
-            .iter()
-            .enumerate()
-            .all(|(n, l)| *l == (n + 1).to_string())
-    );
+    assert!(said[..20000].iter().enumerate().all(|(n, l)| *l == (n + 1).to_string()));
     assert_eq!(said[20000], "end");
 }
 
@@ -306,17 +210,12 @@ async fn an_image_may_have_many_layers() {
         let mut layer = tar::Builder::new(Vec::new());
         let mut header = common::root_owned();
         header.set_size(0);
-        layer
-            .append_data(&mut header, format!("file{n}"), std::io::empty())
-            .unwrap();
+        layer.append_data(&mut header, format!("file{n}"), std::io::empty()).unwrap();
         layers.push(layer.into_inner().unwrap());
     }
     let digest = |bytes: &[u8]| {
         use sha2::Digest;
-        format!(
-            "sha256:{}",
-            data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes))
-        )
+        format!("sha256:{}", data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes)))
     };
     let names: Vec<_> = (0..layers.len()).map(|n| format!("{n}.tar")).collect();
     for (name, layer) in names.iter().zip(&layers) {
@@ -325,14 +224,9 @@ async fn an_image_may_have_many_layers() {
     let diff_ids: Vec<_> = layers.iter().map(|l| digest(l)).collect();
     let config = serde_json::json!({ "rootfs": { "type": "layers", "diff_ids": diff_ids } });
     put("config.json", config.to_string().as_bytes());
-    let manifest =
-        serde_json::json!([{ "Config": "config.json", "RepoTags": ["tall"], "Layers": names }]);
+    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": ["tall"], "Layers": names }]);
     put("manifest.json", manifest.to_string().as_bytes());
-    runtime
-        .images()
-        .load(std::io::Cursor::new(tar.into_inner().unwrap()))
-        .await
-        .unwrap();
+    runtime.images().load(std::io::Cursor::new(tar.into_inner().unwrap())).await.unwrap();
     let mut container = host.container("t1", "ls -d /file* | grep -c file");
     container.spec.image = "tall".into();
     assert_eq!(run(&runtime, container).await.0, ["126"]);

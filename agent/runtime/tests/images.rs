@@ -19,10 +19,7 @@ use tar::EntryType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn digest(bytes: &[u8]) -> String {
-    format!(
-        "sha256:{}",
-        data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
-    )
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)))
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -36,11 +33,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
         let mut header = root_owned();
-        header.set_entry_type(if name.ends_with('/') {
-            EntryType::Directory
-        } else {
-            EntryType::Regular
-        });
+        header.set_entry_type(if name.ends_with('/') { EntryType::Directory } else { EntryType::Regular });
         header.set_size(bytes.len() as u64);
         tar.append_data(&mut header, name, *bytes).unwrap();
     }
@@ -72,11 +65,7 @@ fn layers() -> Vec<Vec<u8>> {
             ("dir/", b""),
             ("dir/below", b"below"),
         ]),
-        archive(&[
-            ("data/.wh.old", b""),
-            ("dir/.wh..wh..opq", b""),
-            ("dir/above", b"above"),
-        ]),
+        archive(&[("data/.wh.old", b""), ("dir/.wh..wh..opq", b""), ("dir/above", b"above")]),
     ]
 }
 
@@ -108,7 +97,8 @@ async fn a_docker_save_archive_is_loaded_and_its_whiteouts_hold() {
     let host = Host::new();
     let runtime = host.open().await;
     let (layers, config) = (layers(), config(&layers()));
-    let manifest = br#"[{"Config":"c.json","RepoTags":["app:v1","app:v2"],"Layers":["0/layer.tar","1/layer.tar","2/layer.tar"]}]"#;
+    let manifest =
+        br#"[{"Config":"c.json","RepoTags":["app:v1","app:v2"],"Layers":["0/layer.tar","1/layer.tar","2/layer.tar"]}]"#;
     let saved = archive(&[
         ("manifest.json", manifest),
         ("c.json", &config),
@@ -116,18 +106,8 @@ async fn a_docker_save_archive_is_loaded_and_its_whiteouts_hold() {
         ("1/layer.tar", &layers[1]),
         ("2/layer.tar", &layers[2]),
     ]);
-    let loaded = runtime
-        .images()
-        .load(Cursor::new(gzip(&saved)))
-        .await
-        .unwrap();
-    assert_eq!(
-        loaded
-            .iter()
-            .map(|(r, _)| r.to_string())
-            .collect::<Vec<_>>(),
-        ["app:v1", "app:v2"]
-    );
+    let loaded = runtime.images().load(Cursor::new(gzip(&saved))).await.unwrap();
+    assert_eq!(loaded.iter().map(|(r, _)| r.to_string()).collect::<Vec<_>>(), ["app:v1", "app:v2"]);
     let said = says(&host, &runtime, "app:v2").await;
     assert_eq!(said[..5], SAID, "{said:?}");
     assert_eq!(said[5], "kept");
@@ -136,29 +116,13 @@ async fn a_docker_save_archive_is_loaded_and_its_whiteouts_hold() {
     runtime.remove_image("app:v1").await.unwrap();
     drop(runtime);
     let runtime = host.open().await;
-    assert_eq!(
-        runtime
-            .images()
-            .ls()
-            .unwrap()
-            .iter()
-            .map(|i| i.reference.as_str())
-            .collect::<Vec<_>>(),
-        ["app:v2"]
-    );
-    assert_eq!(
-        says(&host, &runtime, &digest(&config)[7..19]).await[..5],
-        SAID,
-        "by the beginning of its id"
-    );
+    assert_eq!(runtime.images().ls().unwrap().iter().map(|i| i.reference.as_str()).collect::<Vec<_>>(), ["app:v2"]);
+    assert_eq!(says(&host, &runtime, &digest(&config)[7..19]).await[..5], SAID, "by the beginning of its id");
 }
 
 fn oci(layers: &[Vec<u8>], damaged: bool) -> Vec<u8> {
     let config = config(layers);
-    let mut blobs: Vec<Vec<u8>> = layers
-        .iter()
-        .map(|l| zstd::encode_all(l.as_slice(), 1).unwrap())
-        .collect();
+    let mut blobs: Vec<Vec<u8>> = layers.iter().map(|l| zstd::encode_all(l.as_slice(), 1).unwrap()).collect();
     let manifest = serde_json::to_vec(&serde_json::json!({
         "schemaVersion": 2, "config": { "mediaType": "c", "digest": digest(&config), "size": config.len() },
         "layers": blobs.iter().map(|b| serde_json::json!({ "mediaType": "l", "digest": digest(b), "size": b.len() })).collect::<Vec<_>>(),
@@ -177,14 +141,8 @@ fn oci(layers: &[Vec<u8>], damaged: bool) -> Vec<u8> {
     let path = |d: String| format!("blobs/sha256/{}", &d[7..]);
     let (c, m) = (path(digest(&config)), path(digest(&manifest)));
     let paths: Vec<String> = names.into_iter().map(path).collect();
-    let mut files: Vec<(&str, &[u8])> =
-        vec![("index.json", &index), (&c, &config), (&m, &manifest)];
-    files.extend(
-        paths
-            .iter()
-            .zip(&blobs)
-            .map(|(p, b)| (p.as_str(), b.as_slice())),
-    );
+    let mut files: Vec<(&str, &[u8])> = vec![("index.json", &index), (&c, &config), (&m, &manifest)];
+    files.extend(paths.iter().zip(&blobs).map(|(p, b)| (p.as_str(), b.as_slice())));
     archive(&files)
 }
 
@@ -192,18 +150,11 @@ fn oci(layers: &[Vec<u8>], damaged: bool) -> Vec<u8> {
 async fn an_oci_layout_is_loaded_and_a_damaged_one_refused() {
     let host = Host::new();
     let runtime = host.open().await;
-    let refused = runtime
-        .images()
-        .load(Cursor::new(oci(&layers(), true)))
-        .await;
+    let refused = runtime.images().load(Cursor::new(oci(&layers(), true))).await;
     assert!(matches!(refused, Err(Error::Digest { .. })), "{refused:?}");
     assert!(runtime.images().ls().unwrap().is_empty());
 
-    runtime
-        .images()
-        .load(Cursor::new(oci(&layers(), false)))
-        .await
-        .unwrap();
+    runtime.images().load(Cursor::new(oci(&layers(), false))).await.unwrap();
     assert_eq!(says(&host, &runtime, "app:oci").await[..5], SAID);
 }
 
@@ -220,21 +171,9 @@ async fn an_archive_cannot_reach_out_of_its_layer() {
         raw("../victim", EntryType::Regular, "", b"broken"),
         raw("a/../../victim", EntryType::Regular, "", b"broken"),
         raw("../.wh.victim", EntryType::Regular, "", b""),
-        [
-            link.clone(),
-            raw("way/victim", EntryType::Regular, "", b"broken"),
-        ]
-        .concat(),
-        [
-            link.clone(),
-            raw("way/.wh.victim", EntryType::Regular, "", b""),
-        ]
-        .concat(),
-        [
-            link.clone(),
-            raw("way/.wh..wh..opq", EntryType::Regular, "", b""),
-        ]
-        .concat(),
+        [link.clone(), raw("way/victim", EntryType::Regular, "", b"broken")].concat(),
+        [link.clone(), raw("way/.wh.victim", EntryType::Regular, "", b"")].concat(),
+        [link.clone(), raw("way/.wh..wh..opq", EntryType::Regular, "", b"")].concat(),
         [link.clone(), raw("way/pipe", EntryType::Fifo, "", b"")].concat(),
         raw("stolen", EntryType::Link, target.to_str().unwrap(), b""),
         [link, raw("stolen", EntryType::Link, "way/victim", b"")].concat(),
@@ -243,21 +182,10 @@ async fn an_archive_cannot_reach_out_of_its_layer() {
     for (n, attack) in attacks.into_iter().enumerate() {
         let mut whole = attack;
         whole.resize(whole.len() + 1024, 0);
-        let outcome = runtime
-            .images()
-            .import(Cursor::new(whole), "evil", vec![])
-            .await;
+        let outcome = runtime.images().import(Cursor::new(whole), "evil", vec![]).await;
         assert!(outcome.is_err(), "attack {n} was not refused");
-        assert_eq!(
-            std::fs::read_to_string(&target).unwrap(),
-            "whole",
-            "attack {n}"
-        );
-        assert_eq!(
-            std::fs::read_dir(outside.path()).unwrap().count(),
-            1,
-            "attack {n}"
-        );
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "whole", "attack {n}");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "attack {n}");
     }
     assert!(runtime.images().ls().unwrap().is_empty());
 }
@@ -265,10 +193,7 @@ async fn an_archive_cannot_reach_out_of_its_layer() {
 /// A registry that knows one image, and counts what it is asked.
 async fn registry(blobs: BTreeMap<String, (String, Vec<u8>)>) -> (u16, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, asked) = (
-        listener.local_addr().unwrap().port(),
-        Arc::new(AtomicUsize::new(0)),
-    );
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
     let (blobs, counter) = (Arc::new(blobs), Arc::clone(&asked));
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
@@ -320,42 +245,23 @@ async fn an_image_is_pulled_once_from_a_registry_on_loopback() {
     ] }))
     .unwrap();
     let blob = |b: &Vec<u8>| {
-        (
-            format!("/v2/team/app/blobs/{}", digest(b)),
-            ("application/octet-stream".to_string(), b.clone()),
-        )
+        (format!("/v2/team/app/blobs/{}", digest(b)), ("application/octet-stream".to_string(), b.clone()))
     };
     let mut blobs: BTreeMap<_, _> = packed.iter().chain([&config]).map(blob).collect();
-    blobs.insert(
-        "/v2/team/app/manifests/v1".into(),
-        (index_type.into(), index),
-    );
-    blobs.insert(
-        format!("/v2/team/app/manifests/{}", digest(&manifest)),
-        (manifest_type.into(), manifest),
-    );
+    blobs.insert("/v2/team/app/manifests/v1".into(), (index_type.into(), index));
+    blobs.insert(format!("/v2/team/app/manifests/{}", digest(&manifest)), (manifest_type.into(), manifest));
     let (port, asked) = registry(blobs).await;
 
     let host = Host::new();
     let runtime = host.open().await;
     let name = format!("127.0.0.1:{port}/team/app:v1");
-    let both = futures::future::join(
-        runtime.images().ensure(&name),
-        runtime.images().ensure(&name),
-    );
+    let both = futures::future::join(runtime.images().ensure(&name), runtime.images().ensure(&name));
     let (one, other) = within(both).await;
     assert_eq!(one.unwrap().id, other.unwrap().id);
     let asked_once = asked.load(Ordering::SeqCst);
     assert_eq!(says(&host, &runtime, &name).await[..5], SAID);
-    assert_eq!(
-        asked.load(Ordering::SeqCst),
-        asked_once,
-        "what is here is not asked for again"
-    );
+    assert_eq!(asked.load(Ordering::SeqCst), asked_once, "what is here is not asked for again");
 
-    let absent = runtime
-        .images()
-        .ensure(&format!("127.0.0.1:{port}/team/none"))
-        .await;
+    let absent = runtime.images().ensure(&format!("127.0.0.1:{port}/team/none")).await;
     assert!(matches!(absent, Err(Error::Pull { .. })), "{absent:?}");
 }

@@ -1,10 +1,6 @@
 //! The daemon dies by SIGKILL; containers do not care. The daemon is this test program, run again as a child.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "in tests a panic is the report"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in tests a panic is the report")]
 
 mod common;
 
@@ -34,17 +30,11 @@ async fn daemon() {
     };
     let runtime = Runtime::open(config).await.unwrap();
     for (id, script) in [
-        (
-            "long",
-            "trap 'echo bye; exit 5' TERM; echo hello; while true; do sleep 0.05; done",
-        ),
+        ("long", "trap 'echo bye; exit 5' TERM; echo hello; while true; do sleep 0.05; done"),
         ("short", "echo first; sleep 1; echo second; exit 42"),
         ("orphan", "sleep 1000"),
     ] {
-        runtime
-            .start(common::container(name, id, script))
-            .await
-            .unwrap();
+        runtime.start(common::container(name, id, script)).await.unwrap();
     }
     println!("STARTED");
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -53,18 +43,12 @@ async fn daemon() {
 fn daemon_of(host: &Host) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["daemon", "--exact", "--nocapture"])
-        .env(
-            DAEMON,
-            format!("{} {}", host.dir.path().display(), host.name),
-        )
+        .env(DAEMON, format!("{} {}", host.dir.path().display(), host.name))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(
-        lines.any(|l| l.unwrap().contains("STARTED")),
-        "the daemon could not start its containers"
-    );
+    assert!(lines.any(|l| l.unwrap().contains("STARTED")), "the daemon could not start its containers");
     child
 }
 
@@ -72,13 +56,10 @@ fn daemon_of(host: &Host) -> Child {
 fn supervisor_pid(dir: &Path) -> i32 {
     let argument = dir.as_os_str().as_encoded_bytes();
     let is = |pid: &i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|c| c.split(|b| *b == 0).any(|a| a == argument))
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.split(|b| *b == 0).any(|a| a == argument))
     };
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    pids.filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .find(is)
-        .unwrap()
+    pids.filter_map(|e| e.file_name().to_str()?.parse().ok()).find(is).unwrap()
 }
 
 #[tokio::test]
@@ -92,16 +73,10 @@ async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
     // One ends while there is no daemon; one loses its supervisor, which nobody should do.
     let orphan = host.config().data_dir.join("containers/orphan");
     let pid = rustix::process::Pid::from_raw(supervisor_pid(&orphan)).unwrap();
-    let supervisor =
-        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let supervisor = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     rustix::process::pidfd_send_signal(&supervisor, rustix::process::Signal::KILL).unwrap();
     let deadline = Instant::now() + common::PATIENCE;
-    while !host
-        .config()
-        .data_dir
-        .join("containers/short/exit.json")
-        .exists()
-    {
+    while !host.config().data_dir.join("containers/short/exit.json").exists() {
         assert!(Instant::now() < deadline, "nobody wrote down how it ended");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -109,36 +84,16 @@ async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
     let runtime = host.open().await;
     let list = runtime.list();
     let state = |id: &str| list.iter().find(|c| c.id == id).unwrap().state.clone();
-    assert!(
-        matches!(state("long"), ContainerState::Running { .. }),
-        "{list:?}"
-    );
-    assert!(
-        matches!(state("short"), ContainerState::Exited(e) if e.code == 42 && e.reason.is_none()),
-        "{list:?}"
-    );
-    assert!(
-        matches!(state("orphan"), ContainerState::Exited(e) if e.code == 137 && e.reason.is_some()),
-        "{list:?}"
-    );
+    assert!(matches!(state("long"), ContainerState::Running { .. }), "{list:?}");
+    assert!(matches!(state("short"), ContainerState::Exited(e) if e.code == 42 && e.reason.is_none()), "{list:?}");
+    assert!(matches!(state("orphan"), ContainerState::Exited(e) if e.code == 137 && e.reason.is_some()), "{list:?}");
     assert_eq!(output(&runtime, "short").await, ["first", "second"]);
 
     // The adopted one is ours as if we had started it.
-    assert_eq!(
-        within(runtime.stop("long", Duration::from_secs(15)))
-            .await
-            .unwrap()
-            .code,
-        5
-    );
+    assert_eq!(within(runtime.stop("long", Duration::from_secs(15))).await.unwrap().code, 5);
     assert_eq!(output(&runtime, "long").await, ["hello", "bye"]);
     for id in ["long", "short", "orphan"] {
         within(runtime.remove(id)).await.unwrap();
     }
-    assert!(host.cgroups().iter().all(|c| {
-        std::fs::read_dir(c)
-            .unwrap()
-            .flatten()
-            .all(|e| !e.path().is_dir())
-    }));
+    assert!(host.cgroups().iter().all(|c| { std::fs::read_dir(c).unwrap().flatten().all(|e| !e.path().is_dir()) }));
 }

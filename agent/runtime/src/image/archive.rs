@@ -75,27 +75,14 @@ pub(crate) fn load(images: &Images, archive: impl Read) -> Result<Vec<(Reference
         for (name, manifest) in pick(root, index, None, INDEX_DEPTH)? {
             let manifest: Manifest = blob_json(root, &manifest)?;
             let config = blob(root, &manifest.config.digest)?;
-            let paths = manifest
-                .layers
-                .iter()
-                .map(|l| blob_path(&l.digest))
-                .collect::<Result<Vec<_>, _>>()?;
+            let paths = manifest.layers.iter().map(|l| blob_path(&l.digest)).collect::<Result<Vec<_>, _>>()?;
             for descriptor in &manifest.layers {
                 verify(root, &descriptor.digest)?;
             }
-            take(
-                images,
-                root,
-                &config,
-                &paths,
-                &name.into_iter().collect::<Vec<_>>(),
-                &mut loaded,
-            )?;
+            take(images, root, &config, &paths, &name.into_iter().collect::<Vec<_>>(), &mut loaded)?;
         }
     } else {
-        return Err(Error::NotAnImage(
-            "there is neither a manifest.json nor an index.json in it".to_owned(),
-        ));
+        return Err(Error::NotAnImage("there is neither a manifest.json nor an index.json in it".to_owned()));
     }
     Ok(loaded)
 }
@@ -108,23 +95,14 @@ fn take(
     names: &[String],
     loaded: &mut Vec<(Reference, Image)>,
 ) -> Result<(), Error> {
-    let parsed: ImageConfig = serde_json::from_slice(config)
-        .map_err(|e| Error::NotAnImage(format!("its configuration is damaged: {e}")))?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(config).map_err(|e| Error::NotAnImage(format!("its configuration is damaged: {e}")))?;
     if parsed.rootfs.diff_ids.len() != layers.len() {
-        return Err(Error::NotAnImage(
-            "its configuration and its manifest differ in the number of layers".to_owned(),
-        ));
+        return Err(Error::NotAnImage("its configuration and its manifest differ in the number of layers".to_owned()));
     }
-    let names = names
-        .iter()
-        .map(|n| n.parse())
-        .collect::<Result<Vec<Reference>, _>>()?;
+    let names = names.iter().map(|n| n.parse()).collect::<Result<Vec<Reference>, _>>()?;
     // Without a name it would be here and nobody could say so; its id is a name too.
-    let names = if names.is_empty() {
-        vec![format!("loaded@{}", layer::digest(config)).parse()?]
-    } else {
-        names
-    };
+    let names = if names.is_empty() { vec![format!("loaded@{}", layer::digest(config)).parse()?] } else { names };
     for (path, diff_id) in layers.iter().zip(&parsed.rootfs.diff_ids) {
         images.add_layer(open(root, path)?, Some(diff_id))?;
     }
@@ -155,76 +133,42 @@ fn spool(archive: impl Read, root: &Path) -> io::Result<()> {
 }
 
 /// The manifests for this host, with the names that the index gives them.
-fn pick(
-    root: &Path,
-    index: Index,
-    above: Option<&str>,
-    depth: usize,
-) -> Result<Vec<(Option<String>, String)>, Error> {
+fn pick(root: &Path, index: Index, above: Option<&str>, depth: usize) -> Result<Vec<(Option<String>, String)>, Error> {
     let ours = |d: &Descriptor| {
-        d.platform
-            .as_ref()
-            .is_none_or(|p| p.os == "linux" && p.architecture == platform::architecture())
+        d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == platform::architecture())
     };
     let mut found = Vec::new();
     for descriptor in index.manifests.iter().filter(|d| ours(d)) {
-        let name = [
-            "io.containerd.image.name",
-            "org.opencontainers.image.ref.name",
-        ]
-        .iter()
-        .find_map(|key| descriptor.annotations.get(*key))
-        .map(String::as_str)
-        .or(above);
-        if descriptor.media_type.contains("index")
-            || descriptor.media_type.contains("manifest.list")
-        {
+        let name = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+            .iter()
+            .find_map(|key| descriptor.annotations.get(*key))
+            .map(String::as_str)
+            .or(above);
+        if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
             if depth == 0 {
-                return Err(Error::NotAnImage(
-                    "its indexes are nested too deep".to_owned(),
-                ));
+                return Err(Error::NotAnImage("its indexes are nested too deep".to_owned()));
             }
-            found.extend(pick(
-                root,
-                blob_json(root, &descriptor.digest)?,
-                name,
-                depth - 1,
-            )?);
+            found.extend(pick(root, blob_json(root, &descriptor.digest)?, name, depth - 1)?);
         } else {
             found.push((name.map(str::to_owned), descriptor.digest.clone()));
         }
     }
     if found.is_empty() {
-        return Err(Error::NotAnImage(format!(
-            "there is none for linux/{} in it",
-            platform::architecture()
-        )));
+        return Err(Error::NotAnImage(format!("there is none for linux/{} in it", platform::architecture())));
     }
     Ok(found)
 }
 
 fn blob_path(digest: &str) -> Result<String, Error> {
-    let hex = digest
-        .strip_prefix("sha256:")
-        .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    let hex = digest.strip_prefix("sha256:").filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
     hex.map(|hex| format!("blobs/sha256/{hex}"))
         .ok_or_else(|| Error::NotAnImage(format!("{digest} is no sha256 digest")))
 }
 
 fn verify(root: &Path, digest: &str) -> Result<(), Error> {
     let path = blob_path(digest)?;
-    let got = Hashing::new(open(root, &path)?)
-        .finish()
-        .map_err(Error::file("read", path))?;
-    if got == digest {
-        Ok(())
-    } else {
-        Err(Error::Digest {
-            layer: digest.into(),
-            expected: digest.into(),
-            got,
-        })
-    }
+    let got = Hashing::new(open(root, &path)?).finish().map_err(Error::file("read", path))?;
+    if got == digest { Ok(()) } else { Err(Error::Digest { layer: digest.into(), expected: digest.into(), got }) }
 }
 
 fn blob(root: &Path, digest: &str) -> Result<Vec<u8>, Error> {
@@ -233,8 +177,7 @@ fn blob(root: &Path, digest: &str) -> Result<Vec<u8>, Error> {
 }
 
 fn blob_json<T: serde::de::DeserializeOwned>(root: &Path, digest: &str) -> Result<T, Error> {
-    serde_json::from_slice(&blob(root, digest)?)
-        .map_err(|e| Error::NotAnImage(format!("{digest} is damaged: {e}")))
+    serde_json::from_slice(&blob(root, digest)?).map_err(|e| Error::NotAnImage(format!("{digest} is damaged: {e}")))
 }
 
 fn read<T: serde::de::DeserializeOwned>(root: &Path, name: &str) -> Result<Option<T>, Error> {
@@ -248,10 +191,7 @@ fn read<T: serde::de::DeserializeOwned>(root: &Path, name: &str) -> Result<Optio
 
 fn bytes(root: &Path, name: &str) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
-    open(root, name)?
-        .take(JSON_MAX_BYTES)
-        .read_to_end(&mut out)
-        .map_err(Error::file("read", root.join(name)))?;
+    open(root, name)?.take(JSON_MAX_BYTES).read_to_end(&mut out).map_err(Error::file("read", root.join(name)))?;
     Ok(out)
 }
 
@@ -259,10 +199,7 @@ fn bytes(root: &Path, name: &str) -> Result<Vec<u8>, Error> {
 fn open(root: &Path, name: &str) -> Result<File, Error> {
     let missing = || Error::NotAnImage(format!("it names {name}, which is not in it"));
     let path = PathBuf::from(name);
-    if !path
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
-    {
+    if !path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
         return Err(missing());
     }
     let real = fs::canonicalize(root.join(&path)).map_err(|_| missing())?;

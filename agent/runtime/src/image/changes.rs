@@ -6,10 +6,7 @@ use crate::{Error, image::config::signal};
 /// Applies one change: `CMD ["a", "b"]`, `CMD a b` (by a shell), `ENV K=V …`, `WORKDIR /x`, ….
 pub(crate) fn apply(run: &mut RunConfig, change: &str) -> Result<(), Error> {
     let bad = || Error::Change(change.to_owned());
-    let (word, rest) = change
-        .trim()
-        .split_once(char::is_whitespace)
-        .ok_or_else(bad)?;
+    let (word, rest) = change.trim().split_once(char::is_whitespace).ok_or_else(bad)?;
     let rest = rest.trim();
     if rest.is_empty() {
         return Err(bad());
@@ -24,10 +21,7 @@ pub(crate) fn apply(run: &mut RunConfig, change: &str) -> Result<(), Error> {
                 env.push(format!("{key}={value}"));
             }
         }
-        "LABEL" => run
-            .labels
-            .get_or_insert_default()
-            .extend(pairs(rest).ok_or_else(bad)?),
+        "LABEL" => run.labels.get_or_insert_default().extend(pairs(rest).ok_or_else(bad)?),
         "WORKDIR" => run.working_dir = Some(rest.to_owned()),
         "USER" => run.user = Some(rest.to_owned()),
         "EXPOSE" => {
@@ -36,9 +30,7 @@ pub(crate) fn apply(run: &mut RunConfig, change: &str) -> Result<(), Error> {
                 if number.parse::<u16>().is_err() || !matches!(protocol, "tcp" | "udp" | "sctp") {
                     return Err(bad());
                 }
-                run.exposed_ports
-                    .get_or_insert_default()
-                    .insert(format!("{number}/{protocol}"), Default::default());
+                run.exposed_ports.get_or_insert_default().insert(format!("{number}/{protocol}"), Default::default());
             }
         }
         "STOPSIGNAL" => {
@@ -92,11 +84,7 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     }
     words
         .iter()
-        .map(|w| {
-            w.split_once('=')
-                .filter(|(k, _)| !k.is_empty())
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        })
+        .map(|w| w.split_once('=').filter(|(k, _)| !k.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned())))
         .collect()
 }
 
@@ -122,19 +110,8 @@ mod tests {
         assert_eq!(run.cmd.unwrap(), ["httpd", "-f"]);
         assert_eq!(run.entrypoint.unwrap(), ["/bin/sh", "-c", "echo $A"]);
         assert_eq!(run.env.unwrap(), ["B=two words", "A=three"]);
-        assert_eq!(
-            run.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(),
-            ["53/udp", "80/tcp"]
-        );
-        for bad in [
-            "CMD",
-            "RUN x",
-            "CMD [1",
-            "ENV =x y=z",
-            "EXPOSE http",
-            "STOPSIGNAL NOPE",
-            "ENV A=\"open",
-        ] {
+        assert_eq!(run.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+        for bad in ["CMD", "RUN x", "CMD [1", "ENV =x y=z", "EXPOSE http", "STOPSIGNAL NOPE", "ENV A=\"open"] {
             assert!(apply(&mut RunConfig::default(), bad).is_err(), "{bad}");
         }
     }

@@ -55,57 +55,28 @@ pub(crate) struct Origin<'a> {
 
 impl ImageConfig {
     /// What will be run: the image's wishes, overruled by those of the service.
-    pub(crate) fn record(
-        &self,
-        wanted: ContainerConfig,
-        origin: Origin<'_>,
-    ) -> Result<Record, Error> {
-        let ContainerConfig {
-            id,
-            spec,
-            resources,
-            labels,
-            netns,
-            hostname,
-            hosts,
-            resolv_conf,
-        } = wanted;
+    pub(crate) fn record(&self, wanted: ContainerConfig, origin: Origin<'_>) -> Result<Record, Error> {
+        let ContainerConfig { id, spec, resources, labels, netns, hostname, hosts, resolv_conf } = wanted;
         let run = &self.config;
         let chosen = |own: &Option<String>, image: &Option<String>| {
-            own.clone()
-                .or_else(|| image.clone())
-                .filter(|s| !s.is_empty())
+            own.clone().or_else(|| image.clone()).filter(|s| !s.is_empty())
         };
 
         // An entrypoint of the service's own drops the image's command too: it was meant for the other one.
-        let image_args = if spec.entrypoint.is_some() {
-            None
-        } else {
-            run.cmd.clone()
-        };
-        let mut args = spec
-            .entrypoint
-            .clone()
-            .or_else(|| run.entrypoint.clone())
-            .unwrap_or_default();
+        let image_args = if spec.entrypoint.is_some() { None } else { run.cmd.clone() };
+        let mut args = spec.entrypoint.clone().or_else(|| run.entrypoint.clone()).unwrap_or_default();
         if spec.args.is_empty() {
             args.extend(image_args.unwrap_or_default());
         } else {
             args.extend(spec.args.iter().cloned());
         }
         if args.first().is_none_or(String::is_empty) {
-            return Err(Error::NoCommand {
-                container: id,
-                image: spec.image,
-            });
+            return Err(Error::NoCommand { container: id, image: spec.image });
         }
 
         let image_env = run.env.clone().unwrap_or_default();
         let mut env: Vec<String> = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
-        for one in image_env
-            .into_iter()
-            .chain(spec.env.iter().map(|(k, v)| format!("{k}={v}")))
-        {
+        for one in image_env.into_iter().chain(spec.env.iter().map(|(k, v)| format!("{k}={v}"))) {
             let key = |s: &str| s.split('=').next().unwrap_or_default().to_owned();
             match env.iter_mut().find(|e| key(e) == key(&one)) {
                 Some(same) => *same = one,
@@ -123,11 +94,7 @@ impl ImageConfig {
             cwd: chosen(&spec.workdir, &run.working_dir)
                 .map_or_else(|| PathBuf::from("/"), |w| PathBuf::from("/").join(w)),
             user: chosen(&spec.user, &run.user).unwrap_or_default(),
-            stop_signal: run
-                .stop_signal
-                .as_deref()
-                .and_then(signal)
-                .unwrap_or(nix::libc::SIGTERM),
+            stop_signal: run.stop_signal.as_deref().and_then(signal).unwrap_or(nix::libc::SIGTERM),
             resources,
             cgroup: origin.cgroup,
             netns,
@@ -146,14 +113,8 @@ pub(crate) fn signal(text: &str) -> Option<i32> {
         return rustix::process::Signal::from_named_raw(number).map(|_| number);
     }
     let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
-    };
-    name.parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|s| s as i32)
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
 }
 
 #[cfg(test)]
@@ -179,15 +140,7 @@ mod tests {
             hosts: vec![],
             resolv_conf: String::new(),
         };
-        image.record(
-            wanted,
-            Origin {
-                image_id: "i",
-                layers_dir: "/l".into(),
-                layers: &[],
-                cgroup: "/g".into(),
-            },
-        )
+        image.record(wanted, Origin { image_id: "i", layers_dir: "/l".into(), layers: &[], cgroup: "/g".into() })
     }
 
     #[test]
@@ -195,50 +148,26 @@ mod tests {
         let r = record(&image(), ContainerSpec::default()).unwrap();
         assert_eq!(r.args, ["/entry", "default"]);
         assert_eq!(r.env, ["PATH=/bin", "HOSTNAME=h", "A=image"]);
-        assert_eq!(
-            (r.cwd.to_str(), r.user.as_str(), r.stop_signal),
-            (Some("/srv"), "", 3)
-        );
+        assert_eq!((r.cwd.to_str(), r.user.as_str(), r.stop_signal), (Some("/srv"), "", 3));
     }
 
     #[test]
     fn the_service_overrules_the_image() {
-        let spec = ContainerSpec {
-            args: vec!["mine".into()],
-            env: [("A".into(), "1".into())].into(),
-            ..Default::default()
-        };
+        let spec =
+            ContainerSpec { args: vec!["mine".into()], env: [("A".into(), "1".into())].into(), ..Default::default() };
         let r = record(&image(), spec).unwrap();
-        assert_eq!(
-            (r.args, r.env[2].as_str()),
-            (vec!["/entry".to_owned(), "mine".to_owned()], "A=1")
-        );
+        assert_eq!((r.args, r.env[2].as_str()), (vec!["/entry".to_owned(), "mine".to_owned()], "A=1"));
 
-        let spec = ContainerSpec {
-            entrypoint: Some(vec!["/other".into()]),
-            ..Default::default()
-        };
+        let spec = ContainerSpec { entrypoint: Some(vec!["/other".into()]), ..Default::default() };
         assert_eq!(record(&image(), spec).unwrap().args, ["/other"]);
 
-        let spec = ContainerSpec {
-            entrypoint: Some(vec![]),
-            ..Default::default()
-        };
-        assert!(matches!(
-            record(&image(), spec),
-            Err(Error::NoCommand { .. })
-        ));
+        let spec = ContainerSpec { entrypoint: Some(vec![]), ..Default::default() };
+        assert!(matches!(record(&image(), spec), Err(Error::NoCommand { .. })));
     }
 
     #[test]
     fn signals_are_read_in_all_their_spellings() {
-        for (text, number) in [
-            ("SIGTERM", Some(15)),
-            ("quit", Some(3)),
-            ("9", Some(9)),
-            ("SIGNO", None),
-            ("0", None),
-        ] {
+        for (text, number) in [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGNO", None), ("0", None)] {
             assert_eq!(signal(text), number, "{text}");
         }
     }

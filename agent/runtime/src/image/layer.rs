@@ -44,10 +44,7 @@ pub(crate) struct Hashing<R> {
 
 impl<R: Read> Hashing<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            sha256: Sha256::new(),
-        }
+        Self { inner, sha256: Sha256::new() }
     }
 
     /// Reads to the end; the digest of all.
@@ -71,19 +68,12 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 }
 
 fn name(sha256: Sha256) -> String {
-    format!(
-        "sha256:{}",
-        data_encoding::HEXLOWER.encode(&sha256.finalize())
-    )
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(&sha256.finalize()))
 }
 
 /// Unpacks into `root`, which is empty; the digest of the uncompressed archive.
 pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str) -> Result<String, Error> {
-    let fail = |entry: &str, source| Error::Unpack {
-        layer: layer.to_owned(),
-        entry: entry.to_owned(),
-        source,
-    };
+    let fail = |entry: &str, source| Error::Unpack { layer: layer.to_owned(), entry: entry.to_owned(), source };
     let mut hashing = Hashing::new(decompress(archive).map_err(|e| fail("the beginning", e))?);
     let mut archive = Archive::new(&mut hashing);
     archive.set_preserve_permissions(true);
@@ -92,20 +82,14 @@ pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str) -> Result<Str
     archive.set_overwrite(true);
     for entry in archive.entries().map_err(|e| fail("the beginning", e))? {
         let mut entry = entry.map_err(|e| fail("a damaged entry", e))?;
-        let path = entry
-            .path()
-            .map_err(|e| fail("a damaged name", e))?
-            .into_owned();
+        let path = entry.path().map_err(|e| fail("a damaged name", e))?.into_owned();
         unpack_entry(&mut entry, &path, root).map_err(|e| fail(&path.display().to_string(), e))?;
     }
     hashing.finish().map_err(|e| fail("the end", e))
 }
 
 fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
-    let file_name = path
-        .file_name()
-        .and_then(|n| n.to_str())
-        .unwrap_or_default();
+    let file_name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if file_name == OPAQUE {
         let parent = parent_inside(root, path)?;
         lsetxattr(&parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
@@ -113,17 +97,9 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
     }
     if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
         if hidden.is_empty() || hidden == "." || hidden == ".." {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a whiteout of nothing",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a whiteout of nothing"));
         }
-        return node(
-            &parent_inside(root, path)?.join(hidden),
-            FileType::CharacterDevice,
-            0o600,
-            0,
-        );
+        return node(&parent_inside(root, path)?.join(hidden), FileType::CharacterDevice, 0o600, 0);
     }
     let special = match entry.header().entry_type() {
         EntryType::Char => FileType::CharacterDevice,
@@ -132,10 +108,7 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
         _ => return unpack_plain(entry, path, root),
     };
     let header = entry.header();
-    let (major, minor) = (
-        header.device_major()?.unwrap_or(0),
-        header.device_minor()?.unwrap_or(0),
-    );
+    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
     let (mode, owner) = (header.mode()?, (id(header.uid()?)?, id(header.gid()?)?));
     let place = parent_inside(root, path)?.join(file_name);
     node(&place, special, mode, makedev(major, minor))?;
@@ -146,12 +119,7 @@ fn unpack_plain<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
     // Something of another kind may be there from earlier in the same archive; the later one counts.
     if !entry.header().entry_type().is_dir()
         && let Some(name) = path.file_name()
-        && path.components().all(|c| {
-            matches!(
-                c,
-                Component::Normal(_) | Component::CurDir | Component::RootDir
-            )
-        })
+        && path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir | Component::RootDir))
     {
         let place = parent_inside(root, path)?.join(name);
         match fs::symlink_metadata(&place) {
@@ -164,10 +132,7 @@ fn unpack_plain<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
     if entry.unpack_in(root)? {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the name leads out of the layer",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the name leads out of the layer"))
     }
 }
 
@@ -183,10 +148,7 @@ fn parent_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
             Component::Normal(name) => at.push(name),
             Component::CurDir | Component::RootDir => continue,
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the name leads out of the layer",
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the name leads out of the layer"));
             }
         }
         match fs::symlink_metadata(&at) {
@@ -201,23 +163,13 @@ fn parent_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
 
 /// A link on the way is taken if what it leads to is a directory inside.
 fn follow_inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let relative: PathBuf = path
-        .parent()
-        .into_iter()
-        .flat_map(Path::components)
-        .filter(|c| matches!(c, Component::Normal(_)))
-        .collect();
-    let (real, real_root) = (
-        fs::canonicalize(root.join(relative))?,
-        fs::canonicalize(root)?,
-    );
+    let relative: PathBuf =
+        path.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))).collect();
+    let (real, real_root) = (fs::canonicalize(root.join(relative))?, fs::canonicalize(root)?);
     if real.starts_with(&real_root) && real.is_dir() {
         Ok(real)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a symbolic link on the way leads out of the layer",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a symbolic link on the way leads out of the layer"))
     }
 }
 

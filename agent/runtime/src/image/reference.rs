@@ -42,10 +42,7 @@ impl Reference {
             Some(v6) => v6.split(']').next().unwrap_or_default(),
             None => self.host.split(':').next().unwrap_or_default(),
         };
-        name == "localhost"
-            || name
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback())
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 }
 
@@ -56,9 +53,7 @@ impl FromStr for Reference {
         let bad = |why| Error::Reference(s.to_owned(), why);
         let (rest, digest) = match s.split_once('@') {
             Some((rest, digest)) => {
-                let hex = digest
-                    .strip_prefix("sha256:")
-                    .ok_or_else(|| bad("a digest begins with sha256:"))?;
+                let hex = digest.strip_prefix("sha256:").ok_or_else(|| bad("a digest begins with sha256:"))?;
                 if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
                     return Err(bad("a sha256 digest has 64 digits of 0-9 and a-f"));
                 }
@@ -74,13 +69,9 @@ impl FromStr for Reference {
         if let Some(tag) = &tag {
             let fits = (1..=128).contains(&tag.len())
                 && !tag.starts_with(['.', '-'])
-                && tag
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+                && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
             if !fits {
-                return Err(bad(
-                    "a tag is 1 to 128 of a-z, A-Z, 0-9, '_', '.' and '-', not beginning with '.' or '-'",
-                ));
+                return Err(bad("a tag is 1 to 128 of a-z, A-Z, 0-9, '_', '.' and '-', not beginning with '.' or '-'"));
             }
         }
         let (host, path) = match name.split_once('/') {
@@ -88,50 +79,26 @@ impl FromStr for Reference {
             Some(_) | None => (DEFAULT_HOST, name),
         };
         let letter = |c: char| c.is_ascii_alphanumeric() || c == '[';
-        if !host.starts_with(letter)
-            || !host
-                .chars()
-                .all(|c| letter(c) || matches!(c, '.' | '-' | ':' | ']'))
-        {
-            return Err(bad(
-                "a registry is a host name or an address, and a port where it is not the usual one",
-            ));
+        if !host.starts_with(letter) || !host.chars().all(|c| letter(c) || matches!(c, '.' | '-' | ':' | ']')) {
+            return Err(bad("a registry is a host name or an address, and a port where it is not the usual one"));
         }
-        let host = if host == "index.docker.io" {
-            DEFAULT_HOST
-        } else {
-            host
-        };
+        let host = if host == "index.docker.io" { DEFAULT_HOST } else { host };
         let part = |p: &str| {
-            let edge =
-                |c: Option<u8>| c.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            let edge = |c: Option<u8>| c.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
             edge(p.bytes().next())
                 && edge(p.bytes().last())
-                && p.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-')
-                })
+                && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
         };
         if !path.split('/').all(part) {
-            return Err(bad(
-                "a repository is parts of a-z, 0-9, '_', '.' and '-', parted by '/'",
-            ));
+            return Err(bad("a repository is parts of a-z, 0-9, '_', '.' and '-', parted by '/'"));
         }
         let repository = if host == DEFAULT_HOST && !path.contains('/') {
             format!("{DEFAULT_SPACE}{path}")
         } else {
             path.to_owned()
         };
-        let tag = if digest.is_none() {
-            Some(tag.unwrap_or_else(|| DEFAULT_TAG.to_owned()))
-        } else {
-            tag
-        };
-        Ok(Self {
-            host: host.to_owned(),
-            repository,
-            tag,
-            digest,
-        })
+        let tag = if digest.is_none() { Some(tag.unwrap_or_else(|| DEFAULT_TAG.to_owned())) } else { tag };
+        Ok(Self { host: host.to_owned(), repository, tag, digest })
     }
 }
 
@@ -142,11 +109,7 @@ impl fmt::Display for Reference {
             text = format!("{}/", self.host);
             text.push_str(&self.repository);
         } else {
-            text.push_str(
-                self.repository
-                    .strip_prefix(DEFAULT_SPACE)
-                    .unwrap_or(&self.repository),
-            );
+            text.push_str(self.repository.strip_prefix(DEFAULT_SPACE).unwrap_or(&self.repository));
         }
         match (&self.digest, &self.tag) {
             (Some(digest), _) => text = format!("{text}@{digest}"),
@@ -168,74 +131,23 @@ mod tests {
             ("nginx", "docker.io/library/nginx:latest", "nginx:latest"),
             ("nginx:1.27", "docker.io/library/nginx:1.27", "nginx:1.27"),
             ("team/app", "docker.io/team/app:latest", "team/app:latest"),
-            (
-                "docker.io/library/nginx",
-                "docker.io/library/nginx:latest",
-                "nginx:latest",
-            ),
-            (
-                "localhost/app",
-                "localhost/app:latest",
-                "localhost/app:latest",
-            ),
-            (
-                "registry:5000/team/app:v2",
-                "registry:5000/team/app:v2",
-                "registry:5000/team/app:v2",
-            ),
-            (
-                "127.0.0.1:5000/app",
-                "127.0.0.1:5000/app:latest",
-                "127.0.0.1:5000/app:latest",
-            ),
-            (
-                &format!("web@{digest}"),
-                &format!("docker.io/library/web@{digest}"),
-                &format!("web@{digest}"),
-            ),
-            (
-                &format!("web:v1@{digest}"),
-                &format!("docker.io/library/web@{digest}"),
-                &format!("web@{digest}"),
-            ),
+            ("docker.io/library/nginx", "docker.io/library/nginx:latest", "nginx:latest"),
+            ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
+            ("registry:5000/team/app:v2", "registry:5000/team/app:v2", "registry:5000/team/app:v2"),
+            ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest", "127.0.0.1:5000/app:latest"),
+            (&format!("web@{digest}"), &format!("docker.io/library/web@{digest}"), &format!("web@{digest}")),
+            (&format!("web:v1@{digest}"), &format!("docker.io/library/web@{digest}"), &format!("web@{digest}")),
         ];
         for (given, canonical, shown) in table {
             let reference: Reference = given.parse().unwrap();
-            assert_eq!(
-                (
-                    reference.canonical().as_str(),
-                    reference.to_string().as_str()
-                ),
-                (canonical, shown),
-                "{given}"
-            );
-            assert_eq!(
-                reference
-                    .canonical()
-                    .parse::<Reference>()
-                    .unwrap()
-                    .canonical(),
-                canonical,
-                "{given}"
-            );
+            assert_eq!((reference.canonical().as_str(), reference.to_string().as_str()), (canonical, shown), "{given}");
+            assert_eq!(reference.canonical().parse::<Reference>().unwrap().canonical(), canonical, "{given}");
         }
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for bad in [
-            "",
-            "Nginx",
-            "a//b",
-            "../etc",
-            "a:",
-            "a:b c",
-            "a@sha256:12",
-            "a@md5:00",
-            "/a",
-            "a/",
-            "http://a/b",
-        ] {
+        for bad in ["", "Nginx", "a//b", "../etc", "a:", "a:b c", "a@sha256:12", "a@md5:00", "/a", "a/", "http://a/b"] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }
@@ -251,11 +163,7 @@ mod tests {
             ("127.example.com/a", false),
             ("a", false),
         ] {
-            assert_eq!(
-                name.parse::<Reference>().unwrap().is_loopback(),
-                loopback,
-                "{name}"
-            );
+            assert_eq!(name.parse::<Reference>().unwrap().is_loopback(), loopback, "{name}");
         }
     }
 }

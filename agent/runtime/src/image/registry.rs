@@ -22,14 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image, Error> {
-    let failed = |reason: String| Error::Pull {
-        image: reference.to_string(),
-        reason,
-    };
-    let remote: oci_client::Reference = reference
-        .canonical()
-        .parse()
-        .map_err(|e| failed(format!("{e}")))?;
+    let failed = |reason: String| Error::Pull { image: reference.to_string(), reason };
+    let remote: oci_client::Reference = reference.canonical().parse().map_err(|e| failed(format!("{e}")))?;
     let protocol = if reference.is_loopback() {
         ClientProtocol::HttpsExcept(vec![reference.host().to_owned()])
     } else {
@@ -43,29 +37,18 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
     })
     .map_err(|e| failed(told(&e)))?;
 
-    let (manifest, _) = client
-        .pull_image_manifest(&remote, &RegistryAuth::Anonymous)
-        .await
-        .map_err(|e| failed(told(&e)))?;
+    let (manifest, _) =
+        client.pull_image_manifest(&remote, &RegistryAuth::Anonymous).await.map_err(|e| failed(told(&e)))?;
     let mut config = Vec::new();
-    client
-        .pull_blob(&remote, &manifest.config, &mut config)
-        .await
-        .map_err(|e| failed(told(&e)))?;
+    client.pull_blob(&remote, &manifest.config, &mut config).await.map_err(|e| failed(told(&e)))?;
     let got = super::layer::digest(&config);
     if got != manifest.config.digest {
-        return Err(Error::Digest {
-            layer: "configuration".into(),
-            expected: manifest.config.digest.clone(),
-            got,
-        });
+        return Err(Error::Digest { layer: "configuration".into(), expected: manifest.config.digest.clone(), got });
     }
-    let parsed: ImageConfig = serde_json::from_slice(&config)
-        .map_err(|e| failed(format!("its configuration is damaged: {e}")))?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(&config).map_err(|e| failed(format!("its configuration is damaged: {e}")))?;
     if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
-        return Err(failed(
-            "its configuration and its manifest differ in the number of layers".to_owned(),
-        ));
+        return Err(failed("its configuration and its manifest differ in the number of layers".to_owned()));
     }
     let tmp = images.tmp()?;
     for (layer, diff_id) in manifest.layers.iter().zip(&parsed.rootfs.diff_ids) {
@@ -73,23 +56,14 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
             continue;
         }
         let path = tmp.path().join("blob");
-        let file = tokio::fs::File::create(&path)
-            .await
-            .map_err(Error::file("write", &path))?;
+        let file = tokio::fs::File::create(&path).await.map_err(Error::file("write", &path))?;
         let mut file = tokio::io::BufWriter::new(file);
-        client
-            .pull_blob(&remote, layer, &mut file)
-            .await
-            .map_err(|e| failed(told(&e)))?;
-        tokio::io::AsyncWriteExt::shutdown(&mut file)
-            .await
-            .map_err(Error::file("write", &path))?;
+        client.pull_blob(&remote, layer, &mut file).await.map_err(|e| failed(told(&e)))?;
+        tokio::io::AsyncWriteExt::shutdown(&mut file).await.map_err(Error::file("write", &path))?;
         drop(file);
         let (images, layer, diff_id) = (images.clone(), layer.clone(), diff_id.clone());
         let unpack = tokio::task::spawn_blocking(move || unpack(&images, &path, &layer, &diff_id));
-        unpack
-            .await
-            .map_err(|_| Error::Worker("unpack a layer"))??;
+        unpack.await.map_err(|_| Error::Worker("unpack a layer"))??;
     }
     let (images, reference) = (images.clone(), reference.clone());
     let add = tokio::task::spawn_blocking(move || images.add_image(&[reference], &config));
@@ -99,15 +73,9 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
 /// Nothing of a blob is believed before its digest was.
 fn unpack(images: &Images, path: &Path, layer: &OciDescriptor, diff_id: &str) -> Result<(), Error> {
     let open = || File::open(path).map_err(Error::file("open", path));
-    let got = Hashing::new(open()?)
-        .finish()
-        .map_err(Error::file("read", path))?;
+    let got = Hashing::new(open()?).finish().map_err(Error::file("read", path))?;
     if got != layer.digest {
-        return Err(Error::Digest {
-            layer: layer.digest.clone(),
-            expected: layer.digest.clone(),
-            got,
-        });
+        return Err(Error::Digest { layer: layer.digest.clone(), expected: layer.digest.clone(), got });
     }
     images.add_layer(open()?, Some(diff_id))?;
     Ok(())

@@ -35,21 +35,8 @@ pub struct Image {
 }
 
 impl Image {
-    pub(crate) fn record(
-        &self,
-        wanted: ContainerConfig,
-        layers_dir: PathBuf,
-        cgroup: String,
-    ) -> Result<Record, Error> {
-        self.config.record(
-            wanted,
-            Origin {
-                image_id: &self.id,
-                layers_dir,
-                layers: &self.layers,
-                cgroup,
-            },
-        )
+    pub(crate) fn record(&self, wanted: ContainerConfig, layers_dir: PathBuf, cgroup: String) -> Result<Record, Error> {
+        self.config.record(wanted, Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup })
     }
 }
 
@@ -96,29 +83,19 @@ impl Images {
             Ok(()) | Err(_) => {}
         }
         fs::create_dir(&tmp).map_err(Error::file("make the directory", &tmp))?;
-        let tags =
-            atomic::read_json(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
-        Ok(Self(Arc::new(Inner {
-            dir,
-            tags: Mutex::new(tags),
-            fetching: Mutex::default(),
-            writing: Mutex::default(),
-        })))
+        let tags = atomic::read_json(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
+        Ok(Self(Arc::new(Inner { dir, tags: Mutex::new(tags), fetching: Mutex::default(), writing: Mutex::default() })))
     }
 
     /// The image of that name or, if it has at least 12 digits, of that id.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>, Error> {
         let id = {
             let tags = self.tags();
-            let by_name = reference
-                .parse::<Reference>()
-                .ok()
-                .and_then(|r| tags.get(&r.canonical()).cloned());
+            let by_name = reference.parse::<Reference>().ok().and_then(|r| tags.get(&r.canonical()).cloned());
             let digits = reference.strip_prefix("sha256:").unwrap_or(reference);
             by_name.or_else(|| {
-                let mut ids = tags
-                    .values()
-                    .filter(|id| digits.len() >= 12 && id["sha256:".len()..].starts_with(digits));
+                let mut ids =
+                    tags.values().filter(|id| digits.len() >= 12 && id["sha256:".len()..].starts_with(digits));
                 ids.next().cloned()
             })
         };
@@ -134,14 +111,7 @@ impl Images {
             return Ok(image);
         }
         let parsed: Reference = reference.parse()?;
-        let lock = Arc::clone(
-            self.0
-                .fetching
-                .lock()
-                .expect(UNPOISONED)
-                .entry(parsed.canonical())
-                .or_default(),
-        );
+        let lock = Arc::clone(self.0.fetching.lock().expect(UNPOISONED).entry(parsed.canonical()).or_default());
         let _fetching = lock.lock().await;
         match self.resolve(reference)? {
             Some(image) => Ok(image),
@@ -156,10 +126,7 @@ impl Images {
     }
 
     /// Takes in the images of a `docker save` or OCI layout archive, compressed or not.
-    pub async fn load(
-        &self,
-        archive: impl Read + Send + 'static,
-    ) -> Result<Vec<(Reference, Image)>, Error> {
+    pub async fn load(&self, archive: impl Read + Send + 'static) -> Result<Vec<(Reference, Image)>, Error> {
         let this = self.clone();
         blocking("load an image", move || archive::load(&this, archive)).await
     }
@@ -183,12 +150,8 @@ impl Images {
                 changes::apply(&mut config.config, change)?;
             }
             let diff_id = this.add_layer(archive, None)?;
-            config.rootfs = RootFs {
-                kind: "layers".to_owned(),
-                diff_ids: vec![diff_id],
-            };
-            let bytes =
-                serde_json::to_vec(&config).expect("an image configuration can be put into JSON");
+            config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] };
+            let bytes = serde_json::to_vec(&config).expect("an image configuration can be put into JSON");
             this.add_image(&[reference], &bytes)
         })
         .await
@@ -203,47 +166,29 @@ impl Images {
             let image = self.image(&id)?;
             let mut size_bytes = 0;
             for layer in &image.layers {
-                size_bytes += *sizes
-                    .entry(layer.clone())
-                    .or_insert_with(|| self.layer_size(layer));
+                size_bytes += *sizes.entry(layer.clone()).or_insert_with(|| self.layer_size(layer));
             }
             let reference = name.parse::<Reference>().map_or(name, |r| r.to_string());
-            out.push(ImageSummary {
-                reference,
-                id,
-                created: image.config.created,
-                size_bytes,
-            });
+            out.push(ImageSummary { reference, id, created: image.config.created, size_bytes });
         }
         Ok(out)
     }
 
     /// Removes a name, and with its last name the image. `user` names a container that was made from an image.
-    pub(crate) fn remove(
-        &self,
-        reference: &str,
-        user: impl Fn(&str) -> Option<String>,
-    ) -> Result<(), Error> {
+    pub(crate) fn remove(&self, reference: &str, user: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
         let gone = || Error::NoSuchImage(reference.to_owned());
         let image = self.resolve(reference)?.ok_or_else(gone)?;
         let _writing = self.0.writing.lock().expect(UNPOISONED);
         let mut tags = self.tags();
         let mut next = tags.clone();
-        let named = reference
-            .parse::<Reference>()
-            .ok()
-            .map(|r| r.canonical())
-            .filter(|name| tags.contains_key(name));
+        let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|name| tags.contains_key(name));
         match named {
             Some(name) => drop(next.remove(&name)),
             None => next.retain(|_, id| *id != image.id),
         }
         let last = !next.values().any(|id| *id == image.id);
         if last && let Some(container) = user(&image.id) {
-            return Err(Error::ImageInUse {
-                image: reference.to_owned(),
-                container,
-            });
+            return Err(Error::ImageInUse { image: reference.to_owned(), container });
         }
         self.write_tags(&next)?;
         *tags = next;
@@ -285,11 +230,7 @@ impl Images {
     }
 
     /// Unpacks a layer, if it is not there; its diff id, which is the one expected or an error.
-    pub(crate) fn add_layer(
-        &self,
-        archive: impl Read,
-        expected: Option<&str>,
-    ) -> Result<String, Error> {
+    pub(crate) fn add_layer(&self, archive: impl Read, expected: Option<&str>) -> Result<String, Error> {
         if let Some(diff_id) = expected.filter(|d| self.has_layer(d)) {
             return Ok(diff_id.to_owned());
         }
@@ -298,19 +239,14 @@ impl Images {
         fs::create_dir(&root).map_err(Error::file("make the directory", &root))?;
         let diff_id = layer::unpack(archive, &root, expected.unwrap_or("of the import"))?;
         if let Some(expected) = expected.filter(|e| *e != diff_id) {
-            return Err(Error::Digest {
-                layer: expected.into(),
-                expected: expected.into(),
-                got: diff_id,
-            });
+            return Err(Error::Digest { layer: expected.into(), expected: expected.into(), got: diff_id });
         }
         // The root directory of a layer is that of the container.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&root, mode).map_err(Error::file("set the mode of", &root))?;
         let dir = fs::File::open(&root).map_err(Error::file("open", &root))?;
         rustix::fs::syncfs(&dir).map_err(|e| Error::file("sync", &root)(e.into()))?;
-        let name = layer_name(&diff_id)
-            .ok_or_else(|| Error::NotAnImage(format!("{diff_id} is no digest")))?;
+        let name = layer_name(&diff_id).ok_or_else(|| Error::NotAnImage(format!("{diff_id} is no digest")))?;
         let place = self.layers_dir().join(name);
         let _writing = self.0.writing.lock().expect(UNPOISONED);
         match fs::rename(&root, &place) {
@@ -330,15 +266,11 @@ impl Images {
         let image = self.image(&id)?;
         for layer in &image.layers {
             if !self.layers_dir().join(layer).is_dir() {
-                return Err(Error::NotAnImage(format!(
-                    "layer {layer} of {id} was not in it"
-                )));
+                return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
             }
         }
         let layers = self.layers_dir();
-        fs::File::open(&layers)
-            .and_then(|d| d.sync_all())
-            .map_err(Error::file("sync", &layers))?;
+        fs::File::open(&layers).and_then(|d| d.sync_all()).map_err(Error::file("sync", &layers))?;
         let mut tags = self.tags();
         let mut next = tags.clone();
         next.extend(names.iter().map(|name| (name.canonical(), id.clone())));
@@ -349,22 +281,11 @@ impl Images {
 
     fn image(&self, id: &str) -> Result<Image, Error> {
         let path = self.config_path(id);
-        let config: ImageConfig = atomic::read_json(&path, "an image configuration")?
-            .ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
-        let name = |d: &String| {
-            layer_name(d).ok_or_else(|| Error::NotAnImage(format!("{d} is no digest")))
-        };
-        let layers = config
-            .rootfs
-            .diff_ids
-            .iter()
-            .map(name)
-            .collect::<Result<_, _>>()?;
-        Ok(Image {
-            id: id.to_owned(),
-            config,
-            layers,
-        })
+        let config: ImageConfig =
+            atomic::read_json(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+        let name = |d: &String| layer_name(d).ok_or_else(|| Error::NotAnImage(format!("{d} is no digest")));
+        let layers = config.rootfs.diff_ids.iter().map(name).collect::<Result<_, _>>()?;
+        Ok(Image { id: id.to_owned(), config, layers })
     }
 
     fn layer_size(&self, layer: &str) -> u64 {
@@ -386,15 +307,9 @@ impl Images {
 
 /// The first 128 bits of the digest in 26 characters, so that the names of 128 layers fit into a page.
 fn layer_name(diff_id: &str) -> Option<String> {
-    let hex = diff_id
-        .strip_prefix("sha256:")
-        .filter(|hex| hex.len() == 64)?;
+    let hex = diff_id.strip_prefix("sha256:").filter(|hex| hex.len() == 64)?;
     let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
-    Some(
-        data_encoding::BASE32_NOPAD
-            .encode(&bytes[..16])
-            .to_ascii_lowercase(),
-    )
+    Some(data_encoding::BASE32_NOPAD.encode(&bytes[..16]).to_ascii_lowercase())
 }
 
 fn size_of(dir: &Path) -> u64 {
@@ -414,30 +329,19 @@ fn rfc3339(ms: u64) -> String {
     let z = days + 719_468;
     let era = z / 146_097;
     let day_of_era = z % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let m = (5 * day_of_year + 2) / 153;
-    let (day, month) = (
-        day_of_year - (153 * m + 2) / 5 + 1,
-        if m < 10 { m + 3 } else { m - 9 },
-    );
+    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::Worker(what))?
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker(what))?
 }
 
 #[cfg(test)]
