@@ -1,0 +1,85 @@
+//! Where a task may go: the rules one by one, each with the name of its refusal.
+
+use shoal_common::{
+    node::{Availability, Liveness},
+    service::{Amount, Constraint, ConstraintKey, Placement},
+};
+use shoal_state::Node;
+
+use crate::board::Seat;
+
+/// Why a node does not fit. The order is the order of the rules, and of the sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Refusal {
+    Down,
+    Unknown,
+    Drained,
+    Paused,
+    /// The index of the first constraint that does not hold.
+    Constraint(usize),
+    Memory,
+    Cpu,
+    /// `max_replicas_per_node`.
+    Full,
+}
+
+/// What does not change while tasks are being placed.
+pub(crate) fn standing(node: &Node, placement: &Placement) -> Result<(), Refusal> {
+    match node.liveness {
+        Liveness::Down => return Err(Refusal::Down),
+        Liveness::Unknown => return Err(Refusal::Unknown),
+        Liveness::Ready => {}
+    }
+    match node.availability {
+        Availability::Drain => return Err(Refusal::Drained),
+        Availability::Pause => return Err(Refusal::Paused),
+        Availability::Active => {}
+    }
+    match unmet(node, placement) {
+        Some(index) => Err(Refusal::Constraint(index)),
+        None => Ok(()),
+    }
+}
+
+/// What each further task uses up.
+pub(crate) fn room(seat: &Seat<'_>, needs: Amount) -> Result<(), Refusal> {
+    let left = seat.left();
+    if needs.memory_bytes > left.memory_bytes {
+        Err(Refusal::Memory)
+    } else if needs.nano_cpus > left.nano_cpus {
+        Err(Refusal::Cpu)
+    } else {
+        Ok(())
+    }
+}
+
+/// The first constraint that does not hold of the node.
+pub(crate) fn unmet(node: &Node, placement: &Placement) -> Option<usize> {
+    placement
+        .constraints
+        .iter()
+        .position(|constraint| !holds(constraint, node))
+}
+
+/// A label that a node does not have differs from every value.
+fn holds(constraint: &Constraint, node: &Node) -> bool {
+    let value = constraint.value.as_str();
+    let same = match &constraint.key {
+        ConstraintKey::NodeId => node.id.to_string() == value,
+        ConstraintKey::Hostname => node.description.hostname == value,
+        ConstraintKey::Role => node.role.to_string() == value,
+        ConstraintKey::PlatformOs => node.description.os == value,
+        ConstraintKey::PlatformArch => arch(&node.description.arch) == arch(value),
+        ConstraintKey::Label(label) => node.labels.get(label).is_some_and(|v| v == value),
+    };
+    same == constraint.equal
+}
+
+/// Images and Go say `amd64` where the kernel says `x86_64`.
+fn arch(name: &str) -> &str {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    }
+}
