@@ -1,1 +1,20 @@
-//! One noun a file: `pb::X` to a value by `TryFrom`, which validates and names the field; back by `From`.
+//! Messages become values here, and nowhere else: `TryFrom<pb::X>` validates, and names the field by its path
+//! (`container.ports[0].port`); `From` goes back. What came through needs no second look.
+//!
+//! Absent or empty on the wire: the default where the message's comment names one; otherwise it is refused.
+//! Two nouns need more than `TryFrom`: a service's networks are names until somebody resolves them
+//! ([`service_spec`]), and a keyed entry of an assignment travels as one message with its key inside.
+
+mod assignment;
+mod container;
+mod field;
+mod network;
+mod node;
+mod policy;
+mod resources;
+mod service;
+mod task;
+
+pub use field::{enumerated, enumerated_unless_unspecified};
+pub use service::service_spec;
+pub use task::Report;

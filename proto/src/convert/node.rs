@@ -1,0 +1,52 @@
+//! Hosts of the cluster.
+
+use crate::pb;
+use shoal_common::{
+    Invalid, Mtu,
+    node::{Availability, Liveness, NodeDescription, Role},
+};
+
+use super::field::{A_SOCKET_ADDRESS, Inside, address, enumeration, not_empty, read, required, subnet};
+
+enumeration!(Role, pb::Role, "role", [Worker, Manager]);
+enumeration!(Availability, pb::Availability, "availability", [Active, Pause, Drain]);
+enumeration!(Liveness, pb::Liveness, "liveness", [Unknown, Ready, Down]);
+
+impl TryFrom<pb::NodeDescription> for NodeDescription {
+    type Error = Invalid;
+
+    fn try_from(d: pb::NodeDescription) -> Result<Self, Invalid> {
+        Ok(Self {
+            hostname: not_empty("hostname", d.hostname, "the host's name")?,
+            control_addr: read("control_addr", &d.control_addr, A_SOCKET_ADDRESS)?,
+            vtep: address("vtep", &d.vtep)?,
+            underlay_mtu: Mtu::try_from(d.underlay_mtu).map_err(|e| e.at("underlay_mtu"))?,
+            underlay: d
+                .underlay
+                .iter()
+                .enumerate()
+                .map(|(i, s)| subnet(format!("underlay[{i}]"), s))
+                .collect::<Result<_, _>>()?,
+            capacity: required("capacity", d.capacity).and_then(|a| a.try_into().inside("capacity"))?,
+            os: d.os,
+            arch: d.arch,
+            version: d.version,
+        })
+    }
+}
+
+impl From<NodeDescription> for pb::NodeDescription {
+    fn from(d: NodeDescription) -> Self {
+        Self {
+            hostname: d.hostname,
+            control_addr: d.control_addr.to_string(),
+            vtep: d.vtep.to_string(),
+            underlay_mtu: d.underlay_mtu.get(),
+            underlay: d.underlay.iter().map(ToString::to_string).collect(),
+            capacity: Some(d.capacity.into()),
+            os: d.os,
+            arch: d.arch,
+            version: d.version,
+        }
+    }
+}
