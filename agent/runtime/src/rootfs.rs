@@ -18,6 +18,22 @@ use crate::record::{Dir, Record};
 /// `/etc/passwd` of a sane image is far below; an insane one shall not fill our memory.
 const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
 
+/// A lowest layer of our own, seen from the directory of layers. See [`make_mount_points`].
+const MOUNT_POINTS: &str = "../mount-points";
+
+/// Makes the layer that has what is mounted over in every container. Where an image lacks one of these, it would
+/// have to be made in each container's writable directory, which costs time at every start.
+pub(crate) fn make_mount_points(images: &Path) -> io::Result<()> {
+    let root = images.join("mount-points");
+    for dir in ["proc", "dev", "sys", "etc"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        fs::OpenOptions::new().create(true).append(true).open(root.join("etc").join(file))?;
+    }
+    Ok(())
+}
+
 /// Gives the process a mount namespace in which mounts made here stay, while what the host unmounts goes here too.
 pub(crate) fn leave_host_mounts() -> io::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
@@ -32,13 +48,8 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
     }
     // The kernel takes one page of options. Short relative names let 128 layers fit in.
     env::set_current_dir(&record.layers_dir)?;
-    let lower = if record.layers.is_empty() {
-        // An image may have no layer, but an overlay must have a lower directory.
-        fs::create_dir_all(dir.at("empty"))?;
-        escape(&dir.at("empty"))?
-    } else {
-        record.layers.iter().rev().cloned().collect::<Vec<_>>().join(":")
-    };
+    let layers = record.layers.iter().rev().map(String::as_str);
+    let lower = layers.chain([MOUNT_POINTS]).collect::<Vec<_>>().join(":");
     let options =
         format!("lowerdir={lower},upperdir={},workdir={}", escape(&dir.at("upper"))?, escape(&dir.at("work"))?);
     // Nobody looks at the files once the container has ended, so they need not be synced at the unmount.

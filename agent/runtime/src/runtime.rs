@@ -357,8 +357,10 @@ impl Runtime {
         let record = {
             let containers = self.containers();
             match containers.get(id) {
-                Some(entry) if !entry.starting => Arc::clone(&entry.record),
-                Some(_) | None => return Ok(()),
+                // An end is final. Its files may be going away right now, which must not be taken for anything.
+                Some(Entry { state: ContainerState::Exited(_), .. }) | None => return Ok(()),
+                Some(entry) if entry.starting => return Ok(()),
+                Some(entry) => Arc::clone(&entry.record),
             }
         };
         let dir = self.dir(id);

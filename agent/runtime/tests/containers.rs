@@ -231,3 +231,29 @@ async fn an_image_may_have_many_layers() {
     container.spec.image = "tall".into();
     assert_eq!(run(&runtime, container).await.0, ["126"]);
 }
+
+/// A container that is removed the moment it ends must not be buried by whoever notices its supervisor's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_short_containers_at_once_come_and_go() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    let tasks: Vec<_> = (0..8)
+        .map(|k| {
+            let (runtime, name) = (runtime.clone(), host.name.clone());
+            tokio::spawn(async move {
+                for n in 0..6 {
+                    let id = format!("p{k}-{n}");
+                    runtime.start(common::container(&name, &id, "exit 3")).await.unwrap();
+                    let exit = within(runtime.wait(&id)).await.unwrap();
+                    assert_eq!((exit.code, exit.reason), (3, None));
+                    within(runtime.remove(&id)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(runtime.list().is_empty());
+    assert_eq!(std::fs::read_dir(host.config().data_dir.join("containers")).unwrap().count(), 0);
+}

@@ -70,6 +70,13 @@ async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 
+    // A host with a thousand containers has a thousand supervisors.
+    let long = supervisor_pid(&host.config().data_dir.join("containers/long"));
+    let status = std::fs::read_to_string(format!("/proc/{long}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("RssAnon")).unwrap();
+    let own_kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(own_kib < 2048, "{status}");
+
     // One ends while there is no daemon; one loses its supervisor, which nobody should do.
     let orphan = host.config().data_dir.join("containers/orphan");
     let pid = rustix::process::Pid::from_raw(supervisor_pid(&orphan)).unwrap();

@@ -23,6 +23,7 @@ use crate::{
     ContainerConfig, Error,
     atomic::{self, Durable},
     record::{Record, now_ms},
+    rootfs,
 };
 
 /// An image that is here, whole.
@@ -74,6 +75,7 @@ impl Images {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(Error::file("make the directory", &path))?;
         }
+        rootfs::make_mount_points(&dir).map_err(Error::file("make mount points in", &dir))?;
         // What was being written when an earlier daemon ended.
         let tmp = dir.join("tmp");
         match fs::remove_dir_all(&tmp) {
