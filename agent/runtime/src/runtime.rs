@@ -108,12 +108,13 @@ impl Runtime {
     pub async fn remove_image(&self, reference: &str) -> Result<(), Error> {
         let (this, reference) = (self.clone(), reference.to_owned());
         blocking("remove an image", move || {
-            // The lock keeps a container from being started from it meanwhile.
-            let containers = this.containers();
-            let user = |image_id: &str| {
-                containers.values().find(|e| e.record.image_id == image_id).map(|e| e.record.id.clone())
+            let swept = {
+                // The lock keeps a container from being started from it meanwhile.
+                let containers = this.containers();
+                this.0.images.remove(&reference, &used(&containers))?
             };
-            this.0.images.remove(&reference, user)
+            drop(swept);
+            Ok(())
         })
         .await
     }
@@ -344,6 +345,9 @@ impl Runtime {
                 Err(e) => return Err(e),
             }
         }
+        // Also what an earlier daemon had no time to sweep.
+        let swept = self.0.images.sweep(&used(&self.containers()))?;
+        drop(swept);
         Ok(())
     }
 
@@ -419,6 +423,11 @@ impl Entry {
             labels: self.record.labels.clone(),
         }
     }
+}
+
+/// The ids of images that containers were made from, and one such container.
+fn used(containers: &BTreeMap<String, Entry>) -> BTreeMap<String, String> {
+    containers.values().map(|e| (e.record.image_id.clone(), e.record.id.clone())).collect()
 }
 
 /// Follows the ends of supervisors for as long as the runtime is used.

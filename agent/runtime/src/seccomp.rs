@@ -88,7 +88,13 @@ pub(crate) fn profile() -> Value {
                 "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_EQ" }] }),
     ];
     rules.extend(CLONE_NAMESPACES.into_iter().map(clone_into));
-    json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules })
+    // What is not named here is killed: the calls of a foreign architecture would pass all rules.
+    let architectures: &[&str] = match std::env::consts::ARCH {
+        "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        _ => &[],
+    };
+    json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures, "syscalls": rules })
 }
 
 /// A rule per flag, since a mask compares for equality.

@@ -84,6 +84,8 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Value
             "args": record.args,
             "env": record.env,
             "cwd": record.cwd,
+            // Whatever protects the daemon shall not protect what it runs.
+            "oomScoreAdj": 0,
             "capabilities": {
                 "bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": [],
             },

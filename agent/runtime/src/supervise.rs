@@ -38,6 +38,8 @@ const READ_BYTES: usize = 64 << 10;
 /// What a container that was never run leaves as its exit code, as Docker has it.
 const CODE_NOT_STARTED: i32 = 128;
 
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
 /// The line by which the daemon learns of the start.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,6 +170,8 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
     let log = Log::open(dir.path(), FILE_MAX_BYTES).map_err(os("open the log"))?;
     let (stdout, stdout_of_container) = pipe()?;
     let (stderr, stderr_of_container) = pipe()?;
+    // libcontainer sets the container's on this process, which then inherits it to the container.
+    let own_oom_score = fs::read(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
     let mut container = ContainerBuilder::new(record.id.clone(), SyscallType::default())
         .with_root_path(dir.at("oci"))?
         .with_stdout(stdout_of_container)
@@ -176,6 +180,7 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
         .with_systemd(false)
         .with_detach(true)
         .build()?;
+    fs::write(OOM_SCORE_ADJ, own_oom_score).map_err(os("restore our own out-of-memory score"))?;
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
     let pidfd = rustix::process::Pid::from_raw(pid)
         .ok_or(Errno::ESRCH.into())

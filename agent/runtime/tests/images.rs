@@ -265,3 +265,23 @@ async fn an_image_is_pulled_once_from_a_registry_on_loopback() {
     let absent = runtime.images().ensure(&format!("127.0.0.1:{port}/team/none")).await;
     assert!(matches!(absent, Err(Error::Pull { .. })), "{absent:?}");
 }
+
+#[tokio::test]
+async fn an_image_whose_name_was_given_to_another_goes_when_nobody_uses_it() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    let layers = || std::fs::read_dir(host.config().data_dir.join("images/layers")).unwrap().count();
+    runtime.start(host.container("old", "sleep 1000")).await.unwrap();
+    let other = archive(&[("file", b"")]);
+    runtime.images().import(Cursor::new(other.clone()), "busybox", vec![]).await.unwrap();
+    runtime.images().import(Cursor::new(other), "other", vec![]).await.unwrap();
+
+    // The old one has no name, but a container.
+    runtime.remove_image("other").await.unwrap();
+    assert_eq!(layers(), 2);
+    within(runtime.remove("old")).await.unwrap();
+    drop(runtime);
+    let runtime = host.open().await;
+    assert_eq!(layers(), 1);
+    assert_eq!(runtime.images().ls().unwrap().len(), 1);
+}

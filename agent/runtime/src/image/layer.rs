@@ -15,6 +15,8 @@ use tar::{Archive, Entry, EntryType};
 use crate::Error;
 
 const WHITEOUT: &str = ".wh.";
+/// Other files of the file system that all this comes from; they mean nothing here.
+const AUFS: &str = ".wh..wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 
 /// Reads an archive that is plain or compressed by gzip or zstd, told by how it begins.
@@ -93,6 +95,9 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
     if file_name == OPAQUE {
         let parent = parent_inside(root, path)?;
         lsetxattr(&parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        return Ok(());
+    }
+    if file_name.starts_with(AUFS) {
         return Ok(());
     }
     if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {

@@ -63,8 +63,21 @@ struct Inner {
     tags: Mutex<BTreeMap<String, String>>,
     /// One for each image being fetched, so that fifty tasks fetch it once.
     fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Layers are unpacked and removed by one at a time.
-    writing: Mutex<()>,
+    /// Held while files are put in their places or taken from them. Counts the images that are just coming.
+    writing: Mutex<usize>,
+}
+
+/// What was put aside; removed from disk when dropped, which takes its time.
+#[derive(Debug)]
+pub(crate) struct Swept(tempfile::TempDir);
+
+#[derive(Debug)]
+pub(crate) struct Incoming(Images);
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        *self.0.0.writing.lock().expect(UNPOISONED) -= 1;
+    }
 }
 
 const UNPOISONED: &str = "nothing panics while it holds this lock";
@@ -113,24 +126,32 @@ impl Images {
             return Ok(image);
         }
         let parsed: Reference = reference.parse()?;
-        let lock = Arc::clone(self.0.fetching.lock().expect(UNPOISONED).entry(parsed.canonical()).or_default());
+        let name = parsed.canonical();
+        let lock = Arc::clone(self.0.fetching.lock().expect(UNPOISONED).entry(name.clone()).or_default());
         let _fetching = lock.lock().await;
-        match self.resolve(reference)? {
+        let image = match self.resolve(reference)? {
             Some(image) => Ok(image),
             None => self.pull(reference).await,
-        }
+        };
+        self.0.fetching.lock().expect(UNPOISONED).remove(&name);
+        image
     }
 
     /// Fetches what the registry now has under that name.
     pub async fn pull(&self, reference: &str) -> Result<Image, Error> {
         let parsed: Reference = reference.parse()?;
+        let _incoming = self.incoming();
         registry::pull(self, &parsed).await
     }
 
     /// Takes in the images of a `docker save` or OCI layout archive, compressed or not.
     pub async fn load(&self, archive: impl Read + Send + 'static) -> Result<Vec<(Reference, Image)>, Error> {
         let this = self.clone();
-        blocking("load an image", move || archive::load(&this, archive)).await
+        blocking("load an image", move || {
+            let _incoming = this.incoming();
+            archive::load(&this, archive)
+        })
+        .await
     }
 
     /// Makes an image of one layer out of the archive of a root file system.
@@ -151,6 +172,7 @@ impl Images {
             for change in &changes {
                 changes::apply(&mut config.config, change)?;
             }
+            let _incoming = this.incoming();
             let diff_id = this.add_layer(archive, None)?;
             config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] };
             let bytes = serde_json::to_vec(&config).expect("an image configuration can be put into JSON");
@@ -176,41 +198,67 @@ impl Images {
         Ok(out)
     }
 
-    /// Removes a name, and with its last name the image. `user` names a container that was made from an image.
-    pub(crate) fn remove(&self, reference: &str, user: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+    /// Removes a name; refused if it is the last name of an image in `used`, which tells ids and who uses them.
+    /// What nothing names any more is swept aside, and for the caller to drop when it holds no lock.
+    pub(crate) fn remove(&self, reference: &str, used: &BTreeMap<String, String>) -> Result<Swept, Error> {
         let gone = || Error::NoSuchImage(reference.to_owned());
         let image = self.resolve(reference)?.ok_or_else(gone)?;
-        let _writing = self.0.writing.lock().expect(UNPOISONED);
-        let mut tags = self.tags();
-        let mut next = tags.clone();
-        let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|name| tags.contains_key(name));
-        match named {
-            Some(name) => drop(next.remove(&name)),
-            None => next.retain(|_, id| *id != image.id),
-        }
-        let last = !next.values().any(|id| *id == image.id);
-        if last && let Some(container) = user(&image.id) {
-            return Err(Error::ImageInUse { image: reference.to_owned(), container });
-        }
-        self.write_tags(&next)?;
-        *tags = next;
-        if last {
-            let config = self.config_path(&image.id);
-            fs::remove_file(&config).map_err(Error::file("remove", &config))?;
-            let mut kept = BTreeSet::new();
-            for id in tags.values() {
-                kept.extend(self.image(id)?.layers);
+        {
+            let _writing = self.0.writing.lock().expect(UNPOISONED);
+            let mut tags = self.tags();
+            let mut next = tags.clone();
+            let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|n| tags.contains_key(n));
+            match named {
+                Some(name) => drop(next.remove(&name)),
+                None => next.retain(|_, id| *id != image.id),
             }
-            for layer in image.layers.iter().filter(|l| !kept.contains(*l)) {
-                let path = self.layers_dir().join(layer);
-                // Renamed first: a layer that is there is whole.
-                let tmp = self.tmp()?.keep().join("layer");
-                fs::rename(&path, &tmp).map_err(Error::file("remove", &path))?;
-                fs::remove_dir_all(&tmp).map_err(Error::file("remove", &path))?;
-                let _ = tmp.parent().map(fs::remove_dir);
+            let last = !next.values().any(|id| *id == image.id);
+            if last && let Some(container) = used.get(&image.id) {
+                return Err(Error::ImageInUse { image: reference.to_owned(), container: container.clone() });
+            }
+            self.write_tags(&next)?;
+            *tags = next;
+        }
+        self.sweep(used)
+    }
+
+    /// Puts aside all images that have neither a name nor a user: their names went, or were given to others.
+    pub(crate) fn sweep(&self, used: &BTreeMap<String, String>) -> Result<Swept, Error> {
+        let incoming = self.0.writing.lock().expect(UNPOISONED);
+        let swept = Swept(self.tmp()?);
+        let tags = self.tags();
+        let ids: BTreeSet<&String> = tags.values().chain(used.keys()).collect();
+        let mut layers = BTreeSet::new();
+        for id in &ids {
+            match self.image(id) {
+                Ok(image) => layers.extend(image.layers),
+                // A container outlived its image's file; its layers are then not known, so all stay.
+                Err(Error::NoSuchImage(_)) => return Ok(swept),
+                Err(e) => return Err(e),
             }
         }
-        Ok(())
+        let aside = |dir: &Path, keep: &dyn Fn(&String) -> bool| -> Result<(), Error> {
+            for entry in fs::read_dir(dir).map_err(Error::file("read", dir))?.flatten() {
+                let path = entry.path();
+                if entry.file_name().to_str().is_some_and(|name| !keep(&name.to_owned())) {
+                    // Renamed, not removed in place: a layer that is there is whole.
+                    fs::rename(&path, swept.0.path().join(entry.file_name())).map_err(Error::file("remove", path))?;
+                }
+            }
+            Ok(())
+        };
+        // Layers of an image that is just coming have no name yet either.
+        if *incoming == 0 {
+            aside(&self.0.dir.join("configs"), &|id| ids.contains(id))?;
+            aside(&self.layers_dir(), &|layer| layers.contains(layer))?;
+        }
+        Ok(swept)
+    }
+
+    /// To be held from before the first layer of a new image is looked for until the image has its name.
+    pub(crate) fn incoming(&self) -> Incoming {
+        *self.0.writing.lock().expect(UNPOISONED) += 1;
+        Incoming(self.clone())
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
@@ -263,14 +311,14 @@ impl Images {
     pub(crate) fn add_image(&self, names: &[Reference], config: &[u8]) -> Result<Image, Error> {
         let id = layer::digest(config);
         let _writing = self.0.writing.lock().expect(UNPOISONED);
+        let parsed = serde_json::from_slice(config)
+            .map_err(|e| Error::NotAnImage(format!("its configuration is damaged: {e}")))?;
+        let image = whole(id.clone(), parsed)?;
+        if let Some(layer) = image.layers.iter().find(|layer| !self.layers_dir().join(layer).is_dir()) {
+            return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
+        }
         let path = self.config_path(&id);
         atomic::write(&path, config, Durable::Yes).map_err(Error::file("write", &path))?;
-        let image = self.image(&id)?;
-        for layer in &image.layers {
-            if !self.layers_dir().join(layer).is_dir() {
-                return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
-            }
-        }
         let layers = self.layers_dir();
         fs::File::open(&layers).and_then(|d| d.sync_all()).map_err(Error::file("sync", &layers))?;
         let mut tags = self.tags();
@@ -285,9 +333,7 @@ impl Images {
         let path = self.config_path(id);
         let config: ImageConfig =
             atomic::read_json(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
-        let name = |d: &String| layer_name(d).ok_or_else(|| Error::NotAnImage(format!("{d} is no digest")));
-        let layers = config.rootfs.diff_ids.iter().map(name).collect::<Result<_, _>>()?;
-        Ok(Image { id: id.to_owned(), config, layers })
+        whole(id.to_owned(), config)
     }
 
     fn layer_size(&self, layer: &str) -> u64 {
@@ -305,6 +351,12 @@ impl Images {
     fn tags(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.0.tags.lock().expect(UNPOISONED)
     }
+}
+
+fn whole(id: String, config: ImageConfig) -> Result<Image, Error> {
+    let name = |d: &String| layer_name(d).ok_or_else(|| Error::NotAnImage(format!("{d} is no digest")));
+    let layers = config.rootfs.diff_ids.iter().map(name).collect::<Result<_, _>>()?;
+    Ok(Image { id, config, layers })
 }
 
 /// The first 128 bits of the digest in 26 characters, so that the names of 128 layers fit into a page.
