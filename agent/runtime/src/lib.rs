@@ -19,6 +19,10 @@
 //!   list of allowed ones.
 //! - The root file system of a container lives as long as the container: after a reboot of the host it counts
 //!   as ended, and is not started again.
+//! - A memory limit says nothing of swap.
+//! - Whoever follows a log that is rotated more than once in a tenth of a second misses what went by.
+//! - A supervisor stays in the daemon's own cgroup: under systemd the unit needs `KillMode=process`.
+//! - On cgroup v2 limits were not tried yet: the hosts at hand bind those controllers to v1.
 //! - Compressed layer blobs are not kept once unpacked, so an image cannot be pushed from here.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -34,6 +34,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// A start takes milliseconds; one that hangs does so on a disk or in the kernel, and somebody has to be told.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between two looks at a container that is being started for an earlier daemon.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Between two tries to kill a container that shall be removed.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -97,6 +100,9 @@ impl Runtime {
         blocking("adopt containers", move || adopting.adopt()).await?;
         let task = tokio::spawn(notice(Arc::downgrade(&runtime.0), exits));
         *runtime.0.noticing.lock().expect(UNPOISONED) = Some(task.abort_handle());
+        for status in runtime.list().into_iter().filter(|c| c.state == ContainerState::Created) {
+            tokio::spawn(runtime.clone().see_it_run(status.id));
+        }
         Ok(runtime)
     }
 
@@ -349,6 +355,20 @@ impl Runtime {
         let swept = self.0.images.sweep(&used(&self.containers()))?;
         drop(swept);
         Ok(())
+    }
+
+    /// The daemon that was to hear of this start is gone, and only ends are noticed by themselves.
+    async fn see_it_run(self, id: String) {
+        let deadline = tokio::time::Instant::now() + START_PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            if let Err(e) = self.refresh(id.clone()).await {
+                tracing::warn!(container = id, error = %e, "cannot tell whether a container runs");
+            }
+            if !matches!(self.status(&id), Ok(ContainerStatus { state: ContainerState::Created, .. })) {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn refresh(&self, id: String) -> Result<(), Error> {

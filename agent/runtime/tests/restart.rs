@@ -104,3 +104,40 @@ async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
     }
     assert!(host.cgroups().iter().all(|c| { std::fs::read_dir(c).unwrap().flatten().all(|e| !e.path().is_dir()) }));
 }
+
+#[tokio::test]
+async fn a_start_that_was_under_way_when_the_daemon_died_is_seen_to_its_end() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new();
+    drop(host.open_with_busybox().await);
+    // A supervisor that takes its time, so that there is a meanwhile.
+    let (slow, go) = (host.dir.path().join("slow"), host.dir.path().join("go"));
+    let script = format!(
+        "#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.05; done\nexec {} \"$@\"\n",
+        go.display(),
+        supervisor().display()
+    );
+    std::fs::write(&slow, script).unwrap();
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let first = Runtime::open(RuntimeConfig { supervisor: slow, ..host.config() }).await.unwrap();
+    let start = tokio::spawn({
+        let (first, config) = (first.clone(), host.container("t1", "sleep 1000"));
+        async move { first.start(config).await }
+    });
+    let record = host.config().data_dir.join("containers/t1/container.json");
+    within(async {
+        while !record.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+
+    let second = host.open().await;
+    assert_eq!(second.list()[0].state, ContainerState::Created);
+    let mut changes = second.changes();
+    std::fs::write(go, "").unwrap();
+    within(changes.changed()).await.unwrap();
+    assert!(matches!(second.list()[0].state, ContainerState::Running { .. }), "{:?}", second.list());
+    start.await.unwrap().unwrap();
+    within(second.remove("t1")).await.unwrap();
+}
