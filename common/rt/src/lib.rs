@@ -1,1 +1,18 @@
+//! The tokio side of the vocabulary: clocks, backoff, telemetry, and mutual TLS between hosts.
 
+pub mod backoff;
+pub mod clock;
+pub mod connect;
+pub mod identity;
+pub mod incoming;
+pub mod peer;
+pub mod telemetry;
+pub mod tls;
+pub mod token;
+
+pub use backoff::Backoff;
+pub use connect::{Expect, connect};
+pub use identity::{Credentials, Identity};
+pub use incoming::Incoming;
+pub use peer::{Peer, PeerIdentity};
+pub use token::JoinToken;
