@@ -285,3 +285,13 @@ async fn an_image_whose_name_was_given_to_another_goes_when_nobody_uses_it() {
     assert_eq!(layers(), 1);
     assert_eq!(runtime.images().ls().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_is_named_with_the_reason_and_the_way_out() {
+    let host = Host::new();
+    let runtime = host.open().await;
+    let told = within(runtime.images().ensure("registry.invalid/app")).await.unwrap_err().to_string();
+    let begins = "image registry.invalid/app:latest is not on this host and could not be pulled: ";
+    assert!(told.starts_with(begins) && told.contains("shoal image load"), "{told}");
+    assert!(told.contains("dns") || told.contains("connect"), "{told}");
+}

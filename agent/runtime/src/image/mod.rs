@@ -9,6 +9,6 @@ mod reference;
 mod registry;
 mod store;
 
-pub use config::ImageConfig;
+pub use config::{ImageConfig, RootFs, RunConfig};
 pub use reference::Reference;
 pub use store::{Image, ImageSummary, Images};

@@ -23,7 +23,9 @@ impl Host {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "containers need root");
-        let name = format!("shrt{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // In a child PID namespace pids are small and the same each time; the clock tells runs apart.
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() % 0xffff_ffff;
+        let name = format!("shrt{}-{now:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         run("ip", &["netns", "add", &name]);
         Self { dir: tempfile::tempdir().unwrap(), name }
     }
