@@ -38,24 +38,25 @@ pub(super) fn next_batch(
         return BTreeSet::new();
     }
     let policy = &service.spec.update;
+    let all_at_once = policy.parallelism == 0;
     let mut wait: Option<Timestamp> = None;
+    let (mut displaced, mut gained) = (0usize, 0usize);
     for place in places {
         match progress(service, place, now) {
-            Progress::Old => {}
+            Progress::Old | Progress::New => {}
             Progress::Failing => return BTreeSet::new(),
             Progress::Steadying(until) => wait = wait.max(Some(until)),
-            Progress::UnderWay => {
-                if policy.parallelism != 0 {
-                    return BTreeSet::new();
-                }
-            }
-            Progress::Done(started) => {
-                if policy.parallelism != 0 {
-                    wait = wait
-                        .max(started.and_then(|started| restart::due(started, policy.delay, now)));
-                }
-            }
+            Progress::UnderWay if all_at_once => {}
+            Progress::UnderWay => return BTreeSet::new(),
+            Progress::Displaced => displaced += 1,
+            Progress::Gained => gained += 1,
+            Progress::Done { .. } if all_at_once => {}
+            Progress::Done { started } => wait = wait.max(restart::due(started, policy.delay, now)),
         }
+    }
+    // Where there is room for some of the slots only, they may have changed places: then no fewer run than before.
+    if displaced > gained && !all_at_once {
+        return BTreeSet::new();
     }
     if let Some(until) = wait {
         draft.wake(until);
@@ -69,19 +70,30 @@ pub(super) fn next_batch(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
+    /// Not begun.
     Old,
+    /// The old one was told to end, or the new one does not run yet.
     UnderWay,
+    Failing,
     /// Runs again after a failure; trusted at this time.
     Steadying(Timestamp),
-    Failing,
-    /// Since when it runs, if it took the place of an older one.
-    Done(Option<Timestamp>),
+    /// Took the place of one that had a node, and waits for one.
+    Displaced,
+    /// Took the place of one that waited for a node, and runs.
+    Gained,
+    /// Took the place of one that had a node, and runs.
+    Done {
+        started: Timestamp,
+    },
+    /// No business of the update: the slot is new, or it was finished.
+    New,
 }
 
 fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progress {
     let newest = place.newest();
     let task = newest.task;
-    if task.spec_version != service.spec_version {
+    let is_old = |seen: &&Seen<'_>| seen.task.spec_version != service.spec_version;
+    if is_old(&&newest) {
         let stopped = task.desired == DesiredState::Shutdown && task.node.is_some();
         return if stopped {
             Progress::UnderWay
@@ -89,42 +101,37 @@ fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progres
             Progress::Old
         };
     }
-    let replaced_one = place
-        .history()
-        .iter()
-        .any(|seen| seen.task.spec_version != service.spec_version && seen.task.node.is_some());
+    let before = place.history().iter().rev().find(is_old);
+    let had_node = before.map(|seen| seen.task.node.is_some());
     let failed_before = place.history().iter().any(|seen| failed(service, seen));
     match task.status.state {
         TaskState::Running if newest.is_live() => {
             let started = task.started.unwrap_or(task.status.since);
-            match restart::due(started, STEADY, now) {
-                Some(until) if failed_before => Progress::Steadying(until),
-                Some(_) | None => Progress::Done(replaced_one.then_some(started)),
+            match (restart::due(started, STEADY, now), had_node) {
+                (Some(until), _) if failed_before => Progress::Steadying(until),
+                (Some(_) | None, Some(true)) => Progress::Done { started },
+                (Some(_) | None, Some(false)) => Progress::Gained,
+                (Some(_) | None, None) => Progress::New,
+            }
+        }
+        TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected => {
+            if failed(service, &newest) {
+                Progress::Failing
+            } else {
+                Progress::New
             }
         }
         TaskState::Pending
         | TaskState::Assigned
         | TaskState::Preparing
         | TaskState::Starting
-        | TaskState::Running => match (failed_before, replaced_one) {
-            (true, _) => Progress::Failing,
-            (false, true) => Progress::UnderWay,
-            (false, false) => Progress::Done(None),
+        | TaskState::Running
+        | TaskState::Orphaned => match (had_node, task.status.state) {
+            (Some(_) | None, _) if failed_before => Progress::Failing,
+            (None, _) | (Some(false), TaskState::Pending) => Progress::New,
+            (Some(true), TaskState::Pending) => Progress::Displaced,
+            (Some(true | false), _) => Progress::UnderWay,
         },
-        TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected => {
-            if failed(service, &newest) {
-                Progress::Failing
-            } else {
-                Progress::Done(None)
-            }
-        }
-        TaskState::Orphaned => {
-            if replaced_one {
-                Progress::UnderWay
-            } else {
-                Progress::Done(None)
-            }
-        }
     }
 }
 
