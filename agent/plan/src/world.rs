@@ -1,0 +1,147 @@
+//! What a host's network is, or should be: one type for both.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::ns::Ns;
+
+/// Some of a host's network namespaces. A plan speaks of those namespaces only that both sides were asked about, so
+/// that after one task moved only its namespaces need a look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    pub namespaces: BTreeMap<Ns, Namespace>,
+}
+
+impl World {
+    /// The part of it that lies in these namespaces.
+    pub fn restrict(&self, to: &BTreeSet<Ns>) -> World {
+        let namespaces = self.namespaces.iter().filter(|(ns, _)| to.contains(ns));
+        World { namespaces: namespaces.map(|(ns, n)| (*ns, n.clone())).collect() }
+    }
+}
+
+/// One network namespace: what we manage of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Without `lo`, which is always there. In the host's namespace only links with our names.
+    pub links: BTreeMap<LinkName, Link>,
+    /// Whether `lo` is up. Always true of the host's.
+    pub loopback_up: bool,
+    /// Unicast routes of the main table that are not made by the kernel from an address (`proto kernel`).
+    pub routes: BTreeSet<Route>,
+    /// nftables tables of family `inet` with our names ([`crate::names::TABLE`]).
+    pub tables: BTreeMap<String, Table>,
+    /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
+    /// (and of each of our bridges), and leaves out those that do not exist.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub kind: LinkKind,
+    /// Desired: `None` leaves it as the kernel made it. Observed: always present.
+    pub mac: Option<MacAddr>,
+    pub mtu: Mtu,
+    pub up: bool,
+    pub master: Option<LinkName>,
+    /// Of a bridge port; all default for any other link.
+    pub port: PortFlags,
+    /// Without the link-local ones that the kernel makes.
+    pub addresses: BTreeSet<IpNet>,
+    /// Of a vxlan link: where frames to this address are sent (`bridge fdb … dst`).
+    pub fdb: BTreeSet<Fdb>,
+    /// Of a bridge port: static entries of its bridge (`bridge fdb … master static`).
+    pub bridge_fdb: BTreeSet<MacAddr>,
+    /// Permanent ones only: those that were learnt are the kernel's.
+    pub neighbours: BTreeSet<Neighbour>,
+}
+
+impl Link {
+    /// An empty link of this kind, up.
+    pub fn new(kind: LinkKind, mtu: Mtu) -> Self {
+        Self {
+            kind,
+            mac: None,
+            mtu,
+            up: true,
+            master: None,
+            port: PortFlags::default(),
+            addresses: BTreeSet::new(),
+            fdb: BTreeSet::new(),
+            bridge_fdb: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkKind {
+    Bridge,
+    /// `nolearning proxy`, made in the host's namespace (where its socket stays) and moved here.
+    Vxlan {
+        vni: Vni,
+        local: Vtep,
+        port: u16,
+    },
+    /// One end of a pair. An observer that did not look at the other end's namespace, or cannot tell, gives `None`.
+    Veth {
+        peer: Option<(Ns, LinkName)>,
+    },
+    /// Something that bears our name and is not ours.
+    Other(String),
+}
+
+/// Flags of a bridge port, as the kernel calls them; the defaults are the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFlags {
+    /// Sends a frame back through the port that it came in by.
+    pub hairpin: bool,
+    pub learning: bool,
+    /// Sends out frames whose destination is not known.
+    pub flood: bool,
+    pub mcast_flood: bool,
+}
+
+impl Default for PortFlags {
+    fn default() -> Self {
+        Self { hairpin: false, learning: true, flood: true, mcast_flood: true }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fdb {
+    pub mac: MacAddr,
+    pub dst: Vtep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub ip: IpAddr,
+    pub mac: MacAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// `0.0.0.0/0` and `::/0` are the default routes.
+    pub to: IpNet,
+    pub via: Option<IpAddr>,
+    pub link: LinkName,
+}
+
+/// One nftables table. It is replaced as a whole, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Desired: `table inet NAME { comment "DIGEST"; … }`. Observed: empty.
+    pub text: String,
+    /// Of the text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
+    /// table was changed since we made it, or when that cannot be told: then it is replaced.
+    pub digest: String,
+    /// IPv4 and IPv6 addresses to which this table sends VIP traffic; UDP flows to any other are forgotten when the
+    /// table is replaced. Observed: empty.
+    pub backends: BTreeSet<IpAddr>,
+}
