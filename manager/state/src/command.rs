@@ -136,13 +136,7 @@ pub enum TaskChange {
     /// A new task in `slot`. With a node it is assigned at once, addresses and all; without, or when a network has
     /// no address left, it is `Pending` and says why. Skipped unless the service's spec is still at `spec_version`
     /// and no other live (wanted-running, not ended) task holds the slot.
-    Create {
-        service: ServiceId,
-        spec_version: LogIndex,
-        slot: Slot,
-        node: Option<NodeId>,
-        why_pending: String,
-    },
+    Create { service: ServiceId, spec_version: LogIndex, slot: Slot, node: Option<NodeId>, why_pending: String },
     /// A pending task gets its node. Takes its addresses; where a network has none left it stays `Pending` and says so.
     Assign { task: TaskId, node: NodeId },
     /// A pending task's reason has changed.

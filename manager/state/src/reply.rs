@@ -28,67 +28,31 @@ pub enum Rejection {
     Invalid(#[from] Invalid),
     #[error("there is no {kind} {name}")]
     NotFound { kind: String, name: String },
-    #[error(
-        "the {kind} name {name} is taken by {holder}; choose another, or remove that one first"
-    )]
-    NameTaken {
-        kind: String,
-        name: Name,
-        holder: String,
-    },
+    #[error("the {kind} name {name} is taken by {holder}; choose another, or remove that one first")]
+    NameTaken { kind: String, name: Name, holder: String },
     #[error(
         "subnet {subnet} overlaps {other} of {holder}; choose another subnet, or pass --allow-overlap if it is meant"
     )]
-    SubnetOverlap {
-        subnet: String,
-        other: String,
-        holder: String,
-    },
-    #[error(
-        "subnet {subnet} overlaps {other}, which is on a link of node {node}; choose another subnet"
-    )]
-    UnderlayOverlap {
-        subnet: String,
-        other: String,
-        node: String,
-    },
-    #[error(
-        "no subnet is left in the address pool {pool}: {used} are in use; name one with --subnet"
-    )]
+    SubnetOverlap { subnet: String, other: String, holder: String },
+    #[error("subnet {subnet} overlaps {other}, which is on a link of node {node}; choose another subnet")]
+    UnderlayOverlap { subnet: String, other: String, node: String },
+    #[error("no subnet is left in the address pool {pool}: {used} are in use; name one with --subnet")]
     PoolExhausted { pool: String, used: usize },
     #[error("every VNI is in use")]
     VniExhausted,
     #[error(
         "network {network} has no free address: all {total} of {subnet} are in use ({holders}); remove tasks or create a larger network"
     )]
-    AddressesExhausted {
-        network: Name,
-        subnet: String,
-        total: u128,
-        holders: String,
-    },
+    AddressesExhausted { network: Name, subnet: String, total: u128, holders: String },
     #[error("network {network} is in use by {users}; remove them first")]
     NetworkInUse { network: Name, users: String },
     #[error(
         "networks {first} and {second} have overlapping subnets ({subnet} and {other}), so no container can be on both"
     )]
-    OverlapInService {
-        first: Name,
-        second: Name,
-        subnet: String,
-        other: String,
-    },
-    #[error(
-        "service {service} was changed meanwhile (version {current}, not {given}); look at it again and retry"
-    )]
-    VersionConflict {
-        service: Name,
-        given: LogIndex,
-        current: LogIndex,
-    },
-    #[error(
-        "node {node} is ready; stop its daemon or drain it and take it down first, or pass --force"
-    )]
+    OverlapInService { first: Name, second: Name, subnet: String, other: String },
+    #[error("service {service} was changed meanwhile (version {current}, not {given}); look at it again and retry")]
+    VersionConflict { service: Name, given: LogIndex, current: LogIndex },
+    #[error("node {node} is ready; stop its daemon or drain it and take it down first, or pass --force")]
     NodeIsReady { node: String },
     #[error("node {node} is a manager; demote it first: shoal node demote {node}")]
     NodeIsManager { node: String },

@@ -183,30 +183,19 @@ impl State {
         self.services
             .values()
             .find(|s| s.spec.name.as_str() == name)
-            .or_else(|| {
-                name.parse()
-                    .ok()
-                    .and_then(|id: ServiceId| self.services.get(&id))
-            })
+            .or_else(|| name.parse().ok().and_then(|id: ServiceId| self.services.get(&id)))
     }
 
     pub fn find_network(&self, name: &str) -> Option<&Network> {
         self.networks
             .values()
             .find(|n| n.name().as_str() == name)
-            .or_else(|| {
-                name.parse()
-                    .ok()
-                    .and_then(|id: NetworkId| self.networks.get(&id))
-            })
+            .or_else(|| name.parse().ok().and_then(|id: NetworkId| self.networks.get(&id)))
     }
 
     /// By id, or by host name if only one node bears it.
     pub fn find_node(&self, name: &str) -> Option<&Node> {
-        let mut named = self
-            .nodes
-            .values()
-            .filter(|n| n.description.hostname == name);
+        let mut named = self.nodes.values().filter(|n| n.description.hostname == name);
         match (named.next(), named.next()) {
             (Some(only), None) => Some(only),
             (Some(_) | None, _) => name.parse().ok().and_then(|id: NodeId| self.nodes.get(&id)),

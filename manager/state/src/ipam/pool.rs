@@ -32,13 +32,7 @@ impl Pool {
     pub const RESTING: usize = 1024;
 
     pub fn new(subnet: Subnet) -> Pool {
-        let mut pool = Pool {
-            subnet,
-            runs: Table::new(),
-            resting: imbl::Vector::new(),
-            used: 0,
-            cursor: 0,
-        };
+        let mut pool = Pool { subnet, runs: Table::new(), resting: imbl::Vector::new(), used: 0, cursor: 0 };
         for ip in pool.reserved() {
             if let Some(offset) = pool.offset(ip) {
                 pool.mark(offset);
@@ -81,9 +75,8 @@ impl Pool {
     }
 
     pub fn is_used(&self, ip: IpAddr) -> bool {
-        self.offset(ip).is_some_and(|o| {
-            self.is_marked(o) && !self.resting.contains(&o) && !self.reserved().contains(&ip)
-        })
+        self.offset(ip)
+            .is_some_and(|o| self.is_marked(o) && !self.resting.contains(&o) && !self.reserved().contains(&ip))
     }
 
     /// How many can be taken now.
@@ -98,28 +91,31 @@ impl Pool {
 
     /// How many there are to hand out, in use or not.
     pub fn total(&self) -> u128 {
-        let reserved = self
-            .reserved()
-            .into_iter()
-            .filter(|ip| self.offset(*ip).is_some())
-            .count();
+        let reserved = self.reserved().into_iter().filter(|ip| self.offset(*ip).is_some()).count();
         u128::from(self.last()) + 1 - reserved as u128
+    }
+
+    /// What is wrong with the pool itself.
+    pub(crate) fn violation(&self) -> Option<String> {
+        let reserved = self.reserved().into_iter().filter(|ip| self.offset(*ip).is_some()).count() as u128;
+        let marked: u128 = self.runs.iter().map(|(first, last)| u128::from(last - first) + 1).sum();
+        let accounted = reserved + u128::from(self.used) + self.resting.len() as u128;
+        let mut ends = None;
+        for (first, last) in &self.runs {
+            let apart = ends.is_none_or(|end: u64| end.checked_add(1).is_some_and(|next| next < *first));
+            if first > last || *last > self.last() || !apart {
+                return Some(format!("run {first} to {last} of {} is out of place", self.range()));
+            }
+            ends = Some(*last);
+        }
+        (marked != accounted).then(|| format!("{marked} addresses of {} are marked, {accounted} known", self.range()))
     }
 
     /// Never handed out: the base address (RFC 4291 §2.6.1 gives it to routers), broadcast, gateway, the user's own.
     fn reserved(&self) -> std::collections::BTreeSet<IpAddr> {
-        let Subnet {
-            net,
-            gateway,
-            aux,
-            ip_range: _,
-        } = &self.subnet;
+        let Subnet { net, gateway, aux, ip_range: _ } = &self.subnet;
         let broadcast = net.addr().is_ipv4().then(|| net.broadcast());
-        [net.network(), *gateway]
-            .into_iter()
-            .chain(broadcast)
-            .chain(aux.values().copied())
-            .collect()
+        [net.network(), *gateway].into_iter().chain(broadcast).chain(aux.values().copied()).collect()
     }
 
     fn range(&self) -> IpNet {
@@ -145,10 +141,9 @@ impl Pool {
         let base = self.range().network();
         let n = number(base) + u128::from(offset);
         match base {
-            IpAddr::V4(_) => Ipv4Addr::from(
-                u32::try_from(n).expect("an offset inside of an IPv4 range is 32 bits"),
-            )
-            .into(),
+            IpAddr::V4(_) => {
+                Ipv4Addr::from(u32::try_from(n).expect("an offset inside of an IPv4 range is 32 bits")).into()
+            }
             IpAddr::V6(_) => Ipv6Addr::from(n).into(),
         }
     }
@@ -164,11 +159,7 @@ impl Pool {
     }
 
     fn run_of(&self, offset: u64) -> Option<(u64, u64)> {
-        self.runs
-            .range(..=offset)
-            .next_back()
-            .map(|(first, last)| (*first, *last))
-            .filter(|(_, last)| *last >= offset)
+        self.runs.range(..=offset).next_back().map(|(first, last)| (*first, *last)).filter(|(_, last)| *last >= offset)
     }
 
     fn is_marked(&self, offset: u64) -> bool {
