@@ -1,1 +1,36 @@
+//! The resolver that stands at 127.0.0.11 in every container.
+//!
+//! [`Zone::of`] turns what a host was told into all names of its networks; [`answer`](answer::answer) is a function
+//! from a query to a reply, or to the word that it is somebody else's to answer. Both are pure: no socket, no
+//! clock, no chance. [`Resolver`] carries bytes between them, the containers and the upstream servers. Start
+//! reading at [`answer`].
+//!
+//! **What must hold.** A name of ours never leaves the host: not a service's, not that of a task that ended, not
+//! a bare word nobody bears. An answer is made from the newest zone there is at the moment of asking. A container
+//! sees only the networks it is on, and one that is on internal networks alone reaches no server outside.
+//!
+//! Not done: DNSSEC (a stub's own validation works through forwarding), a cache (upstream servers have one),
+//! reverse zones above the single address (`1.0.10.in-addr.arpa`), Kubernetes' and Mesos' record schemas.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod answer;
+#[cfg(test)]
+mod fixture;
+mod instance;
+mod labels;
+mod query;
+mod reply;
+mod resolv_conf;
+mod reverse;
+mod scope;
+pub mod server;
+pub mod tcp;
+pub mod upstream;
+pub mod zone;
+
+pub use answer::{Outcome, Transport, answer};
+pub use resolv_conf::upstream_servers;
+pub use scope::Scope;
+pub use server::{Resolver, ServeError};
+pub use zone::Zone;
