@@ -29,18 +29,13 @@ impl Seat<'_> {
         let capacity = self.node.description.capacity;
         Amount {
             nano_cpus: capacity.nano_cpus.saturating_sub(self.reserved.nano_cpus),
-            memory_bytes: capacity
-                .memory_bytes
-                .saturating_sub(self.reserved.memory_bytes),
+            memory_bytes: capacity.memory_bytes.saturating_sub(self.reserved.memory_bytes),
         }
     }
 
     pub(crate) fn reserve(&mut self, amount: Amount) {
         self.reserved.nano_cpus = self.reserved.nano_cpus.saturating_add(amount.nano_cpus);
-        self.reserved.memory_bytes = self
-            .reserved
-            .memory_bytes
-            .saturating_add(amount.memory_bytes);
+        self.reserved.memory_bytes = self.reserved.memory_bytes.saturating_add(amount.memory_bytes);
     }
 }
 
@@ -83,19 +78,8 @@ pub(crate) struct Board<'a> {
 impl<'a> Board<'a> {
     /// Looks at everything once: the seats, the tasks by service (ascending by id), and an `Orphan` for each task
     /// that sits on a node which is down.
-    pub(crate) fn survey(
-        state: &'a State,
-        draft: &mut Draft,
-    ) -> (Self, BTreeMap<ServiceId, Vec<Seen<'a>>>) {
-        let seats = state
-            .nodes
-            .values()
-            .map(|node| Seat {
-                node,
-                live: 0,
-                reserved: Amount::default(),
-            })
-            .collect();
+    pub(crate) fn survey(state: &'a State, draft: &mut Draft) -> (Self, BTreeMap<ServiceId, Vec<Seen<'a>>>) {
+        let seats = state.nodes.values().map(|node| Seat { node, live: 0, reserved: Amount::default() }).collect();
         let mut board = Self { seats };
         let mut services: BTreeMap<ServiceId, Vec<Seen<'a>>> = BTreeMap::new();
         for task in state.tasks.values() {
@@ -109,9 +93,7 @@ impl<'a> Board<'a> {
     }
 
     pub(crate) fn index(&self, node: NodeId) -> Option<usize> {
-        self.seats
-            .binary_search_by_key(&node, |seat| seat.node.id)
-            .ok()
+        self.seats.binary_search_by_key(&node, |seat| seat.node.id).ok()
     }
 
     /// A task that was decided to end no longer counts for spreading.
@@ -124,27 +106,15 @@ impl<'a> Board<'a> {
     fn seat(&mut self, task: &'a Task) -> Seen<'a> {
         let index = task.node.and_then(|node| self.index(node));
         if task.status.state.is_terminal() {
-            return Seen {
-                task,
-                seat: index,
-                lost: false,
-            };
+            return Seen { task, seat: index, lost: false };
         }
         match index.and_then(|i| self.seats.get_mut(i)) {
             Some(seat) if seat.node.liveness != Liveness::Down => {
                 seat.live += u32::from(task.is_live());
                 seat.reserve(task.resources.reservations);
-                Seen {
-                    task,
-                    seat: index,
-                    lost: false,
-                }
+                Seen { task, seat: index, lost: false }
             }
-            Some(_) | None => Seen {
-                task,
-                seat: index,
-                lost: task.node.is_some(),
-            },
+            Some(_) | None => Seen { task, seat: index, lost: task.node.is_some() },
         }
     }
 }

@@ -43,16 +43,8 @@ impl Draft {
     pub(crate) fn into_decision(mut self) -> Decision {
         let left = BATCH_CHANGES.saturating_sub(self.changes.len());
         self.changes.extend(self.forget.into_iter().take(left));
-        let commands = if self.changes.is_empty() {
-            vec![]
-        } else {
-            vec![Command::Orchestrate {
-                changes: self.changes,
-            }]
-        };
-        Decision {
-            commands,
-            wake_at: self.wake_at,
-        }
+        let commands =
+            if self.changes.is_empty() { vec![] } else { vec![Command::Orchestrate { changes: self.changes }] };
+        Decision { commands, wake_at: self.wake_at }
     }
 }

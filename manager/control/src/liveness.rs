@@ -31,37 +31,23 @@ struct Contact {
 impl Liveness {
     /// Leadership began at `now`.
     pub fn new(now: Timestamp, timeout: Duration) -> Self {
-        Self {
-            contacts: BTreeMap::new(),
-            timeout,
-            attentive_at: now,
-        }
+        Self { contacts: BTreeMap::new(), timeout, attentive_at: now }
     }
 
     /// The node's agent spoke.
     pub fn heard(&mut self, node: NodeId, now: Timestamp) {
         self.attend(now);
-        self.contacts.insert(
-            node,
-            Contact {
-                at: now,
-                heard: true,
-            },
-        );
+        self.contacts.insert(node, Contact { at: now, heard: true });
     }
 
     /// Nodes whose liveness is another than the state says: material for `Command::SetLiveness`.
     /// Call it at least every half timeout, see [`Liveness::wake_at`].
     pub fn verdicts(&mut self, state: &State, now: Timestamp) -> Vec<(NodeId, node::Liveness)> {
         self.attend(now);
-        self.contacts
-            .retain(|node, _| state.nodes.contains_key(node));
+        self.contacts.retain(|node, _| state.nodes.contains_key(node));
         let mut verdicts = Vec::new();
         for known in state.nodes.values() {
-            let contact = self.contacts.entry(known.id).or_insert(Contact {
-                at: now,
-                heard: false,
-            });
+            let contact = self.contacts.entry(known.id).or_insert(Contact { at: now, heard: false });
             let silent = now.since(contact.at) >= self.timeout;
             let verdict = match (silent, contact.heard) {
                 (true, _) => node::Liveness::Down,
@@ -79,22 +65,14 @@ impl Liveness {
     /// from now, because being asked is also how this knows that its own process is awake.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
         let half = now + self.timeout / 2;
-        let next = self
-            .contacts
-            .values()
-            .map(|contact| contact.at + self.timeout)
-            .filter(|&at| at > now)
-            .min();
+        let next = self.contacts.values().map(|contact| contact.at + self.timeout).filter(|&at| at > now).min();
         next.map_or(half, |at| at.min(half))
     }
 
     fn attend(&mut self, now: Timestamp) {
         if now.since(self.attentive_at) >= self.timeout {
             for contact in self.contacts.values_mut() {
-                *contact = Contact {
-                    at: now,
-                    heard: false,
-                };
+                *contact = Contact { at: now, heard: false };
             }
         }
         self.attentive_at = self.attentive_at.max(now);

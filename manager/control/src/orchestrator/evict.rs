@@ -15,10 +15,6 @@ pub(super) fn reason(service: &Service, seen: &Seen<'_>, board: &Board<'_>) -> O
     if node.availability == Availability::Drain {
         return Some(format!("{} is drained", node.id));
     }
-    let constraint = service
-        .spec
-        .placement
-        .constraints
-        .get(filter::unmet(node, &service.spec.placement)?)?;
+    let constraint = service.spec.placement.constraints.get(filter::unmet(node, &service.spec.placement)?)?;
     Some(format!("{} does not meet {constraint}", node.id))
 }

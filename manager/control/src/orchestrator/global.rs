@@ -21,9 +21,7 @@ pub(super) fn slots<'s, 'a>(
     let mut places = places.peekable();
     // Slots sort replicas first.
     while let Some(place) = places.next_if(|place| matches!(place.slot(), Slot::Replica(_))) {
-        slots
-            .surplus
-            .push((place, "the service is global now".to_owned()));
+        slots.surplus.push((place, "the service is global now".to_owned()));
     }
     for seat in &board.seats {
         let node = seat.node;
@@ -40,14 +38,10 @@ pub(super) fn slots<'s, 'a>(
             (Some(place), Some(index)) => {
                 let what = service.spec.placement.constraints.get(index);
                 let what = what.map_or_else(String::new, |constraint| constraint.to_string());
-                slots
-                    .vacated
-                    .push((place, format!("{} does not meet {what}", node.id)));
+                slots.vacated.push((place, format!("{} does not meet {what}", node.id)));
             }
             (Some(place), None) if node.availability == Availability::Drain => {
-                slots
-                    .vacated
-                    .push((place, format!("{} is drained", node.id)));
+                slots.vacated.push((place, format!("{} is drained", node.id)));
             }
             (Some(place), None) if usable => slots.filled.push(place),
             // What sat there is lost; what waited to sit there does not wait on.
@@ -57,9 +51,7 @@ pub(super) fn slots<'s, 'a>(
             (Some(place), None) => slots.held.push(place),
         }
     }
-    slots
-        .surplus
-        .extend(places.map(|place| (place, NODE_GONE.to_owned())));
+    slots.surplus.extend(places.map(|place| (place, NODE_GONE.to_owned())));
     slots
 }
 

@@ -10,7 +10,7 @@ mod replicated;
 mod restart;
 mod update;
 
-use shoal_common::{TaskId, Timestamp, task::Slot};
+use shoal_common::{TaskId, Timestamp, service::Mode, task::Slot};
 use shoal_state::{Service, State, TaskChange};
 
 use crate::{
@@ -55,14 +55,10 @@ pub(crate) fn decide<'a>(
     draft: &mut Draft,
 ) {
     tasks.sort_by_key(|seen| (seen.task.slot, seen.task.id));
-    let places = tasks
-        .chunk_by(|a, b| a.task.slot == b.task.slot)
-        .map(Place::new);
+    let places = tasks.chunk_by(|a, b| a.task.slot == b.task.slot).map(Place::new);
     let slots = match service.spec.mode {
-        shoal_common::service::Mode::Replicated { replicas } => {
-            replicated::slots(service, places, replicas)
-        }
-        shoal_common::service::Mode::Global => global::slots(service, places, board),
+        Mode::Replicated { replicas } => replicated::slots(service, places, replicas, now),
+        Mode::Global => global::slots(service, places, board),
     };
 
     let mut ending: Vec<(Seen<'a>, String)> = Vec::new();
@@ -73,10 +69,7 @@ pub(crate) fn decide<'a>(
     for place in &slots.held {
         // So that it says what it waits for.
         let waiting = place.current().filter(Seen::is_pending);
-        wants.extend(waiting.map(|seen| Want {
-            slot: place.slot(),
-            pending: Some(seen),
-        }));
+        wants.extend(waiting.map(|seen| Want { slot: place.slot(), pending: Some(seen) }));
     }
     let update = update::next_batch(service, &slots.filled, now, draft);
     for place in &slots.filled {
@@ -87,92 +80,56 @@ pub(crate) fn decide<'a>(
                     ending.push((seen, why));
                     // A stale one stops first, as in an update.
                     if !stale {
-                        wants.push(Want {
-                            slot: place.slot(),
-                            pending: None,
-                        });
+                        wants.push(Want { slot: place.slot(), pending: None });
                     }
                 } else if seen.is_pending() && stale {
                     ending.push((seen, UPDATED.to_owned()));
-                    wants.push(Want {
-                        slot: place.slot(),
-                        pending: None,
-                    });
+                    wants.push(Want { slot: place.slot(), pending: None });
                 } else if seen.is_pending() {
-                    wants.push(Want {
-                        slot: place.slot(),
-                        pending: Some(seen),
-                    });
+                    wants.push(Want { slot: place.slot(), pending: Some(seen) });
                 } else if update.contains(&seen.task.id) {
                     ending.push((seen, UPDATED.to_owned()));
                 }
             }
             None => match restart::refill(service, place, now) {
-                Refill::Now => wants.push(Want {
-                    slot: place.slot(),
-                    pending: None,
-                }),
+                Refill::Now => wants.push(Want { slot: place.slot(), pending: None }),
                 Refill::At(at) => draft.wake(at),
                 Refill::AfterItsEnd | Refill::Never => {}
             },
         }
     }
-    wants.extend(slots.fresh.iter().map(|&slot| Want {
-        slot,
-        pending: None,
-    }));
+    wants.extend(slots.fresh.iter().map(|&slot| Want { slot, pending: None }));
+    wants.retain(|want| want.pending.is_some() || is_open(service, want.slot));
     wants.sort_by_key(|want| want.slot);
 
     for (seen, why) in &ending {
-        draft.push(TaskChange::Shutdown {
-            task: seen.task.id,
-            why: why.clone(),
-        });
+        draft.push(TaskChange::Shutdown { task: seen.task.id, why: why.clone() });
         board.leave(seen);
     }
     if !wants.is_empty() && !draft.is_full() {
-        let gone: std::collections::BTreeSet<TaskId> =
-            ending.iter().map(|(seen, _)| seen.task.id).collect();
-        let staying = tasks
-            .iter()
-            .filter(|seen| seen.is_live() && !gone.contains(&seen.task.id))
-            .copied();
-        fill(
-            state,
-            service,
-            &wants,
-            Spread::new(board, service, staying),
-            draft,
-        );
+        let gone: std::collections::BTreeSet<TaskId> = ending.iter().map(|(seen, _)| seen.task.id).collect();
+        let staying = tasks.iter().filter(|seen| seen.is_live() && !gone.contains(&seen.task.id)).copied();
+        fill(state, service, &wants, Spread::new(board, service, staying), draft);
     }
 
-    let kept = slots
-        .filled
-        .iter()
-        .chain(&slots.held)
-        .chain(slots.vacated.iter().map(|(place, _)| place));
-    reaper::clear(
-        service,
-        kept,
-        slots.surplus.iter().map(|(place, _)| place),
-        draft,
-    );
+    let kept = slots.filled.iter().chain(&slots.held).chain(slots.vacated.iter().map(|(place, _)| place));
+    reaper::clear(service, kept, slots.surplus.iter().map(|(place, _)| place), draft);
+}
+
+/// Whether the state admits a new task in the slot.
+fn is_open(service: &Service, slot: Slot) -> bool {
+    match service.spec.mode {
+        Mode::Replicated { replicas } => replicated::is_within(slot, replicas),
+        Mode::Global => matches!(slot, Slot::Node(_)),
+    }
 }
 
 /// Why a task is ended by an update, for people.
 const UPDATED: &str = "replaced by a newer version of its service";
 
 /// Gives each slot a node, or the reason why there is none.
-fn fill<'a>(
-    state: &State,
-    service: &Service,
-    wants: &[Want<'a>],
-    mut spread: Spread<'_, 'a>,
-    draft: &mut Draft,
-) {
-    let room = state
-        .room(&service.spec.networks)
-        .map_err(|rejection| rejection.to_string());
+fn fill<'a>(state: &State, service: &Service, wants: &[Want<'a>], mut spread: Spread<'_, 'a>, draft: &mut Draft) {
+    let room = state.room(&service.spec.networks).map_err(|rejection| rejection.to_string());
     for want in wants {
         if draft.is_full() {
             return;
@@ -192,16 +149,10 @@ fn fill<'a>(
                     why_pending,
                 });
             }
-            (Some(seen), Ok(node)) => draft.push(TaskChange::Assign {
-                task: seen.task.id,
-                node,
-            }),
+            (Some(seen), Ok(node)) => draft.push(TaskChange::Assign { task: seen.task.id, node }),
             (Some(seen), Err(why)) => {
                 if seen.task.status.message != why {
-                    draft.push(TaskChange::Pend {
-                        task: seen.task.id,
-                        why,
-                    });
+                    draft.push(TaskChange::Pend { task: seen.task.id, why });
                 }
             }
         }

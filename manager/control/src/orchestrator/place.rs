@@ -30,10 +30,6 @@ impl<'s, 'a> Place<'s, 'a> {
 
     /// The live task: `apply` admits one at most.
     pub(crate) fn current(&self) -> Option<Seen<'a>> {
-        self.history
-            .iter()
-            .rev()
-            .find(|seen| seen.is_live())
-            .copied()
+        self.history.iter().rev().find(|seen| seen.is_live()).copied()
     }
 }

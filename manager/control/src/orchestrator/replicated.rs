@@ -8,14 +8,21 @@
 //! 2. what is alone on its node before the second there, that before the third …: the most crowded nodes lose first;
 //! 3. the lower slot number.
 //!
-//! So after scaling down the numbers may have gaps, which the next scaling up fills.
+//! So after scaling down some numbers may lie above the replica count. They stay while their tasks do; the state
+//! admits no new task there, so what follows one of them gets the lowest free number, which is always within.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_common::task::{DesiredState, Slot};
+use shoal_common::{
+    Timestamp,
+    task::{DesiredState, Slot},
+};
 use shoal_state::Service;
 
-use super::{Place, Slots};
+use super::{
+    Place, Slots,
+    restart::{self, Refill},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -28,31 +35,25 @@ pub(super) fn slots<'s, 'a>(
     service: &Service,
     places: impl Iterator<Item = Place<'s, 'a>>,
     replicas: u32,
+    now: Timestamp,
 ) -> Slots<'s, 'a> {
     let mut slots = Slots::default();
     let wanted = replicas as usize;
     let mut ours: Vec<(Rank, Place<'s, 'a>)> = Vec::new();
     for place in places {
-        match (place.slot(), rank(service, &place)) {
+        match (place.slot(), rank(service, &place, replicas, now)) {
             (Slot::Replica(_), Some(rank)) => ours.push((rank, place)),
             (Slot::Replica(_), None) => slots.surplus.push((place, String::new())),
-            (Slot::Node(_), _) => slots
-                .surplus
-                .push((place, "the service is not global any more".to_owned())),
+            (Slot::Node(_), _) => slots.surplus.push((place, "the service is not global any more".to_owned())),
         }
     }
     if ours.len() > wanted {
         for (place, _) in surplus(&mut ours, wanted) {
-            slots
-                .surplus
-                .push((place, format!("the service was scaled down to {replicas}")));
+            slots.surplus.push((place, format!("the service was scaled down to {replicas}")));
         }
     }
-    let taken: BTreeSet<Slot> = if ours.len() < wanted {
-        ours.iter().map(|(_, place)| place.slot()).collect()
-    } else {
-        BTreeSet::new()
-    };
+    let taken: BTreeSet<Slot> =
+        if ours.len() < wanted { ours.iter().map(|(_, place)| place.slot()).collect() } else { BTreeSet::new() };
     slots.fresh = (1..=u32::MAX)
         .map(Slot::Replica)
         .filter(|slot| !taken.contains(slot))
@@ -64,33 +65,32 @@ pub(super) fn slots<'s, 'a>(
 }
 
 /// `None` for a slot that is not, or no longer, the service's.
-fn rank(service: &Service, place: &Place<'_, '_>) -> Option<Rank> {
+fn rank(service: &Service, place: &Place<'_, '_>, replicas: u32, now: Timestamp) -> Option<Rank> {
     if let Some(current) = place.current() {
-        return Some(if current.is_running() {
-            Rank::Running
-        } else {
-            Rank::OnItsWay
-        });
+        return Some(if current.is_running() { Rank::Running } else { Rank::OnItsWay });
     }
     let newest = place.newest().task;
-    let awaits =
-        newest.desired == DesiredState::Running || newest.spec_version != service.spec_version;
-    awaits.then_some(Rank::Empty)
+    let awaits = newest.desired == DesiredState::Running || newest.spec_version != service.spec_version;
+    let moves = !is_within(place.slot(), replicas) && restart::refill(service, place, now) == Refill::Now;
+    (awaits && !moves).then_some(Rank::Empty)
+}
+
+/// Whether a new task may get this number.
+pub(super) fn is_within(slot: Slot, replicas: u32) -> bool {
+    match slot {
+        Slot::Replica(n) => n <= replicas,
+        Slot::Node(_) => false,
+    }
 }
 
 /// Cuts `ours` down to the best `wanted` and answers the rest.
-fn surplus<'s, 'a>(
-    ours: &mut Vec<(Rank, Place<'s, 'a>)>,
-    wanted: usize,
-) -> Vec<(Place<'s, 'a>, usize)> {
+fn surplus<'s, 'a>(ours: &mut Vec<(Rank, Place<'s, 'a>)>, wanted: usize) -> Vec<(Place<'s, 'a>, usize)> {
     ours.sort_by_key(|(rank, place)| (*rank, place.slot()));
     let mut on_node: BTreeMap<Option<usize>, usize> = BTreeMap::new();
     let mut ordered: Vec<(Rank, usize, Place<'s, 'a>)> = ours
         .drain(..)
         .map(|(rank, place)| {
-            let nth = on_node
-                .entry(place.current().and_then(|seen| seen.seat))
-                .or_default();
+            let nth = on_node.entry(place.current().and_then(|seen| seen.seat)).or_default();
             *nth += 1;
             (rank, *nth, place)
         })
@@ -98,7 +98,5 @@ fn surplus<'s, 'a>(
     ordered.sort_by_key(|(rank, nth, place)| (*rank, *nth, place.slot()));
     let rest = ordered.split_off(wanted);
     ours.extend(ordered.into_iter().map(|(rank, _, place)| (rank, place)));
-    rest.into_iter()
-        .map(|(_, nth, place)| (place, nth))
-        .collect()
+    rest.into_iter().map(|(_, nth, place)| (place, nth)).collect()
 }

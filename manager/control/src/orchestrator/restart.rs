@@ -32,31 +32,19 @@ pub(super) fn refill(service: &Service, place: &Place<'_, '_>, now: Timestamp) -
         return Refill::Now;
     }
     if newest.task.spec_version != service.spec_version {
-        return if newest.task.status.state.is_terminal() {
-            Refill::Now
-        } else {
-            Refill::AfterItsEnd
-        };
+        return if newest.task.status.state.is_terminal() { Refill::Now } else { Refill::AfterItsEnd };
     }
     let policy = &service.spec.restart;
     let retry = match newest.task.status.state {
         TaskState::Orphaned => return Refill::Now,
-        TaskState::Pending
-        | TaskState::Assigned
-        | TaskState::Preparing
-        | TaskState::Starting
-        | TaskState::Running => {
+        TaskState::Pending | TaskState::Assigned | TaskState::Preparing | TaskState::Starting | TaskState::Running => {
             return Refill::Now;
         }
-        TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected
-            if ours =>
-        {
+        TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected if ours => {
             return Refill::Now;
         }
         TaskState::Complete => policy.condition == RestartCondition::Any,
-        TaskState::Shutdown | TaskState::Failed | TaskState::Rejected => {
-            policy.condition != RestartCondition::None
-        }
+        TaskState::Shutdown | TaskState::Failed | TaskState::Rejected => policy.condition != RestartCondition::None,
     };
     if !retry || exhausted(service, policy, place) {
         return Refill::Never;
@@ -78,10 +66,7 @@ fn exhausted(service: &Service, policy: &RestartPolicy, place: &Place<'_, '_>) -
         .history()
         .iter()
         .filter(|seen| seen.task.id != last.id && counts(service, seen))
-        .filter(|seen| {
-            policy.window.is_zero()
-                || last.status.since.since(seen.task.status.since) < policy.window
-        })
+        .filter(|seen| policy.window.is_zero() || last.status.since.since(seen.task.status.since) < policy.window)
         .count();
     restarts >= policy.max_attempts as usize
 }

@@ -85,7 +85,7 @@ enum Progress {
     Done {
         started: Timestamp,
     },
-    /// No business of the update: the slot is new, or it was finished.
+    /// No business of the update: the slot is new and runs, or waits as it did before, or was finished.
     New,
 }
 
@@ -95,11 +95,7 @@ fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progres
     let is_old = |seen: &&Seen<'_>| seen.task.spec_version != service.spec_version;
     if is_old(&&newest) {
         let stopped = task.desired == DesiredState::Shutdown && task.node.is_some();
-        return if stopped {
-            Progress::UnderWay
-        } else {
-            Progress::Old
-        };
+        return if stopped { Progress::UnderWay } else { Progress::Old };
     }
     let before = place.history().iter().rev().find(is_old);
     let had_node = before.map(|seen| seen.task.node.is_some());
@@ -115,11 +111,7 @@ fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progres
             }
         }
         TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected => {
-            if failed(service, &newest) {
-                Progress::Failing
-            } else {
-                Progress::New
-            }
+            if failed(service, &newest) { Progress::Failing } else { Progress::New }
         }
         TaskState::Pending
         | TaskState::Assigned
@@ -128,16 +120,15 @@ fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progres
         | TaskState::Running
         | TaskState::Orphaned => match (had_node, task.status.state) {
             (Some(_) | None, _) if failed_before => Progress::Failing,
-            (None, _) | (Some(false), TaskState::Pending) => Progress::New,
+            (None | Some(false), TaskState::Pending) => Progress::New,
             (Some(true), TaskState::Pending) => Progress::Displaced,
-            (Some(true | false), _) => Progress::UnderWay,
+            (Some(_) | None, _) => Progress::UnderWay,
         },
     }
 }
 
 /// A task of the new version did not stay. Exit code 0 is no failure where the policy takes it for an end.
 fn failed(service: &Service, seen: &Seen<'_>) -> bool {
-    let done = seen.task.status.state == TaskState::Complete
-        && service.spec.restart.condition != RestartCondition::Any;
+    let done = seen.task.status.state == TaskState::Complete && service.spec.restart.condition != RestartCondition::Any;
     restart::counts(service, seen) && !done
 }

@@ -55,10 +55,7 @@ pub(crate) fn room(seat: &Seat<'_>, needs: Amount) -> Result<(), Refusal> {
 
 /// The first constraint that does not hold of the node.
 pub(crate) fn unmet(node: &Node, placement: &Placement) -> Option<usize> {
-    placement
-        .constraints
-        .iter()
-        .position(|constraint| !holds(constraint, node))
+    placement.constraints.iter().position(|constraint| !holds(constraint, node))
 }
 
 /// A label that a node does not have differs from every value.

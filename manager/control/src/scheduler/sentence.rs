@@ -40,12 +40,7 @@ impl Refusals {
             };
             let comma = if i == 0 { "" } else { ", " };
             // Writing to a String cannot fail.
-            let _ = write!(
-                out,
-                "{comma}{}{noun} {}",
-                tally.nodes,
-                clause(*refusal, *tally, service)
-            );
+            let _ = write!(out, "{comma}{}{noun} {}", tally.nodes, clause(*refusal, *tally, service));
         }
         out
     }
@@ -86,20 +81,11 @@ fn clause(refusal: Refusal, tally: Tally, service: &Service) -> String {
 
 /// `512 MiB`: the largest unit that leaves at least 1, rounded down.
 fn bytes(n: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [
-        (1 << 40, "TiB"),
-        (1 << 30, "GiB"),
-        (1 << 20, "MiB"),
-        (1 << 10, "KiB"),
-    ];
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (size, unit) in UNITS {
         if n >= size {
             let (whole, tenth) = (n / size, n % size * 10 / size);
-            return if tenth == 0 {
-                format!("{whole} {unit}")
-            } else {
-                format!("{whole}.{tenth} {unit}")
-            };
+            return if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") };
         }
     }
     format!("{n} B")
@@ -119,20 +105,12 @@ mod tests {
 
     #[test]
     fn amounts_read_as_people_write_them() {
-        for (n, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (512 << 20, "512 MiB"),
-            (3 << 29, "1.5 GiB"),
-        ] {
+        for (n, text) in [(0, "0 B"), (1023, "1023 B"), (512 << 20, "512 MiB"), (3 << 29, "1.5 GiB")] {
             assert_eq!(bytes(n), text);
         }
-        for (n, text) in [
-            (0, "0 cores"),
-            (250_000_000, "0.25 cores"),
-            (1_000_000_000, "1 core"),
-            (2_500_000_000, "2.5 cores"),
-        ] {
+        for (n, text) in
+            [(0, "0 cores"), (250_000_000, "0.25 cores"), (1_000_000_000, "1 core"), (2_500_000_000, "2.5 cores")]
+        {
             assert_eq!(cores(n), text);
         }
     }

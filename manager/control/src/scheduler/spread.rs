@@ -38,11 +38,7 @@ pub(crate) struct Spread<'b, 'a> {
 
 impl<'b, 'a> Spread<'b, 'a> {
     /// `staying`: the service's live tasks that were not decided to end.
-    pub(crate) fn new(
-        board: &'b mut Board<'a>,
-        service: &'a Service,
-        staying: impl Iterator<Item = Seen<'a>>,
-    ) -> Self {
+    pub(crate) fn new(board: &'b mut Board<'a>, service: &'a Service, staying: impl Iterator<Item = Seen<'a>>) -> Self {
         let mut of_service = vec![0u32; board.seats.len()];
         for seen in staying {
             if let Some(count) = seen.seat.and_then(|i| of_service.get_mut(i)) {
@@ -63,13 +59,7 @@ impl<'b, 'a> Spread<'b, 'a> {
                 Err(refusal) => refusals.note(refusal, seat.left()),
             }
         }
-        Self {
-            board,
-            service,
-            choices: choices.into(),
-            refusals,
-            nowhere: None,
-        }
+        Self { board, service, choices: choices.into(), refusals, nowhere: None }
     }
 
     /// The node for one more task, which is counted in at once; or why there is none.
@@ -86,11 +76,7 @@ impl<'b, 'a> Spread<'b, 'a> {
         while let Some(Reverse(choice)) = self.choices.pop() {
             let seat = &mut self.board.seats[choice.seat];
             let full = most != 0 && choice.of_service >= most;
-            match if full {
-                Err(Refusal::Full)
-            } else {
-                filter::room(seat, needs)
-            } {
+            match if full { Err(Refusal::Full) } else { filter::room(seat, needs) } {
                 Ok(()) => {
                     seat.live += 1;
                     seat.reserve(needs);
@@ -104,23 +90,14 @@ impl<'b, 'a> Spread<'b, 'a> {
                 Err(refusal) => self.refusals.note(refusal, seat.left()),
             }
         }
-        Err(self
-            .nowhere
-            .get_or_insert_with(|| self.refusals.sentence(self.service))
-            .clone())
+        Err(self.nowhere.get_or_insert_with(|| self.refusals.sentence(self.service)).clone())
     }
 
     fn only(&mut self, node: NodeId) -> Result<NodeId, String> {
         let needs = self.service.spec.resources.reservations;
         let mut refusals = Refusals::default();
-        if let Some(seat) = self
-            .board
-            .index(node)
-            .and_then(|i| self.board.seats.get_mut(i))
-        {
-            match filter::standing(seat.node, &self.service.spec.placement)
-                .and_then(|()| filter::room(seat, needs))
-            {
+        if let Some(seat) = self.board.index(node).and_then(|i| self.board.seats.get_mut(i)) {
+            match filter::standing(seat.node, &self.service.spec.placement).and_then(|()| filter::room(seat, needs)) {
                 Ok(()) => {
                     seat.live += 1;
                     seat.reserve(needs);

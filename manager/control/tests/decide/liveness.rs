@@ -1,0 +1,83 @@
+use std::time::Duration;
+
+use shoal_common::{
+    NodeId, Timestamp,
+    node::Liveness::{Down, Ready},
+};
+use shoal_control::{Liveness, liveness::TIMEOUT};
+
+use crate::lab::Lab;
+
+/// Asks every half second until `until`, as the shell does; hears `nodes` meanwhile.
+fn run(liveness: &mut Liveness, lab: &mut Lab, from: Timestamp, until: Timestamp, nodes: &[u64]) -> Timestamp {
+    let mut now = from;
+    while now < until {
+        for &node in nodes {
+            liveness.heard(NodeId(node), now);
+        }
+        let verdicts = liveness.verdicts(&lab.state, now);
+        for (node, verdict) in verdicts {
+            lab.liveness(node.0, verdict);
+        }
+        now = now + Duration::from_millis(500);
+    }
+    now
+}
+
+fn of(lab: &Lab, node: u64) -> shoal_common::node::Liveness {
+    lab.state.nodes.get(&NodeId(node)).unwrap().liveness
+}
+
+#[test]
+fn a_new_leader_gives_every_node_a_whole_timeout() {
+    let mut lab = Lab::new(3);
+    let begin = Timestamp(7_000);
+    let mut liveness = Liveness::new(begin, TIMEOUT);
+    let now = run(&mut liveness, &mut lab, begin, begin + TIMEOUT, &[1, 2]);
+    assert_eq!([of(&lab, 1), of(&lab, 2), of(&lab, 3)], [Ready, Ready, Ready]);
+    assert_eq!(liveness.verdicts(&lab.state, now), [(NodeId(3), Down)]);
+}
+
+#[test]
+fn a_node_that_speaks_is_ready_at_once_and_one_that_never_does_goes_down() {
+    let mut lab = Lab::new(1);
+    let begin = Timestamp(0);
+    let mut liveness = Liveness::new(begin, TIMEOUT);
+    let now = run(&mut liveness, &mut lab, begin, begin + TIMEOUT * 3, &[1]);
+    let (a, b) = (lab.add_node(2), lab.add_node(3));
+    assert_eq!(liveness.verdicts(&lab.state, now), [], "a node that has just joined has its time too");
+    liveness.heard(a, now);
+    assert_eq!(liveness.verdicts(&lab.state, now), [(a, Ready)]);
+    run(&mut liveness, &mut lab, now, now + TIMEOUT * 2, &[1, a.0]);
+    assert_eq!([of(&lab, a.0), of(&lab, b.0)], [Ready, Down]);
+    liveness.heard(b, now + TIMEOUT * 2);
+    assert_eq!(liveness.verdicts(&lab.state, now + TIMEOUT * 2), [(b, Ready)]);
+}
+
+#[test]
+fn a_leader_that_was_asleep_calls_nobody_down_for_it() {
+    let mut lab = Lab::new(3);
+    let mut liveness = Liveness::new(Timestamp(0), TIMEOUT);
+    let now = run(&mut liveness, &mut lab, Timestamp(0), Timestamp(60_000), &[1, 2]);
+    assert_eq!(of(&lab, 3), Down);
+    let woke = now + Duration::from_secs(60);
+    assert_eq!(liveness.verdicts(&lab.state, woke), [], "neither down nor, for those that were down, ready");
+    let now = run(&mut liveness, &mut lab, woke, woke + TIMEOUT * 2, &[1]);
+    assert_eq!([of(&lab, 1), of(&lab, 2), of(&lab, 3)], [Ready, Down, Down]);
+    assert!(liveness.wake_at(now) > now && liveness.wake_at(now) <= now + TIMEOUT / 2);
+}
+
+#[test]
+fn asking_at_the_wake_up_times_finds_the_silent_node_in_time() {
+    let mut lab = Lab::new(1);
+    let mut liveness = Liveness::new(Timestamp(0), TIMEOUT);
+    let mut now = Timestamp(0);
+    while of(&lab, 1) != Down {
+        assert!(now <= Timestamp(0) + TIMEOUT, "{now:?}");
+        let verdicts = liveness.verdicts(&lab.state, now);
+        for (node, verdict) in verdicts {
+            lab.liveness(node.0, verdict);
+        }
+        now = liveness.wake_at(now);
+    }
+}
