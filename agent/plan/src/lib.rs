@@ -1,10 +1,16 @@
-//! What to do to this host: `plan(&desired, &actual) -> Vec<Op>`, pure.
+//! What to do to this host: [`desired`] turns an assignment into a [`World`], [`plan`] turns two worlds into
+//! operations. Pure: no tokio, no I/O, no clock, no randomness.
 
+pub mod desired;
 pub mod names;
+pub mod nft;
 pub mod ns;
 pub mod op;
+pub mod plan;
 pub mod world;
 
+pub use desired::{HostFacts, desired};
 pub use ns::Ns;
 pub use op::Op;
+pub use plan::plan;
 pub use world::{Fdb, Link, LinkKind, Namespace, Neighbour, PortFlags, Route, Table, World};

@@ -1,0 +1,305 @@
+//! The difference between two worlds, as operations in an order that works.
+//!
+//! Stop anywhere, look again, plan again: whatever was done is not planned a second time, and there is nothing to undo.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_common::LinkName;
+
+use crate::{
+    names,
+    ns::Ns,
+    op::Op,
+    world::{Link, LinkKind, Namespace, World},
+};
+
+/// What makes `actual` equal `desired` in the namespaces that were looked at; elsewhere nothing is touched.
+/// Whoever looks at one end of a veth pair that is to be made looks at the other too.
+pub fn plan(desired: &World, actual: &World, looked_at: &BTreeSet<Ns>) -> Vec<Op> {
+    let mut steps = Steps::default();
+    let mut now = actual.restrict(looked_at);
+    let wanted: BTreeMap<Ns, &Namespace> =
+        desired.namespaces.iter().filter(|(ns, _)| looked_at.contains(ns)).map(|(ns, n)| (*ns, n)).collect();
+
+    for ns in looked_at {
+        match (wanted.contains_key(ns), now.namespaces.contains_key(ns)) {
+            (false, true) if *ns != Ns::Host => {
+                steps.del_netns.push(Op::DelNetns { ns: *ns });
+                now.namespaces.remove(ns);
+            }
+            (true, false) => {
+                steps.add_netns.push(Op::AddNetns { ns: *ns });
+                now.namespaces.insert(*ns, Namespace::default());
+            }
+            (true | false, true | false) => {}
+        }
+    }
+    for (ns, want) in &wanted {
+        surplus_links(*ns, want, &mut now, &mut steps);
+    }
+    for ns in wanted.keys() {
+        missing_links(*ns, &wanted, looked_at, &mut now, &mut steps);
+    }
+    let nothing = Namespace::default();
+    for (ns, want) in &wanted {
+        let have = now.namespaces.get(ns).unwrap_or(&nothing);
+        settings(*ns, want, have, &mut steps);
+        for (name, link) in &want.links {
+            if let Some(have) = have.links.get(name) {
+                differences(*ns, name, link, have, &mut steps);
+            }
+        }
+        routes(*ns, want, have, &mut steps);
+        tables(*ns, want, have, &mut steps);
+    }
+    steps.in_order()
+}
+
+/// Operations by phase.
+#[derive(Default)]
+struct Steps {
+    del_routes: Vec<Op>,
+    del_tables: Vec<Op>,
+    del_links: Vec<Op>,
+    del_netns: Vec<Op>,
+    add_netns: Vec<Op>,
+    settings: Vec<Op>,
+    add_links: Vec<Op>,
+    attributes: Vec<Op>,
+    addresses: Vec<Op>,
+    up: Vec<Op>,
+    entries: Vec<Op>,
+    add_routes: Vec<Op>,
+    add_tables: Vec<Op>,
+}
+
+impl Steps {
+    fn in_order(self) -> Vec<Op> {
+        [
+            self.del_routes,
+            self.del_tables,
+            self.del_links,
+            self.del_netns,
+            self.add_netns,
+            // Before the links: a new link inherits the defaults of its namespace.
+            self.settings,
+            self.add_links,
+            self.attributes,
+            self.addresses,
+            self.up,
+            self.entries,
+            // After up: the kernel refuses a route by a link that is down.
+            self.add_routes,
+            self.add_tables,
+        ]
+        .concat()
+    }
+}
+
+fn is_ours(ns: Ns, link: &LinkName) -> bool {
+    match ns {
+        Ns::Host => link.as_str().starts_with(names::HOST_LINK_PREFIX),
+        Ns::Sandbox(_) => true,
+        // A container may make links of its own.
+        Ns::Task(_) => link.as_str().starts_with("eth"),
+    }
+}
+
+fn same_kind(want: &LinkKind, have: &LinkKind) -> bool {
+    match (want, have) {
+        (LinkKind::Veth { peer: Some(want) }, LinkKind::Veth { peer: Some(have) }) => want == have,
+        // One of the two does not know.
+        (LinkKind::Veth { .. }, LinkKind::Veth { .. }) => true,
+        (want, have) => want == have,
+    }
+}
+
+fn surplus_links(ns: Ns, want: &Namespace, now: &mut World, steps: &mut Steps) {
+    let Some(have) = now.namespaces.get(&ns) else { return };
+    let surplus: Vec<LinkName> = have
+        .links
+        .iter()
+        .filter(|(name, link)| {
+            is_ours(ns, name) && !want.links.get(*name).is_some_and(|w| same_kind(&w.kind, &link.kind))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in surplus {
+        delete(ns, &name, now, steps);
+    }
+}
+
+/// Deletes a link and, with a veth, what the kernel deletes along with it.
+fn delete(ns: Ns, name: &LinkName, now: &mut World, steps: &mut Steps) {
+    let gone = now.namespaces.get_mut(&ns).and_then(|n| n.links.remove(name));
+    if let Some(Link { kind: LinkKind::Veth { peer: Some((peer_ns, peer)) }, .. }) = &gone
+        && let Some(n) = now.namespaces.get_mut(peer_ns)
+    {
+        n.links.remove(peer);
+    }
+    if let Some(n) = now.namespaces.get_mut(&ns) {
+        n.routes.retain(|r| r.link != *name);
+    }
+    steps.del_links.push(Op::DelLink { ns, link: name.clone() });
+}
+
+fn missing_links(
+    ns: Ns,
+    wanted: &BTreeMap<Ns, &Namespace>,
+    looked_at: &BTreeSet<Ns>,
+    now: &mut World,
+    steps: &mut Steps,
+) {
+    let Some(want) = wanted.get(&ns) else { return };
+    for (name, link) in &want.links {
+        let here = now.namespaces.get(&ns).is_some_and(|n| n.links.contains_key(name));
+        match &link.kind {
+            LinkKind::Bridge if !here => {
+                let (mac, mtu) = (link.mac, link.mtu);
+                steps.add_links.push(Op::AddBridge { ns, link: name.clone(), mac, mtu });
+                made(ns, name, link, now);
+            }
+            LinkKind::Vxlan { vni, local, port } if !here => {
+                let (vni, local, port, mtu) = (*vni, *local, *port, link.mtu);
+                steps.add_links.push(Op::AddVxlan { ns, link: name.clone(), vni, local, port, mtu });
+                made(ns, name, link, now);
+            }
+            // A pair is made from the sandbox, where one end of every pair is.
+            LinkKind::Veth { peer: Some((peer_ns, peer)) } if matches!(ns, Ns::Sandbox(_)) => {
+                let there = if looked_at.contains(peer_ns) {
+                    now.namespaces.get(peer_ns).is_some_and(|n| n.links.contains_key(peer))
+                } else {
+                    here
+                };
+                if here && there {
+                    continue;
+                }
+                if here {
+                    delete(ns, name, now, steps);
+                }
+                if there {
+                    delete(*peer_ns, peer, now, steps);
+                }
+                let peer_mac = wanted.get(peer_ns).and_then(|n| n.links.get(peer)).and_then(|l| l.mac);
+                steps.add_links.push(Op::AddVeth {
+                    ns,
+                    link: name.clone(),
+                    mtu: link.mtu,
+                    mac: link.mac,
+                    peer_ns: *peer_ns,
+                    peer: peer.clone(),
+                    peer_mac,
+                });
+                made(ns, name, link, now);
+                if let Some(there) = now.namespaces.get_mut(peer_ns).and_then(|n| n.links.get_mut(peer)) {
+                    there.mac = peer_mac;
+                }
+            }
+            LinkKind::Bridge | LinkKind::Vxlan { .. } | LinkKind::Veth { .. } | LinkKind::Other(_) => {}
+        }
+    }
+}
+
+/// Notes a link as the kernel makes it: down, without addresses.
+fn made(ns: Ns, name: &LinkName, link: &Link, now: &mut World) {
+    let fresh = |kind: LinkKind| Link { up: false, mac: link.mac, ..Link::new(kind, link.mtu) };
+    if let Some(n) = now.namespaces.get_mut(&ns) {
+        n.links.insert(name.clone(), fresh(link.kind.clone()));
+    }
+    if let LinkKind::Veth { peer: Some((peer_ns, peer)) } = &link.kind
+        && let Some(n) = now.namespaces.get_mut(peer_ns)
+    {
+        let kind = LinkKind::Veth { peer: Some((ns, name.clone())) };
+        n.links.insert(peer.clone(), Link { up: false, ..Link::new(kind, link.mtu) });
+    }
+}
+
+fn settings(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
+    for (path, value) in &want.sysctls {
+        if have.sysctls.get(path) != Some(value) {
+            steps.settings.push(Op::SetSysctl { ns, path: path.clone(), value: value.clone() });
+        }
+    }
+    if want.loopback_up && !have.loopback_up && ns != Ns::Host {
+        steps.settings.push(Op::LoopbackUp { ns });
+    }
+}
+
+fn differences(ns: Ns, name: &LinkName, want: &Link, have: &Link, steps: &mut Steps) {
+    let link = || name.clone();
+    if let Some(mac) = want.mac
+        && have.mac != Some(mac)
+    {
+        steps.attributes.push(Op::SetMac { ns, link: link(), mac });
+    }
+    if want.mtu != have.mtu {
+        steps.attributes.push(Op::SetMtu { ns, link: link(), mtu: want.mtu });
+    }
+    if want.master != have.master {
+        steps.attributes.push(Op::SetMaster { ns, link: link(), master: want.master.clone() });
+    }
+    // A port that changes its bridge starts with the kernel's flags.
+    let port_now = if want.master == have.master { have.port } else { Default::default() };
+    if want.master.is_some() && want.port != port_now {
+        steps.attributes.push(Op::SetPort { ns, link: link(), port: want.port });
+    }
+    for address in have.addresses.difference(&want.addresses) {
+        steps.addresses.push(Op::DelAddress { ns, link: link(), address: *address });
+    }
+    for address in want.addresses.difference(&have.addresses) {
+        steps.addresses.push(Op::AddAddress { ns, link: link(), address: *address });
+    }
+    if want.up != have.up {
+        steps.up.push(Op::SetUp { ns, link: link(), up: want.up });
+    }
+    for entry in have.fdb.difference(&want.fdb) {
+        steps.entries.push(Op::DelFdb { ns, link: link(), entry: *entry });
+    }
+    for entry in want.fdb.difference(&have.fdb) {
+        steps.entries.push(Op::AddFdb { ns, link: link(), entry: *entry });
+    }
+    let bridge_fdb_now = if want.master == have.master { &have.bridge_fdb } else { &BTreeSet::new() };
+    for mac in bridge_fdb_now.difference(&want.bridge_fdb) {
+        steps.entries.push(Op::DelBridgeFdb { ns, link: link(), mac: *mac });
+    }
+    for mac in want.bridge_fdb.difference(bridge_fdb_now) {
+        steps.entries.push(Op::AddBridgeFdb { ns, link: link(), mac: *mac });
+    }
+    let kept: BTreeSet<_> = want.neighbours.iter().map(|n| n.ip).collect();
+    for neighbour in have.neighbours.iter().filter(|n| !kept.contains(&n.ip)) {
+        steps.entries.push(Op::DelNeighbour { ns, link: link(), ip: neighbour.ip });
+    }
+    for entry in want.neighbours.difference(&have.neighbours) {
+        steps.entries.push(Op::SetNeighbour { ns, link: link(), entry: *entry });
+    }
+}
+
+fn routes(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
+    // The host's routes are its own: we have none there, and take none away.
+    if ns == Ns::Host {
+        return;
+    }
+    for route in have.routes.difference(&want.routes).filter(|r| is_ours(ns, &r.link)) {
+        steps.del_routes.push(Op::DelRoute { ns, route: route.clone() });
+    }
+    for route in want.routes.difference(&have.routes) {
+        steps.add_routes.push(Op::AddRoute { ns, route: route.clone() });
+    }
+}
+
+fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
+    for name in have.tables.keys().filter(|name| !want.tables.contains_key(*name)) {
+        steps.del_tables.push(Op::DelTable { ns, name: name.clone() });
+    }
+    for (name, table) in &want.tables {
+        let before = have.tables.get(name);
+        if before.is_some_and(|b| b.digest == table.digest) {
+            continue;
+        }
+        let (text, digest) = (table.text.clone(), table.digest.clone());
+        steps.add_tables.push(Op::ReplaceTable { ns, name: name.clone(), text, digest });
+        if before.is_some() && matches!(ns, Ns::Sandbox(_)) {
+            steps.add_tables.push(Op::FlushUdpFlows { ns, keep: table.backends.clone() });
+        }
+    }
+}
