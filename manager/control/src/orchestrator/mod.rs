@@ -10,6 +10,8 @@ mod replicated;
 mod restart;
 mod update;
 
+use std::collections::BTreeSet;
+
 use shoal_common::{TaskId, Timestamp, service::Mode, task::Slot};
 use shoal_state::{Service, State, TaskChange};
 
@@ -71,7 +73,9 @@ pub(crate) fn decide<'a>(
         let waiting = place.current().filter(Seen::is_pending);
         wants.extend(waiting.map(|seen| Want { slot: place.slot(), pending: Some(seen) }));
     }
-    let update = update::next_batch(service, &slots.filled, now, draft);
+    // A slot that is created now may take over from one above the replica count: it must run first.
+    let settled = slots.fresh.is_empty() || service.spec.update.parallelism == 0;
+    let update = if settled { update::next_batch(service, &slots.filled, now, draft) } else { BTreeSet::new() };
     for place in &slots.filled {
         match place.current() {
             Some(seen) => {
@@ -107,7 +111,7 @@ pub(crate) fn decide<'a>(
         board.leave(seen);
     }
     if !wants.is_empty() && !draft.is_full() {
-        let gone: std::collections::BTreeSet<TaskId> = ending.iter().map(|(seen, _)| seen.task.id).collect();
+        let gone: BTreeSet<TaskId> = ending.iter().map(|(seen, _)| seen.task.id).collect();
         let staying = tasks.iter().filter(|seen| seen.is_live() && !gone.contains(&seen.task.id)).copied();
         fill(state, service, &wants, Spread::new(board, service, staying), draft);
     }

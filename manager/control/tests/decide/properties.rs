@@ -254,12 +254,22 @@ proptest! {
     fn an_update_takes_no_more_slots_than_it_may(
         replicas in 1..9u32,
         parallelism in 1..4u32,
+        gaps in 0..5u32,
         turns in prop::collection::vec((any::<bool>(), any::<usize>(), 0..4u64), 1..150),
     ) {
-        let mut lab = Lab::new(3);
+        let mut lab = Lab::new(1);
         let web = lab.create("web", replicas, |spec| {
             spec.update = UpdatePolicy { parallelism, delay: Duration::from_secs(1) };
         });
+        lab.settle();
+        // Numbers above the replica count: on new nodes, and scaled down again.
+        for n in 2..=3 {
+            lab.add_node(n);
+        }
+        lab.ready();
+        lab.scale(web, replicas + gaps);
+        lab.settle();
+        lab.scale(web, replicas);
         lab.settle();
         lab.update(web, |spec| spec.container.image = "busybox:2".to_owned());
         for (lead, which, seconds) in turns {

@@ -128,3 +128,17 @@ fn a_finished_slot_counts_as_a_replica() {
     lab.settle_in_time();
     assert_eq!(lab.where_live(job).iter().map(|(s, _)| s.clone()).collect::<Vec<_>>(), ["1", "3"]);
 }
+
+#[test]
+fn the_wake_up_is_for_the_first_of_several_delays() {
+    let mut lab = Lab::new(1);
+    let web = lab.create("web", 3, |_| {});
+    lab.settle();
+    let first = lab.now;
+    for slot in [2, 1, 3] {
+        let task = lab.in_slot(web, slot).id;
+        lab.report(task, TaskState::Failed);
+        lab.pass(Duration::from_secs(1));
+    }
+    assert_eq!(lab.decide().wake_at, Some(first + DELAY));
+}

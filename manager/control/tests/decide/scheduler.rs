@@ -113,3 +113,12 @@ fn what_ends_in_the_same_batch_makes_a_node_less_busy() {
     lab.lead();
     assert_eq!(lab.where_live(web), [("1".to_owned(), 1)]);
 }
+
+#[test]
+fn reserved_cores_are_counted_too() {
+    let mut lab = Lab::new(1);
+    let web = lab.create("web", 3, |spec| spec.resources.reservations.nano_cpus = 1_500_000_000);
+    lab.settle();
+    assert_eq!(lab.running(web).len(), 2);
+    assert_eq!(reason(&lab, web, 3), "no node fits: 1 node has too little CPU (needs 1.5 cores, has 1 core left)");
+}
