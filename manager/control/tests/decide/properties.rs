@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use shoal_common::{
     NodeId, ServiceId,
     node::{Availability, Liveness},
-    service::{Mode, RestartCondition, UpdatePolicy},
+    service::{Mode, NetworkAttachment, RestartCondition, UpdatePolicy},
     task::TaskState,
 };
 use shoal_state::{Command, TaskChange};
@@ -78,12 +78,17 @@ fn ssd(yes: bool) -> Vec<shoal_common::service::Constraint> {
 fn happen(lab: &mut Lab, event: Event, n: usize) {
     match event {
         Event::Create { replicas, parallelism, reserve_mib, condition, on_ssd } => {
+            let blue = vec![NetworkAttachment { network: *lab.state.networks.keys().next().unwrap(), aliases: vec![] }];
             lab.create(&format!("s{n}"), 0, |spec| {
                 spec.mode = replicas.map_or(Mode::Global, |replicas| Mode::Replicated { replicas });
                 spec.update = UpdatePolicy { parallelism, delay: Duration::from_secs(u64::from(parallelism)) };
                 spec.resources.reservations = mib(reserve_mib);
                 spec.restart.condition = condition;
                 spec.placement.constraints = ssd(on_ssd);
+                // A network that is soon full.
+                if n % 2 == 0 {
+                    spec.networks = blue;
+                }
             });
         }
         Event::Scale { service, replicas } => {
@@ -181,6 +186,7 @@ proptest! {
     #[test]
     fn every_history_ends_in_a_fixed_point(events in prop::collection::vec(event(), 1..60)) {
         let mut lab = Lab::new(NODES);
+        lab.network("blue", "10.9.0.0/28");
         for (n, event) in events.into_iter().enumerate() {
             happen(&mut lab, event, n);
         }
@@ -210,7 +216,10 @@ proptest! {
             for task in live {
                 match task.node {
                     Some(_) => prop_assert_eq!(task.status.state, TaskState::Running),
-                    None => prop_assert!(task.status.message.starts_with("no node fits: "), "{:?}", task.status),
+                    None => {
+                        let why = &task.status.message;
+                        prop_assert!(why.starts_with("no node fits: ") || why.starts_with("network blue has no free"), "{why}");
+                    },
                 }
             }
         }
@@ -223,6 +232,7 @@ proptest! {
     #[test]
     fn a_repeated_batch_is_harmless(events in prop::collection::vec(event(), 1..40)) {
         let mut lab = Lab::new(NODES);
+        lab.network("blue", "10.9.0.0/28");
         for (n, event) in events.into_iter().enumerate() {
             happen(&mut lab, event, n);
         }
