@@ -86,7 +86,7 @@ fn happen(lab: &mut Lab, event: Event, n: usize) {
                 spec.restart.condition = condition;
                 spec.placement.constraints = ssd(on_ssd);
                 // A network that is soon full.
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     spec.networks = blue;
                 }
             });
