@@ -19,8 +19,6 @@ use crate::{
     zone::{Entry, Found, FoundAddress, Zone},
 };
 
-pub use crate::reply::{TTL_SECONDS, UDP_PAYLOAD};
-
 /// How the query came; a reply by UDP may have to be cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {

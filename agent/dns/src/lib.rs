@@ -14,7 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod answer;
+mod answer;
 #[cfg(test)]
 mod fixture;
 mod instance;
@@ -24,13 +24,15 @@ mod reply;
 mod resolv_conf;
 mod reverse;
 mod scope;
-pub mod server;
-pub mod tcp;
-pub mod upstream;
-pub mod zone;
+mod server;
+mod tcp;
+mod upstream;
+mod zone;
 
 pub use answer::{Outcome, Transport, answer};
+pub use reply::{TTL_SECONDS, UDP_PAYLOAD};
 pub use resolv_conf::upstream_servers;
 pub use scope::Scope;
 pub use server::{Resolver, ServeError};
+pub use upstream::RESOLVER_ADDRESS;
 pub use zone::Zone;

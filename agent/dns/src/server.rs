@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 
 /// Queries of one container on their way to upstream servers. So one container leaves room for the others; more
 /// are dropped, and their client asks again.
-pub const FORWARDS_PER_CONTAINER: usize = 128;
+const FORWARDS_PER_CONTAINER: usize = 128;
 
 /// A container's sockets that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -155,3 +155,6 @@ fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
         tracing::debug!(%error, %client, "a DNS reply could not be sent");
     }
 }
+
+#[cfg(test)]
+mod tests;

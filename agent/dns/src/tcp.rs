@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Connections of one container at a time. Further ones wait in the listener's backlog.
-pub const CONNECTIONS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 64;
 
 /// A connection on which nothing comes for so long is closed, as is one whose client does not read.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Before another try, when no connection can be accepted: the daemon has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -29,13 +29,13 @@ use crate::{
 
 /// How long one server may think. With [`ATTEMPTS`] of them all is said before the 5 s of libc (resolv.conf(5)) are
 /// over, so that its next attempt does not come on top of ours.
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// So many servers are tried, or the same ones again where there are fewer. As many as libc looks at.
-pub const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 3;
 
 /// Questions under way for all containers of the host: each holds a socket.
-pub const IN_FLIGHT: usize = 1024;
+const IN_FLIGHT: usize = 1024;
 
 /// The address that containers have their resolver at. A server there would be ourselves.
 pub const RESOLVER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
@@ -45,7 +45,7 @@ const DATAGRAM_BYTES: usize = 65_535;
 
 /// Forwards for all containers of the host.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     in_flight: Arc<Semaphore>,
 }
 
@@ -58,7 +58,7 @@ impl Default for Upstream {
 impl Upstream {
     /// Asks the servers one after the other. The reply is theirs, under the id that the query came with, or
     /// `SERVFAIL` when none was to be had; `None` if what was to be forwarded is no query.
-    pub async fn forward(&self, query: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
+    pub(crate) async fn forward(&self, query: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
         let Parsed::Asked(asked) = parse(query) else { return None };
         let failure = || server_failure(&asked.metadata, &asked.question, asked.edns.as_ref());
         let Ok(_permit) = self.in_flight.try_acquire() else {
