@@ -23,8 +23,17 @@ pub const SYSCTLS: &[&str] = &[
     "net/ipv6/conf/all/accept_dad",
     "net/ipv6/conf/default/accept_dad",
     "net/ipv6/conf/default/accept_ra",
+    "net/ipv4/conf/br0/send_redirects",
     "net/ipv4/ip_unprivileged_port_start",
+    "net/ipv4/ping_group_range",
 ];
+
+/// Whether a link in the host's namespace is ours: [`host_uplink`] of some VNI. No other is touched there.
+pub fn is_ours(link: &LinkName) -> bool {
+    let digits = link.as_str().strip_prefix(HOST_LINK_PREFIX);
+    let vni = digits.and_then(|d| u32::from_str_radix(d, 16).ok()).and_then(|n| Vni::try_from(n).ok());
+    vni.is_some_and(|vni| host_uplink(vni) == *link)
+}
 
 fn link(name: String) -> LinkName {
     name.parse().expect("our link names have at most 15 bytes")
@@ -79,5 +88,21 @@ mod tests {
         assert_eq!(port(TaskId(7)).as_str(), "t7");
         assert!(port(TaskId(u64::MAX)).as_str().len() <= LinkName::MAX_BYTES);
         assert_eq!(host_uplink(Vni::LAST).as_str(), "shxffffff");
+    }
+
+    #[test]
+    fn only_what_we_would_call_so_is_ours() {
+        for (name, ours) in [
+            ("shx1000", true),
+            ("shxffffff", true),
+            ("shx", false),
+            ("shx0", false),
+            ("shx01", false),
+            ("shxA", false),
+            ("shx1000000", false),
+            ("eth0", false),
+        ] {
+            assert_eq!(is_ours(&name.parse().unwrap()), ours, "{name}");
+        }
     }
 }

@@ -130,6 +130,8 @@ pub enum Op {
         ns: Ns,
         route: Route,
     },
+    /// `text` is the definition alone; what is there under that name goes in the same transaction
+    /// (`table inet NAME; delete table inet NAME; TEXT`).
     ReplaceTable {
         ns: Ns,
         name: String,
