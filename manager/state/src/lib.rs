@@ -4,6 +4,8 @@
 //! in order only, so every manager that applied the same entries holds the same bytes. Addresses, VNIs, VIPs and
 //! ids are taken here and nowhere else. [`assign::assignment`] projects what one node must know.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod apply;
 pub mod assign;
 pub mod check;

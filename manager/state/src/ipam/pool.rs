@@ -200,3 +200,6 @@ fn number(ip: IpAddr) -> u128 {
         IpAddr::V6(ip) => ip.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! What holds after every step of any sequence of commands.
+
+use proptest::prelude::*;
+use shoal_common::{
+    LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    node::{Availability, Liveness, Role},
+    service::{EndpointMode, Mode},
+    task::{Slot, TaskState},
+};
+use shoal_state::{Command, Proposal, RequestId, State, TaskChange, TaskReport, digest, violations};
+
+use crate::world::{description, init, network, register, service};
+
+/// Small numbers: ids are few, so that commands meet.
+type Dice = (u8, u64, u64, u32, bool);
+
+fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
+    let pick = |ids: Vec<u64>, n: u64| if ids.is_empty() { n } else { ids[n as usize % ids.len()] };
+    let node = |n| NodeId(pick(state.nodes.keys().map(|k| k.0).collect(), n));
+    let net = |n| NetworkId(pick(state.networks.keys().map(|k| k.0).collect(), n));
+    let svc = |n| ServiceId(pick(state.services.keys().map(|k| k.0).collect(), n));
+    let task = |n| TaskId(pick(state.tasks.keys().map(|k| k.0).collect(), n));
+    let shape = |name: String| {
+        let mut spec = service(&name, n, &[]);
+        let mut networks = vec![net(a)];
+        if flag && net(b) != net(a) {
+            networks.push(net(b));
+        }
+        spec.networks = service("x", 1, &networks).networks;
+        if n == 5 {
+            spec.endpoint_mode = EndpointMode::DnsRr;
+        }
+        if n == 6 {
+            spec.mode = Mode::Global;
+        }
+        spec
+    };
+    match kind {
+        0 => Command::SetLiveness { nodes: vec![(node(a), if n < 5 { Liveness::Ready } else { Liveness::Down })] },
+        1 => register(&format!("h{}", a % 6), if b == 0 { Role::Manager } else { Role::Worker }),
+        2 => Command::UpdateNode {
+            node: node(a),
+            availability: flag.then_some(if n < 4 { Availability::Active } else { Availability::Drain }),
+            role: (n == 0).then_some(if flag { Role::Worker } else { Role::Manager }),
+            labels_add: Default::default(),
+            labels_remove: vec![],
+        },
+        3 => Command::RemoveNode { node: node(a), force: flag },
+        4 => {
+            let subnets: &[&str] = match n {
+                0 => &["10.20.0.0/29"],
+                1 => &["10.20.0.0/28", "fd00:7::/125"],
+                2 => &["10.0.0.0/29"],
+                3 => &["fd00:8::/64"],
+                4 => &["192.168.7.0/29"],
+                _ => &[],
+            };
+            let mut spec = network(&format!("n{}", a % 7), subnets);
+            (spec.ipv6, spec.allow_overlap) = (flag, b % 2 == 0);
+            Command::CreateNetwork { spec }
+        }
+        5 => Command::RemoveNetwork { network: net(a) },
+        6 | 7 => Command::CreateService { spec: Box::new(shape(format!("s{}", b % 5))) },
+        8 => {
+            let id = svc(b);
+            let old = state.services.get(&id);
+            let name = old.map_or("gone".to_owned(), |s| s.spec.name.to_string());
+            let version = old.map_or(LogIndex(1), |s| s.version);
+            Command::UpdateService { service: id, version, spec: Box::new(shape(name)) }
+        }
+        9 => Command::RemoveService { service: svc(b) },
+        10..=14 => {
+            let service = svc(b);
+            let of = state.services.get(&service);
+            let spec_version = of.map_or(LogIndex(1), |s| s.spec_version);
+            let change = |slot| TaskChange::Create {
+                service,
+                spec_version,
+                slot,
+                node: (n < 6).then(|| node(a)),
+                why_pending: "no node".into(),
+            };
+            let changes = match of.map(|s| s.spec.mode) {
+                Some(Mode::Global) => vec![change(Slot::Node(node(a)))],
+                Some(Mode::Replicated { .. }) | None => (1..=n + 1).map(|s| change(Slot::Replica(s))).collect(),
+            };
+            Command::Orchestrate { changes }
+        }
+        15 => Command::Orchestrate {
+            changes: vec![
+                TaskChange::Assign { task: task(a), node: node(b) },
+                TaskChange::Pend { task: task(b), why: "still no node".into() },
+            ],
+        },
+        16 => Command::Orchestrate {
+            changes: vec![
+                TaskChange::Shutdown { task: task(a), why: "scaled down".into() },
+                TaskChange::Orphan { task: task(b) },
+                TaskChange::Forget { task: task(u64::from(n)) },
+            ],
+        },
+        17 => Command::DescribeNode { node: node(a), description: description("again") },
+        _ => {
+            let of = task(a);
+            let node = state.tasks.get(&of).and_then(|t| t.node).unwrap_or(NodeId(b));
+            let to = TaskState::ALL[(n as usize + b as usize) % TaskState::ALL.len()];
+            let report = TaskReport { node, task: of, state: to, message: "seen".into(), exit_code: Some(1) };
+            Command::ReportStatus { reports: vec![report] }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_commands_breaks_an_invariant(
+        dice in proptest::collection::vec((0u8..24, 0u64..12, 0u64..12, 0u32..9, any::<bool>()), 1..120)
+    ) {
+        let mut state = State::default();
+        let mut log: Vec<Proposal> = Vec::new();
+        let mut snapshot = None;
+        let middle = dice.len() / 2;
+        for (n, roll) in dice.into_iter().enumerate() {
+            let command = if n == 0 { init() } else { command(&state, roll) };
+            // Some are retried under the same id, and must not happen twice.
+            let request = (roll.3 == 1).then_some(RequestId(u128::from(roll.1)));
+            let index = LogIndex(n as u64 + 1);
+            let proposal = Proposal { at: Timestamp(index.0), request, command };
+            let known = request.is_some_and(|r| log.iter().any(|p| p.request == Some(r)));
+            let before = state.clone();
+            let outcome = state.apply(index, &proposal);
+            prop_assert_eq!(violations(&state), Vec::<String>::new(), "after {:?}", proposal);
+            if known || (request.is_none() && outcome.is_err()) {
+                let mut unmoved = before;
+                unmoved.applied = index;
+                prop_assert_eq!(digest(&unmoved), digest(&state), "{:?} changed something", proposal);
+            }
+            for node in state.nodes.keys() {
+                let cut = shoal_state::assignment(&state, *node).unwrap();
+                for task in cut.tasks.values() {
+                    for e in &task.endpoints {
+                        prop_assert!(cut.networks.contains_key(&e.network));
+                    }
+                }
+            }
+            log.push(proposal);
+            if n == middle {
+                snapshot = Some(rmp_serde::to_vec_named(&state).unwrap());
+            }
+        }
+        let replay = |mut from: State, entries: &[Proposal]| {
+            for proposal in entries {
+                let _answer = from.apply(LogIndex(from.applied.0 + 1), proposal);
+            }
+            digest(&from)
+        };
+        prop_assert_eq!(replay(State::default(), &log), digest(&state));
+        let restored: State = rmp_serde::from_slice(&snapshot.unwrap()).unwrap();
+        prop_assert_eq!(replay(restored, &log[middle + 1..]), digest(&state));
+    }
+}

@@ -1,0 +1,8 @@
+//! The state from outside: what each command does, a story told whole, and the laws that no sequence breaks.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod laws;
+mod projection;
+mod story;
+mod world;
