@@ -1,1 +1,64 @@
-fn main() {}
+//! The one binary: what a user types, and the daemon that answers.
+//!
+//! `supervise` comes before all else: it is started once per container, and stays, so it carries neither an
+//! argument parser nor an async runtime.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod client;
+mod command;
+mod failure;
+mod out;
+mod progress;
+mod spec;
+mod units;
+mod view;
+
+use args::{Cli, unbuilt};
+use clap::Parser as _;
+use failure::{Exit, Failure};
+use std::{path::Path, process::ExitCode};
+
+fn main() -> ExitCode {
+    let mut argv = std::env::args_os().skip(1);
+    if argv.next().is_some_and(|verb| verb == "supervise") {
+        return match (argv.next(), argv.next()) {
+            (Some(dir), None) => shoal_runtime::supervise(Path::new(&dir)),
+            _ => end(&Failure::usage("supervise DIR: the daemon calls this, people do not")),
+        };
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return not_understood(&e),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(f) => end(&f),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let done = runtime.block_on(command::run(cli));
+    // A read of stdin that nobody waits for any more would hold the process.
+    runtime.shutdown_background();
+    done
+}
+
+fn not_understood(e: &clap::Error) -> ExitCode {
+    if let Some(sentence) = unbuilt::sentence(e) {
+        return end(&Failure::usage(sentence));
+    }
+    // Help and version come this way too, and are no errors.
+    let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
+    match e.print() {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::from(Exit::General as u8),
+    }
+}
+
+fn end(f: &Failure) -> ExitCode {
+    out::error(&f.message);
+    ExitCode::from(f.exit as u8)
+}

@@ -1,0 +1,402 @@
+//! Doing what a plan says, op by op.
+//!
+//! Requests to the same namespace are put to the kernel together, as long as none needs the index of a link that one
+//! before it makes. What is true already counts as done: an address that is there, a route that is not.
+
+use nix::errno::Errno;
+use shoal_common::LinkName;
+use shoal_plan::{Ns, Op};
+use std::{collections::BTreeMap, io, os::fd::AsFd, sync::Arc};
+
+use crate::{
+
+    kernel::{Error, Inner},
+    namespace::Namespace,
+    netlink::{
+        Refusal, Socket, conntrack,
+        request::{self, VethEnd},
+        route,
+    },
+    nft, sysctl,
+};
+
+/// One thing that could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot do: {op}")]
+pub struct OpError {
+    pub op: Op,
+    #[source]
+    pub cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    #[error("the kernel refused it")]
+    Refused(#[from] Refusal),
+    #[error("the namespace cannot be made or deleted")]
+    Netns(#[source] io::Error),
+    #[error("the sysctl cannot be written")]
+    Sysctl(#[source] io::Error),
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
+    #[error(transparent)]
+    Namespace(#[from] Box<Error>),
+}
+
+/// Does all of it, in order, and gives what failed with its place in `ops`.
+pub(crate) fn all(kernel: &Inner, ops: &[Op]) -> Vec<(usize, OpError)> {
+    let mut run = Run { kernel, ops, batch: None, failed: BTreeMap::new() };
+    let mut next = 0;
+    while next < ops.len() {
+        // Writing a sysctl takes a thread in the namespace: one for all that follow each other.
+        let sysctls = ops[next..].iter().take_while(|op| sysctl_of(op, ops[next].ns()).is_some()).count();
+        if sysctls > 0 {
+            run.sysctls(next, sysctls);
+            next += sysctls;
+            continue;
+        }
+        if let Err(cause) = run.one(next) {
+            run.fail(next, cause);
+        }
+        next += 1;
+    }
+    run.flush();
+    run.failed.into_iter().map(|(at, cause)| (at, OpError { op: ops[at].clone(), cause })).collect()
+}
+
+fn sysctl_of(op: &Op, of: Ns) -> Option<(&str, &str)> {
+    match op {
+        Op::SetSysctl { ns, path, value } if *ns == of => Some((path, value)),
+        _ => None,
+    }
+}
+
+struct Run<'a> {
+    kernel: &'a Inner,
+    ops: &'a [Op],
+    batch: Option<Batch>,
+    failed: BTreeMap<usize, Cause>,
+}
+
+/// Requests to one namespace that were not put yet.
+struct Batch {
+    namespace: Arc<Namespace>,
+    requests: Vec<Vec<u8>>,
+    /// The op that each request is of.
+    of: Vec<usize>,
+    indices: BTreeMap<LinkName, u32>,
+}
+
+impl Run<'_> {
+    fn fail(&mut self, at: usize, cause: Cause) {
+        self.failed.entry(at).or_insert(cause);
+    }
+
+    /// Puts what is waiting.
+    fn flush(&mut self) {
+        let Some(batch) = &mut self.batch else { return };
+        let (requests, of) = (std::mem::take(&mut batch.requests), std::mem::take(&mut batch.of));
+        let answers = batch.namespace.route().ask(requests);
+        for (at, answer) in of.into_iter().zip(answers) {
+            match answer {
+                Err(refusal) if !is_true_already(&self.ops[at], refusal.errno) => self.fail(at, refusal.into()),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Everything before this is done, and what was known of links may no longer hold.
+    fn settle(&mut self) {
+        self.flush();
+        self.batch = None;
+    }
+
+    /// The namespace of an op; `None` if it is not there and the op has nothing to do for that reason.
+    fn namespace(&self, op: &Op) -> Result<Option<Arc<Namespace>>, Cause> {
+        match self.kernel.namespace(op.ns()).map_err(Box::new)? {
+            None if !takes_away(op) => Err(Box::new(Error::Absent(op.ns())).into()),
+            found => Ok(found),
+        }
+    }
+
+    fn batch(&mut self, op: &Op) -> Result<Option<&mut Batch>, Cause> {
+        if self.batch.as_ref().is_none_or(|batch| batch.namespace.ns != op.ns()) {
+            self.settle();
+            let namespace = self.namespace(op)?;
+            self.batch = namespace
+                .map(|namespace| Batch { namespace, requests: Vec::new(), of: Vec::new(), indices: BTreeMap::new() });
+        }
+        Ok(self.batch.as_mut())
+    }
+
+    /// A request that names its link.
+    fn put(&mut self, at: usize, request: Vec<u8>) -> Result<(), Cause> {
+        let op = &self.ops[at];
+        if let Some(batch) = self.batch(op)? {
+            batch.requests.push(request);
+            batch.of.push(at);
+        }
+        Ok(())
+    }
+
+    /// A request that has its link's index. Looking for it makes whoever made the link before come first.
+    fn put_at(&mut self, at: usize, link: &LinkName, request: impl FnOnce(u32) -> Vec<u8>) -> Result<(), Cause> {
+        let op = &self.ops[at];
+        let Some(batch) = self.batch(op)? else { return Ok(()) };
+        let index = match batch.indices.get(link) {
+            Some(index) => *index,
+            None => {
+                self.flush();
+                let Some(batch) = self.batch(op)? else { return Ok(()) };
+                match route::index(&mut batch.namespace.route(), link.as_str()) {
+                    Ok(index) => *batch.indices.entry(link.clone()).or_insert(index),
+                    Err(refusal) if refusal.errno == Errno::ENODEV && takes_away(op) => return Ok(()),
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+        };
+        self.put(at, request(index))
+    }
+
+    fn sysctls(&mut self, first: usize, count: usize) {
+        self.settle();
+        let ops = &self.ops[first..first + count];
+        let written = self.namespace(&ops[0]).and_then(|namespace| {
+            let Some(namespace) = namespace else { return Ok(Vec::new()) };
+            let write = || ops.iter().map(|op| sysctl_of(op, op.ns()).map_or(Ok(()), |(k, v)| sysctl::write(k, v)));
+            namespace.enter(|| write().collect::<Vec<_>>()).map_err(Cause::Sysctl)
+        });
+        match written {
+            Ok(written) => {
+                for (at, result) in written.into_iter().enumerate() {
+                    if let Err(error) = result {
+                        self.fail(first + at, Cause::Sysctl(error));
+                    }
+                }
+            }
+            Err(cause) => {
+                self.fail(first, cause);
+                for at in first + 1..first + count {
+                    self.fail(at, Box::new(Error::Absent(self.ops[at].ns())).into());
+                }
+            }
+        }
+    }
+
+    fn one(&mut self, at: usize) -> Result<(), Cause> {
+        let op = &self.ops[at];
+        match op {
+            Op::AddNetns { ns } => {
+                self.settle();
+                self.kernel.create(*ns).map_err(Cause::Netns)
+            }
+            Op::DelNetns { ns } => {
+                self.settle();
+                self.delete_netns(*ns)
+            }
+            Op::SetSysctl { .. } => {
+                self.sysctls(at, 1);
+                Ok(())
+            }
+            Op::LoopbackUp { .. } => self.put_at(at, &loopback(), |index| request::set_up(index, true)),
+            Op::AddBridge { link, mac, mtu, .. } => self.put(at, request::bridge(link, *mac, *mtu)),
+            Op::AddVxlan { .. } => {
+                self.settle();
+                self.add_vxlan(op)
+            }
+            Op::AddVeth { link, mtu, mac, peer_ns, peer, peer_mac, .. } => {
+                // The batch of the peer's namespace, if it is the one that waits, comes first.
+                let Some(peer_namespace) = self.kernel.namespace(*peer_ns).map_err(Box::new)? else {
+                    return Err(Box::new(Error::Absent(*peer_ns)).into());
+                };
+                let end = VethEnd { name: link, mac: *mac, mtu: *mtu };
+                let peer = VethEnd { name: peer, mac: *peer_mac, mtu: *mtu };
+                self.put(at, request::veth(&end, &peer, peer_namespace.as_fd()))?;
+                // `peer_namespace` is held open until the kernel has read its descriptor.
+                self.flush();
+                drop(peer_namespace);
+                Ok(())
+            }
+            Op::DelLink { link, .. } => {
+                self.put(at, request::delete_link(link))?;
+                if let Some(batch) = &mut self.batch {
+                    batch.indices.remove(link);
+                }
+                Ok(())
+            }
+            Op::SetMac { link, mac, .. } => {
+                self.put(at, request::set(request::named(link).address(mac.0.to_vec()).build()))
+            }
+            Op::SetMtu { link, mtu, .. } => self.put(at, request::set(request::named(link).mtu(mtu.get()).build())),
+            Op::SetMaster { link, master: None, .. } => {
+                self.put(at, request::set(request::named(link).nocontroller().build()))
+            }
+            Op::SetMaster { link, master: Some(master), .. } => self
+                .put_at(at, master, |index| request::set(request::named(link).controller(index).build())),
+            Op::SetPort { link, port, .. } => self.put_at(at, link, |index| request::port(index, *port)),
+            Op::SetUp { link, up, .. } => self.put_at(at, link, |index| request::set_up(index, *up)),
+            Op::AddAddress { link, address, .. } => {
+                self.put_at(at, link, |index| request::add_address(index, *address))
+            }
+            Op::DelAddress { link, address, .. } => {
+                self.put_at(at, link, |index| request::delete_address(index, *address))
+            }
+            Op::AddFdb { link, entry, .. } => {
+                self.put_at(at, link, |index| request::append_forwarding(index, entry.mac, entry.dst))
+            }
+            Op::DelFdb { link, entry, .. } => {
+                self.put_at(at, link, |index| request::delete_forwarding(index, entry.mac, entry.dst))
+            }
+            Op::AddBridgeFdb { link, mac, .. } => self.put_at(at, link, |index| request::set_port(index, *mac)),
+            Op::DelBridgeFdb { link, mac, .. } => self.put_at(at, link, |index| request::delete_port(index, *mac)),
+            Op::SetNeighbour { link, entry, .. } => {
+                self.put_at(at, link, |index| request::set_neighbour(index, entry.ip, entry.mac))
+            }
+            Op::DelNeighbour { link, ip, .. } => {
+                self.put_at(at, link, |index| request::delete_neighbour(index, *ip))
+            }
+            Op::AddRoute { route, .. } => {
+                self.put_at(at, &route.link, |index| request::add_route(route.to, route.via, index))
+            }
+            Op::DelRoute { route, .. } => {
+                self.put_at(at, &route.link, |index| request::delete_route(route.to, route.via, index))
+            }
+            Op::ReplaceTable { name, text, .. } => {
+                self.settle();
+                let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+                Ok(nft::replace(&namespace, name, text)?)
+            }
+            Op::DelTable { name, .. } => {
+                self.settle();
+                let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+                Ok(nft::delete(&namespace, name)?)
+            }
+            Op::FlushUdpFlows { keep, .. } => {
+                self.settle();
+                let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+                let stale = |f: &conntrack::Flow| f.is_udp() && f.is_translated() && !keep.contains(&f.answers);
+                let mut socket = namespace.filter();
+                let forgotten = conntrack::forget(&mut socket, stale)?;
+                tracing::debug!(ns = %op.ns(), forgotten, "forgot UDP flows");
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the link in the host's namespace, where its UDP socket stays, and moves it.
+    fn add_vxlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddVxlan { link, vni, local, port, mtu, .. } = op else { return Ok(()) };
+        let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+        // Bears our prefix: whoever finds one left over, from a daemon that was killed here, deletes it.
+        let passing: LinkName = format!("{}~{:x}", shoal_plan::names::HOST_LINK_PREFIX, vni.get())
+            .parse()
+            .expect("a prefix of 3 bytes, a tilde and 6 hex digits are a link name");
+        let host = self.kernel.host();
+        let mut socket = host.route();
+        let make = request::vxlan(&passing, *vni, *local, *port, *mtu);
+        match socket.ask_one(make.clone()) {
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                // If it is not our own leftover that is in the way, the second attempt says what is.
+                let _ = socket.ask_one(request::delete_link(&passing));
+                socket.ask_one(make)?;
+            }
+            made => made?,
+        }
+        let moved = route::index(&mut socket, passing.as_str())
+            .and_then(|index| socket.ask_one(request::move_to(index, link, namespace.as_fd())));
+        if let Err(refusal) = moved {
+            let _ = socket.ask_one(request::delete_link(&passing));
+            return Err(refusal.into());
+        }
+        Ok(())
+    }
+
+    /// The kernel takes a namespace apart in its own time. Until then its vxlan links hold their VNI, which a network
+    /// that comes back at once could not have; so they are deleted first.
+    fn delete_netns(&self, ns: Ns) -> Result<(), Cause> {
+        if let Ok(Some(namespace)) = self.kernel.namespace(ns) {
+            let mut socket = namespace.route();
+            delete_vxlans(&mut socket)?;
+        }
+        self.kernel.delete(ns).map_err(Cause::Netns)
+    }
+}
+
+fn delete_vxlans(socket: &mut Socket) -> Result<(), Refusal> {
+    let links = route::links(socket)?;
+    let vxlans = links.iter().filter(|link| route::is_vxlan(link)).filter_map(route::name);
+    let requests = vxlans.filter_map(|name| Some(request::delete_link(&name.parse().ok()?))).collect();
+    for answer in socket.ask(requests) {
+        match answer {
+            Err(refusal) if refusal.errno != Errno::ENODEV => return Err(refusal),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn loopback() -> LinkName {
+    "lo".parse().expect("lo is a link name")
+}
+
+/// Whether an op takes something away: without the namespace or the link, there is nothing left to take away.
+fn takes_away(op: &Op) -> bool {
+    match op {
+        Op::DelNetns { .. }
+        | Op::DelLink { .. }
+        | Op::DelAddress { .. }
+        | Op::DelFdb { .. }
+        | Op::DelBridgeFdb { .. }
+        | Op::DelNeighbour { .. }
+        | Op::DelRoute { .. }
+        | Op::DelTable { .. }
+        | Op::FlushUdpFlows { .. } => true,
+        Op::AddNetns { .. }
+        | Op::SetSysctl { .. }
+        | Op::LoopbackUp { .. }
+        | Op::AddBridge { .. }
+        | Op::AddVxlan { .. }
+        | Op::AddVeth { .. }
+        | Op::SetMac { .. }
+        | Op::SetMtu { .. }
+        | Op::SetMaster { .. }
+        | Op::SetPort { .. }
+        | Op::SetUp { .. }
+        | Op::AddAddress { .. }
+        | Op::AddFdb { .. }
+        | Op::AddBridgeFdb { .. }
+        | Op::SetNeighbour { .. }
+        | Op::AddRoute { .. }
+        | Op::ReplaceTable { .. } => false,
+    }
+}
+
+/// Whether a refusal says that what was asked for is so. Not for links: one of that name may be of another kind.
+fn is_true_already(op: &Op, errno: Errno) -> bool {
+    match op {
+        Op::AddAddress { .. } | Op::AddFdb { .. } | Op::AddBridgeFdb { .. } => errno == Errno::EEXIST,
+        Op::DelLink { .. } => errno == Errno::ENODEV,
+        Op::DelAddress { .. } => matches!(errno, Errno::EADDRNOTAVAIL | Errno::ENODEV),
+        Op::DelFdb { .. } | Op::DelBridgeFdb { .. } | Op::DelNeighbour { .. } => {
+            matches!(errno, Errno::ENOENT | Errno::ENODEV)
+        }
+        Op::DelRoute { .. } => matches!(errno, Errno::ESRCH | Errno::ENODEV),
+        Op::AddNetns { .. }
+        | Op::DelNetns { .. }
+        | Op::SetSysctl { .. }
+        | Op::LoopbackUp { .. }
+        | Op::AddBridge { .. }
+        | Op::AddVxlan { .. }
+        | Op::AddVeth { .. }
+        | Op::SetMac { .. }
+        | Op::SetMtu { .. }
+        | Op::SetMaster { .. }
+        | Op::SetPort { .. }
+        | Op::SetUp { .. }
+        | Op::SetNeighbour { .. }
+        | Op::AddRoute { .. }
+        | Op::ReplaceTable { .. }
+        | Op::DelTable { .. }
+        | Op::FlushUdpFlows { .. } => false,
+    }
+}

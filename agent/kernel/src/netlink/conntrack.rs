@@ -1,0 +1,85 @@
+//! Forgetting flows (`linux/netfilter/nfnetlink_conntrack.h`). A UDP flow has no end that the kernel could see:
+//! while it goes on it stays with the backend that it was given to, also after that is gone.
+
+use std::net::IpAddr;
+
+use super::{
+    Refusal, Socket,
+    attr::{Message, NFGEN, attribute, push, request},
+};
+
+const SUBSYSTEM: u16 = 1 << 8;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+
+const NESTED: u16 = 0x8000;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+
+/// One flow, as far as it matters here: where it was sent to, and who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) protocol: u8,
+    pub(crate) destination: IpAddr,
+    pub(crate) answers: IpAddr,
+}
+
+impl Flow {
+    pub(crate) fn is_udp(&self) -> bool {
+        const IPPROTO_UDP: u8 = 17;
+        self.protocol == IPPROTO_UDP
+    }
+
+    /// Whether another address answers than it was sent to: DNAT.
+    pub(crate) fn is_translated(&self) -> bool {
+        self.answers != self.destination
+    }
+}
+
+fn inner<'a>(message: &Message<'a>) -> &'a [u8] {
+    message.payload.get(NFGEN..).unwrap_or(&[])
+}
+
+fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
+    let ip = attribute(tuple, CTA_TUPLE_IP)?;
+    let four = attribute(ip, v4).and_then(|v| <[u8; 4]>::try_from(v).ok()).map(IpAddr::from);
+    four.or_else(|| attribute(ip, v6).and_then(|v| <[u8; 16]>::try_from(v).ok()).map(IpAddr::from))
+}
+
+fn flow(message: &Message<'_>) -> Option<Flow> {
+    let (original, reply) = (attribute(inner(message), CTA_TUPLE_ORIG)?, attribute(inner(message), CTA_TUPLE_REPLY)?);
+    Some(Flow {
+        protocol: *attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?,
+        destination: address(original, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
+        answers: address(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+    })
+}
+
+/// Forgets the flows that `which` picks and says how many those were. One that ended meanwhile is as good as forgotten.
+pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> Result<usize, Refusal> {
+    let mut deletions = Vec::new();
+    socket.dump(&request(GET, 0, &[0; NFGEN]), |message| {
+        if flow(&message).is_some_and(|f| which(&f))
+            && let Some(original) = attribute(inner(&message), CTA_TUPLE_ORIG)
+        {
+            let mut body = message.payload[..NFGEN].to_vec();
+            push(&mut body, CTA_TUPLE_ORIG | NESTED, original);
+            deletions.push(request(DELETE, 0, &body));
+        }
+    })?;
+    let count = deletions.len();
+    for answer in socket.ask(deletions) {
+        match answer {
+            Err(refusal) if refusal.errno != nix::errno::Errno::ENOENT => return Err(refusal),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,127 @@
+//! rtnetlink: requests as bytes, and whole tables as `netlink-packet-route` reads them.
+
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        address::AddressMessage,
+        link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage},
+        neighbour::NeighbourMessage,
+        nsid::{NsidAttribute, NsidMessage},
+        route::RouteMessage,
+    },
+};
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{
+    Refusal, Socket,
+    attr::{Message, request},
+};
+
+/// A request with these flags besides REQUEST and ACK.
+pub(crate) fn encode(message: &RouteNetlinkMessage, flags: u16) -> Vec<u8> {
+    let mut body = vec![0; NetlinkSerializable::buffer_len(message)];
+    message.serialize(&mut body);
+    request(message.message_type(), flags, &body)
+}
+
+/// A message that this version of `netlink-packet-route` cannot read is left out: it is from a newer kernel, about
+/// something that is not ours.
+fn decode(message: Message<'_>) -> Option<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = message.kind;
+    RouteNetlinkMessage::deserialize(&header, message.payload)
+        .inspect_err(|error| tracing::debug!(%error, kind = message.kind, "cannot read a message of the kernel"))
+        .ok()
+}
+
+fn table<T>(
+    socket: &mut Socket,
+    ask: &RouteNetlinkMessage,
+    pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Vec<T>, Refusal> {
+    let mut found = Vec::new();
+    socket.dump(&encode(ask, 0), |message| found.extend(decode(message).and_then(&pick)))?;
+    Ok(found)
+}
+
+/// All links, without their statistics.
+pub(crate) fn links(socket: &mut Socket) -> Result<Vec<LinkMessage>, Refusal> {
+    let mut ask = LinkMessage::default();
+    ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    table(socket, &RouteNetlinkMessage::GetLink(ask), |message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    })
+}
+
+/// All addresses, of both families.
+pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<AddressMessage>, Refusal> {
+    table(socket, &RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
+        RouteNetlinkMessage::NewAddress(address) => Some(address),
+        _ => None,
+    })
+}
+
+/// The routes of one family, of all tables.
+pub(crate) fn routes(socket: &mut Socket, family: AddressFamily) -> Result<Vec<RouteMessage>, Refusal> {
+    let mut ask = RouteMessage::default();
+    ask.header.address_family = family;
+    table(socket, &RouteNetlinkMessage::GetRoute(ask), |message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    })
+}
+
+/// The neighbours of one family; of `AF_BRIDGE` the forwarding entries.
+pub(crate) fn neighbours(socket: &mut Socket, family: AddressFamily) -> Result<Vec<NeighbourMessage>, Refusal> {
+    let mut ask = NeighbourMessage::default();
+    ask.header.family = family;
+    table(socket, &RouteNetlinkMessage::GetNeighbour(ask), |message| match message {
+        RouteNetlinkMessage::NewNeighbour(neighbour) => Some(neighbour),
+        _ => None,
+    })
+}
+
+/// The index of the link of this name.
+pub(crate) fn index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
+    let mut ask = LinkMessage::default();
+    ask.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut index = None;
+    socket.get(&encode(&RouteNetlinkMessage::GetLink(ask), 0), |message| {
+        // `struct ifinfomsg`: the index is its second word.
+        index = message.payload.get(4..8).and_then(|i| i.try_into().ok()).map(u32::from_ne_bytes).or(index);
+    })?;
+    index.ok_or_else(|| Errno::ENODEV.into())
+}
+
+/// Whether a link is of kind vxlan.
+pub(crate) fn is_vxlan(link: &LinkMessage) -> bool {
+    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Vxlan));
+    link.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(kind)))
+}
+
+/// The name of a link.
+pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// The id by which the socket's namespace knows another; `None` if it has none for it.
+pub(crate) fn namespace_id(socket: &mut Socket, other: BorrowedFd<'_>) -> Result<Option<i32>, Refusal> {
+    let mut ask = NsidMessage::default();
+    let fd = u32::try_from(other.as_raw_fd()).unwrap_or(u32::MAX);
+    ask.attributes.push(NsidAttribute::Fd(fd));
+    let mut id = None;
+    socket.get(&encode(&RouteNetlinkMessage::GetNsId(ask), 0), |message| {
+        if let Some(RouteNetlinkMessage::NewNsId(answer)) = decode(message) {
+            id = answer.attributes.iter().find_map(|a| if let NsidAttribute::Id(id) = a { Some(*id) } else { None });
+        }
+    })?;
+    Ok(id.filter(|id| *id >= 0))
+}

@@ -1,0 +1,332 @@
+//! Reading what is true: dumps of whole tables, put together into a [`World`].
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressMessage},
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+};
+use shoal_common::{LinkName, MacAddr, Mtu};
+use shoal_plan::{
+    Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+    sync::Arc,
+};
+
+use crate::{
+    kernel::{Error, Inner, is_ours},
+    namespace::Namespace,
+    netlink::{Refusal, route},
+    nft, sysctl,
+};
+
+/// Tunnels that the kernel puts into every new namespace once their modules are loaded (unless
+/// net.core.fb_tunnels_only_for_init_net), and that nobody can delete.
+const FALLBACK_TUNNELS: [&str; 9] =
+    ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
+
+/// Reads these namespaces. One that is not there, or goes while it is read, is left out.
+pub(crate) fn world(kernel: &Inner, namespaces: &BTreeSet<Ns>) -> Result<World, Error> {
+    let mut read = BTreeMap::new();
+    for ns in namespaces {
+        if let Some(namespace) = kernel.namespace(*ns)? {
+            read.insert(*ns, Reading::take(namespace)?);
+        }
+    }
+    let world = read.iter().map(|(ns, reading)| (*ns, reading.seen(&read))).collect();
+    Ok(World { namespaces: world })
+}
+
+/// One namespace, before its veth links are told their other ends.
+struct Reading {
+    namespace: Arc<Namespace>,
+    seen: Seen,
+    veths: BTreeMap<u32, Veth>,
+}
+
+/// One end of a veth pair, by the kernel's numbers.
+struct Veth {
+    name: LinkName,
+    peer: u32,
+    /// By which id this namespace knows the other end's; none if it is the same.
+    peer_ns: Option<i32>,
+}
+
+impl Reading {
+    fn take(namespace: Arc<Namespace>) -> Result<Self, Error> {
+        let ns = namespace.ns;
+        let failed = |what| move |source: Refusal| Error::Observe { ns, what, source };
+        let mut reading = Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new() };
+        let mut socket = namespace.route();
+        let links = route::links(&mut socket).map_err(failed("links"))?;
+        let mut named = reading.links(&links);
+        for address in route::addresses(&mut socket).map_err(failed("addresses"))? {
+            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(&address)) {
+                link.1.addresses.insert(ip);
+            }
+        }
+        let families: [(AddressFamily, &'static str); 3] = [
+            (AddressFamily::Bridge, "forwarding entries"),
+            (AddressFamily::Inet, "IPv4 neighbours"),
+            (AddressFamily::Inet6, "IPv6 neighbours"),
+        ];
+        for (family, what) in families {
+            // Without links of ours there are no entries of ours.
+            for entry in if named.is_empty() { Vec::new() } else { route::neighbours(&mut socket, family).map_err(failed(what))? } {
+                if let Some((_, link)) = named.get_mut(&entry.header.ifindex) {
+                    note(&entry, link);
+                }
+            }
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for route in if named.is_empty() { Vec::new() } else { route::routes(&mut socket, family).map_err(failed("routes"))? } {
+                reading.seen.routes.extend(route_of(&route, |index| named.get(&index).map(|(name, _)| name.clone())));
+            }
+        }
+        drop(socket);
+        reading.seen.links = named.into_values().collect();
+        for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
+            if family == nft::INET {
+                let table = Table { text: String::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
+                reading.seen.tables.insert(name, table);
+            }
+        }
+        reading.sysctls()?;
+        Ok(reading)
+    }
+
+    /// Our links by index; what else is to be known of them is noted aside.
+    fn links(&mut self, links: &[LinkMessage]) -> BTreeMap<u32, (LinkName, Link)> {
+        let index_name = |index: u32| {
+            links.iter().find(|l| l.header.index == index).and_then(route::name).and_then(|n| n.parse().ok())
+        };
+        let mut named = BTreeMap::new();
+        for message in links {
+            let Some(name) = route::name(message) else { continue };
+            if message.header.flags.contains(LinkFlags::Loopback) {
+                self.seen.loopback_up |= message.header.flags.contains(LinkFlags::Up);
+                continue;
+            }
+            let mine = match self.namespace.ns {
+                Ns::Host => is_ours(name),
+                Ns::Sandbox(_) | Ns::Task(_) => !FALLBACK_TUNNELS.contains(&name),
+            };
+            // A name that is no name to us (with a space, say) cannot be asked for either.
+            let (true, Ok(name)) = (mine, name.parse::<LinkName>()) else { continue };
+            let link = link_of(message, index_name);
+            if let (LinkKind::Veth { .. }, Some(peer)) = (&link.kind, number(message)) {
+                let veth = Veth { name: name.clone(), peer: peer.0, peer_ns: peer.1 };
+                self.veths.insert(message.header.index, veth);
+            }
+            named.insert(message.header.index, (name, link));
+        }
+        self.seen.loopback_up |= self.namespace.ns == Ns::Host;
+        named
+    }
+
+    fn sysctls(&mut self) -> Result<(), Error> {
+        let bridges = self.seen.links.iter().filter(|(_, link)| link.kind == LinkKind::Bridge);
+        let of_bridges = bridges.map(|(name, _)| format!("net/ipv4/conf/{name}/send_redirects"));
+        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).collect();
+        let ns = self.namespace.ns;
+        let read = || wanted.into_iter().map(|path| sysctl::read(&path).map(|value| (path, value))).collect();
+        let read: Vec<_> = self.namespace.enter(read).map_err(|source| Error::Sysctl { ns, source })?;
+        for result in read {
+            if let (path, Some(value)) = result.map_err(|source| Error::Sysctl { ns, source })? {
+                self.seen.sysctls.insert(path, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The namespace, with the other end of each veth link that lies in one of `all`.
+    fn seen(&self, all: &BTreeMap<Ns, Reading>) -> Seen {
+        let mut seen = self.seen.clone();
+        for (index, veth) in &self.veths {
+            let other = all.iter().find_map(|(ns, reading)| {
+                let end = reading.veths.get(&veth.peer).filter(|end| end.peer == *index)?;
+                self.knows(&reading.namespace, veth.peer_ns).then(|| (*ns, end.name.clone()))
+            });
+            if let Some(Link { kind: LinkKind::Veth { peer }, .. }) = seen.links.get_mut(&veth.name) {
+                *peer = other;
+            }
+        }
+        seen
+    }
+
+    /// Whether the kernel calls `other` by this id in this namespace. Indices alone do not tell: each namespace counts
+    /// its links from 1.
+    fn knows(&self, other: &Arc<Namespace>, id: Option<i32>) -> bool {
+        match id {
+            None => Arc::ptr_eq(&self.namespace, other),
+            Some(id) => route::namespace_id(&mut self.namespace.route(), other.as_fd()).is_ok_and(|i| i == Some(id)),
+        }
+    }
+}
+
+/// The index of a link's other end, and the id of the namespace that it is in.
+fn number(message: &LinkMessage) -> Option<(u32, Option<i32>)> {
+    let (mut peer, mut ns) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => ns = Some(*id),
+            _ => {}
+        }
+    }
+    peer.map(|peer| (peer, ns))
+}
+
+fn link_of(message: &LinkMessage, name: impl Fn(u32) -> Option<LinkName>) -> Link {
+    // An MTU that no link of ours can have reads as one that none is meant to have.
+    let mut link = Link::new(LinkKind::Other("physical".to_owned()), Mtu::try_from(65_535).unwrap_or(Mtu::MIN));
+    link.up = message.header.flags.contains(LinkFlags::Up);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => link.mac = mac(bytes),
+            LinkAttribute::Mtu(mtu) => link.mtu = Mtu::try_from(*mtu).unwrap_or(link.mtu),
+            LinkAttribute::Controller(index) => link.master = name(*index),
+            LinkAttribute::LinkInfo(infos) => info(infos, &mut link),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn info(infos: &[LinkInfo], link: &mut Link) {
+    for info in infos {
+        match info {
+            LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
+            LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth { peer: None },
+            LinkInfo::Kind(kind) => link.kind = LinkKind::Other(kind.to_string()),
+            LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = vxlan(data),
+            LinkInfo::PortData(InfoPortData::BridgePort(data)) => link.port = port(data),
+            _ => {}
+        }
+    }
+}
+
+/// A vxlan link that is not as we make them is not one of ours.
+fn vxlan(data: &[InfoVxlan]) -> LinkKind {
+    let (mut vni, mut local, mut at, mut told) = (None, None, 0, [false; 2]);
+    for datum in data {
+        match datum {
+            InfoVxlan::Id(id) => vni = (*id).try_into().ok(),
+            InfoVxlan::Local(ip) => local = Some(IpAddr::V4(*ip)),
+            InfoVxlan::Local6(ip) => local = Some(IpAddr::V6(*ip)),
+            InfoVxlan::Port(port) => at = *port,
+            InfoVxlan::Learning(learning) => told[0] = !learning,
+            InfoVxlan::Proxy(proxy) => told[1] = *proxy,
+            _ => {}
+        }
+    }
+    match (vni, local, told) {
+        (Some(vni), Some(local), [true, true]) => LinkKind::Vxlan { vni, local, port: at },
+        (_, _, _) => LinkKind::Other(InfoKind::Vxlan.to_string()),
+    }
+}
+
+fn port(data: &[InfoBridgePort]) -> PortFlags {
+    let mut flags = PortFlags::default();
+    for datum in data {
+        match datum {
+            InfoBridgePort::HairpinMode(on) => flags.hairpin = *on,
+            InfoBridgePort::Learning(on) => flags.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => flags.flood = *on,
+            InfoBridgePort::MulticastFlood(on) => flags.mcast_flood = *on,
+            _ => {}
+        }
+    }
+    flags
+}
+
+fn mac(bytes: &[u8]) -> Option<MacAddr> {
+    bytes.try_into().ok().map(MacAddr)
+}
+
+/// An address, unless it is a link-local one of the kernel's.
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    let (mut local, mut either) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => either = Some(*ip),
+            _ => {}
+        }
+    }
+    let ip = local.or(either)?;
+    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !kernels)
+}
+
+/// Notes a forwarding entry or neighbour that was told, not learnt.
+fn note(entry: &NeighbourMessage, link: &mut Link) {
+    let (mut to, mut at, mut bridge) = (None, None, false);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => to = Some(IpAddr::V4(*ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => to = Some(IpAddr::V6(*ip)),
+            // The family of forwarding entries does not say that of the address.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => to = ip(bytes),
+            NeighbourAttribute::LinkLayerAddress(bytes) => at = mac(bytes),
+            NeighbourAttribute::Controller(_) => bridge = true,
+            _ => {}
+        }
+    }
+    let Some(mac) = at else { return };
+    let permanent = entry.header.state == NeighbourState::Permanent;
+    match (entry.header.family, to) {
+        (AddressFamily::Bridge, Some(dst)) if !bridge => drop(link.fdb.insert(Fdb { mac, dst })),
+        // NOARP is how the kernel tells `static`; PERMANENT entries are the ports' own addresses.
+        (AddressFamily::Bridge, None) if bridge && entry.header.state == NeighbourState::Noarp => {
+            link.bridge_fdb.insert(mac);
+        }
+        (AddressFamily::Inet | AddressFamily::Inet6, Some(ip)) if permanent => {
+            link.neighbours.insert(Neighbour { ip, mac });
+        }
+        (_, _) => {}
+    }
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    four.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+}
+
+/// A unicast route of the main table over a link of ours, unless the kernel made it from an address.
+fn route_of(message: &RouteMessage, name: impl Fn(u32) -> Option<LinkName>) -> Option<Route> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+        || matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra | RouteProtocol::IcmpRedirect)
+    {
+        return None;
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let (mut to, mut via, mut link) = (any, None, None);
+    let address = |address: &RouteAddress| match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(ip) => to = address(ip)?,
+            RouteAttribute::Gateway(ip) => via = address(ip),
+            RouteAttribute::Oif(index) => link = name(*index),
+            _ => {}
+        }
+    }
+    Some(Route { to: IpNet::new(to, header.destination_prefix_length).ok()?, via, link: link? })
+}

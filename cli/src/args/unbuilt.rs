@@ -1,0 +1,210 @@
+//! What Docker has and Shoal does not have yet: said in a sentence, not as "unexpected argument".
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Docker's flags, with what to do in their stead.
+const FLAGS: &[(&str, &str)] = &[
+    ("--publish", "published ports are not built yet: reach the service from inside its networks"),
+    ("-p", "published ports are not built yet: reach the service from inside its networks"),
+    ("--publish-add", "published ports are not built yet: reach the service from inside its networks"),
+    ("--publish-rm", "published ports are not built yet: reach the service from inside its networks"),
+    ("--secret", "secrets are not built yet"),
+    ("--secret-add", "secrets are not built yet"),
+    ("--secret-rm", "secrets are not built yet"),
+    ("--config", "configs are not built yet"),
+    ("--config-add", "configs are not built yet"),
+    ("--config-rm", "configs are not built yet"),
+    ("--mount", "mounts and volumes are not built yet: put the files into the image"),
+    ("--mount-add", "mounts and volumes are not built yet: put the files into the image"),
+    ("--mount-rm", "mounts and volumes are not built yet: put the files into the image"),
+    ("--force", "updating without a change is not built yet: change a label of the containers with --container-label-add"),
+    ("--rollback", "rollback is not built yet: update to the former image with --image"),
+    ("--rollback-delay", "rollback is not built yet"),
+    ("--rollback-failure-action", "rollback is not built yet"),
+    ("--rollback-max-failure-ratio", "rollback is not built yet"),
+    ("--rollback-monitor", "rollback is not built yet"),
+    ("--rollback-order", "rollback is not built yet"),
+    ("--rollback-parallelism", "rollback is not built yet"),
+    ("--update-failure-action", "failure actions are not built yet: an update goes on, and 'service ps' shows what fails"),
+    ("--update-max-failure-ratio", "failure actions are not built yet"),
+    ("--update-monitor", "failure actions are not built yet"),
+    ("--update-order", "only stop-first is built: the old task of a slot ends before the new one starts"),
+    ("--health-cmd", "health checks are not built yet"),
+    ("--health-interval", "health checks are not built yet"),
+    ("--health-retries", "health checks are not built yet"),
+    ("--health-start-interval", "health checks are not built yet"),
+    ("--health-start-period", "health checks are not built yet"),
+    ("--health-timeout", "health checks are not built yet"),
+    ("--no-healthcheck", "health checks are not built yet, so there is none to switch off"),
+    ("--placement-pref", "placement preferences are not built yet: tasks are spread evenly over hosts; use --constraint"),
+    ("--placement-pref-add", "placement preferences are not built yet: use --constraint-add"),
+    ("--placement-pref-rm", "placement preferences are not built yet: use --constraint-rm"),
+    ("--dns", "own DNS servers per service are not built yet: names that are not Shoal's go to the host's resolvers"),
+    ("--dns-add", "own DNS servers per service are not built yet"),
+    ("--dns-rm", "own DNS servers per service are not built yet"),
+    ("--dns-option", "DNS options are not built yet"),
+    ("--dns-option-add", "DNS options are not built yet"),
+    ("--dns-option-rm", "DNS options are not built yet"),
+    ("--dns-search", "DNS search domains are not built yet"),
+    ("--dns-search-add", "DNS search domains are not built yet"),
+    ("--dns-search-rm", "DNS search domains are not built yet"),
+    ("--host-add", "extra hosts are not built yet: give the service an alias with --network name=…,alias=…"),
+    ("--host-rm", "extra hosts are not built yet"),
+    ("--generic-resource", "generic resources are not built yet: label nodes, and use --constraint"),
+    ("--generic-resource-add", "generic resources are not built yet"),
+    ("--generic-resource-rm", "generic resources are not built yet"),
+    ("--group", "supplementary groups are not built yet: use --user UID:GID"),
+    ("--group-add", "supplementary groups are not built yet"),
+    ("--group-rm", "supplementary groups are not built yet"),
+    ("--init", "an init process in the container is not built yet"),
+    ("--isolation", "Windows' isolation is not in Shoal"),
+    ("--credential-spec", "Windows' credential specs are not in Shoal"),
+    ("--log-driver", "log drivers are not built yet: logs are kept on the host, and 'service logs' reads them"),
+    ("--log-opt", "log drivers are not built yet"),
+    ("--max-concurrent", "jobs are not built yet"),
+    ("--no-resolve-image", "Shoal does not resolve tags to digests: hosts pull what the reference says"),
+    ("--read-only", "read-only root file systems are not built yet"),
+    ("--stop-signal", "own stop signals are not built yet: the image's STOPSIGNAL is used, or SIGTERM"),
+    ("--sysctl", "sysctls per service are not built yet"),
+    ("--sysctl-add", "sysctls per service are not built yet"),
+    ("--sysctl-rm", "sysctls per service are not built yet"),
+    ("--tty", "terminals are not built yet"),
+    ("-t", "terminals are not built yet"),
+    ("--ulimit", "ulimits are not built yet: see --limit-pids, --limit-memory and --limit-cpu"),
+    ("--ulimit-add", "ulimits are not built yet"),
+    ("--ulimit-rm", "ulimits are not built yet"),
+    ("--cap-add", "own capabilities are not built yet"),
+    ("--cap-drop", "own capabilities are not built yet"),
+    ("--oom-score-adj", "OOM scores are not built yet: see --limit-memory"),
+    ("--memory-swap", "swap limits are not built yet: see --limit-memory"),
+    ("--memory-swappiness", "swap limits are not built yet: see --limit-memory"),
+    ("--with-registry-auth", "passing on a registry's credentials is not built yet: log in on every host"),
+    ("--filter", "filters are not built yet: use --format json and jq"),
+    ("-f", "filters are not built yet: use --format json and jq"),
+    ("--no-resolve", "ids are shown beside names with --format json"),
+    ("--no-task-ids", "task ids are not shown: names are unique"),
+    ("--details", "details of log drivers are not built yet"),
+    ("--pretty", "inspect prints JSON; the listing and 'service ps' are for reading"),
+    ("--config-from", "network configurations apart from networks are not built yet"),
+    ("--config-only", "network configurations apart from networks are not built yet"),
+    ("--ingress", "the ingress network is not built yet"),
+    ("--ipam-driver", "own IPAM drivers are not built yet: addresses come from the managers"),
+    ("--ipam-opt", "own IPAM drivers are not built yet"),
+    ("--ipv4", "an overlay without IPv4 is asked for by one IPv6 --subnet"),
+    ("--autolock", "locking of managers is not built yet"),
+    ("--cert-expiry", "own certificate lifetimes are not built yet"),
+    ("--dispatcher-heartbeat", "heartbeats are not adjustable yet"),
+    ("--external-ca", "external CAs are not built yet: Shoal makes its own"),
+    ("--force-new-cluster", "recovery of a lost quorum is not built yet"),
+    ("--listen-addr", "the daemon's listening address is set where the daemon is started: shoal daemon --help"),
+    ("--data-path-addr", "VXLAN uses the advertised address: see --advertise-addr"),
+    ("--max-snapshots", "snapshots are not adjustable yet"),
+    ("--snapshot-interval", "snapshots are not adjustable yet"),
+    ("--task-history-limit", "the length of task histories is not adjustable yet"),
+    ("--all-tags", "pull one tag at a time"),
+    ("-a", "one at a time, or all: see --help"),
+    ("--disable-content-trust", "content trust is not built yet: use a digest, as in web@sha256:…"),
+    ("--platform", "an image is pulled for the platform of the host"),
+    ("--message", "commit messages of images are not built yet"),
+    ("-m", "commit messages of images are not built yet"),
+    ("--digests", "digests are not listed yet"),
+    ("--no-prune", "layers that no image needs are always removed"),
+];
+
+/// Docker's verbs that are not here yet.
+const VERBS: &[(&str, &str)] = &[
+    ("run", "containers outside of services are not built yet: use 'shoal service create'"),
+    ("create", "containers outside of services are not built yet: use 'shoal service create'"),
+    ("exec", "exec is not built yet"),
+    ("ps", "containers outside of services are not built yet: use 'shoal node ps' or 'shoal service ps'"),
+    ("logs", "use 'shoal service logs', which takes a task's name too"),
+    ("images", "use 'shoal image ls'"),
+    ("pull", "use 'shoal image pull'"),
+    ("load", "use 'shoal image load'"),
+    ("import", "use 'shoal image import'"),
+    ("rmi", "use 'shoal image rm'"),
+    ("push", "pushing images is not built yet"),
+    ("build", "building images is not built yet: build elsewhere, and 'shoal image load' or pull"),
+    ("save", "saving images is not built yet"),
+    ("tag", "tagging images is not built yet: load or import under the name that is wanted"),
+    ("history", "image histories are not built yet"),
+    ("stack", "stacks are not built yet: create networks and services one by one"),
+    ("compose", "Compose files are not built yet: create networks and services one by one"),
+    ("secret", "secrets are not built yet"),
+    ("config", "configs are not built yet"),
+    ("volume", "volumes are not built yet"),
+    ("container", "containers outside of services are not built yet: see 'shoal node ps'"),
+    ("events", "events are not built yet: 'shoal service ps' shows what happened"),
+    ("stats", "statistics are not built yet"),
+    ("top", "statistics are not built yet"),
+    ("login", "registry credentials are not built yet"),
+    ("logout", "registry credentials are not built yet"),
+    ("system", "see 'shoal info'"),
+    ("context", "contexts are not built yet: see --host"),
+    ("rollback", "rollback is not built yet: 'shoal service update --image' with the former image"),
+    ("connect", "connecting live containers is not built yet: 'shoal service update --network-add'"),
+    ("disconnect", "disconnecting live containers is not built yet: 'shoal service update --network-rm'"),
+    ("prune", "prune is not built yet: remove by name"),
+    ("ca", "rotating the CA is not built yet"),
+    ("unlock", "locking of managers is not built yet"),
+    ("unlock-key", "locking of managers is not built yet"),
+];
+
+/// Both what was typed and the sentence, if what clap did not know is known to Docker.
+pub(crate) fn sentence(e: &clap::Error) -> Option<String> {
+    let (kind, table) = match e.kind() {
+        ErrorKind::UnknownArgument => (ContextKind::InvalidArg, FLAGS),
+        ErrorKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, VERBS),
+        _ => return None,
+    };
+    let Some(ContextValue::String(given)) = e.get(kind) else { return None };
+    // clap names a value too where one was glued on: `--publish=80:80`.
+    let name = given.split('=').next().unwrap_or(given);
+    table.iter().find(|(known, _)| *known == name).map(|(known, why)| format!("{known}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cli;
+    use super::*;
+    use clap::Parser;
+
+    fn said(line: &str) -> String {
+        let e = Cli::try_parse_from(line.split(' ')).expect_err("not built");
+        sentence(&e).unwrap_or_else(|| panic!("no sentence for {line}: {e}"))
+    }
+
+    #[test]
+    fn what_docker_has_and_shoal_has_not_is_said_in_a_sentence() {
+        for (line, part) in [
+            ("shoal service create --publish 80:80 nginx", "not built yet"),
+            ("shoal service create -p 80:80 nginx", "not built yet"),
+            ("shoal service create --publish=80:80 nginx", "not built yet"),
+            ("shoal service create --mount type=volume nginx", "not built yet"),
+            ("shoal service create --secret s nginx", "not built yet"),
+            ("shoal service update --force web", "not built yet"),
+            ("shoal service ls --filter name=x", "jq"),
+            ("shoal run -d nginx", "service create"),
+            ("shoal stack deploy -c f s", "not built yet"),
+            ("shoal network connect a b", "not built yet"),
+        ] {
+            assert!(said(line).contains(part), "{line}: {}", said(line));
+        }
+    }
+
+    #[test]
+    fn nothing_is_called_unbuilt_that_is_built() {
+        use clap::CommandFactory;
+        let cli = Cli::command();
+        let service = cli.find_subcommand("service").expect("there is one");
+        for verb in ["create", "update"] {
+            let command = service.find_subcommand(verb).expect("there is one");
+            for long in command.get_arguments().filter_map(|a| a.get_long()) {
+                assert!(!FLAGS.iter().any(|(f, _)| *f == format!("--{long}")), "{verb} --{long}");
+            }
+        }
+        for (verb, _) in VERBS {
+            assert!(cli.find_subcommand(verb).is_none(), "{verb}");
+        }
+    }
+}

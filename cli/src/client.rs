@@ -1,0 +1,90 @@
+//! The local daemon, by its socket.
+
+use hyper_util::rt::TokioIo;
+use shoal_proto::pb::{control_client::ControlClient, local_node_client::LocalNodeClient};
+use std::{io, path::Path};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::failure::{Exit, Failure};
+
+/// An answer may list every task of a large cluster.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, Failure> {
+        // The first connection is made here, so that what is wrong with the socket is told as it is.
+        let first = UnixStream::connect(socket).await.map_err(|e| unreachable(socket, &e))?;
+        let mut first = Some(first);
+        let path = socket.to_owned();
+        let channel = Endpoint::from_static("http://shoal.local")
+            .connect_with_connector(tower::service_fn(move |_: Uri| {
+                let (first, path) = (first.take(), path.clone());
+                async move {
+                    let stream = match first {
+                        Some(stream) => stream,
+                        None => UnixStream::connect(path).await?,
+                    };
+                    Ok::<_, io::Error>(TokioIo::new(stream))
+                }
+            }))
+            .await
+            .map_err(|e| {
+                Failure::new(Exit::NoManager, format!("what listens at {} does not speak as a shoal daemon: {e}", socket.display()))
+            })?;
+        Ok(Self { channel })
+    }
+
+    pub(crate) fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn local(&self) -> LocalNodeClient<Channel> {
+        LocalNodeClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+}
+
+fn unreachable(socket: &Path, e: &io::Error) -> Failure {
+    let path = socket.display();
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::NotAllowed, format!("{path} is not open to this user: run the command as root"))
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::NoManager,
+            format!("no shoal daemon answers at {path}: start one with 'shoal daemon' (or set SHOAL_HOST)"),
+        ),
+        _ => Failure::new(Exit::NoManager, format!("no shoal daemon answers at {path}: {e}")),
+    }
+}
+
+/// Drawn once per intent, so that a repeated request is known to be the same.
+pub(crate) fn request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_daemon_is_said_with_its_mend() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("no.sock");
+        let f = Client::connect(&socket).await.expect_err("nobody listens");
+        assert_eq!(f.exit, Exit::NoManager);
+        let want = format!("no shoal daemon answers at {}: start one with 'shoal daemon' (or set SHOAL_HOST)", socket.display());
+        assert_eq!(f.message, want);
+    }
+
+    #[test]
+    fn a_request_id_is_32_hex_digits_and_never_the_same() {
+        let (a, b) = (request_id(), request_id());
+        assert!(a.len() == 32 && a.chars().all(|c| c.is_ascii_hexdigit()) && a != b);
+    }
+}

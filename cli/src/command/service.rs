@@ -1,0 +1,139 @@
+//! `service …`.
+
+use shoal_proto::pb;
+use std::path::Path;
+
+use super::{each, logs, network, tasks};
+use crate::{
+    args::{
+        Listing,
+        service::{Create, Scale, Service, Update, Wait},
+    },
+    client::{Client, request_id},
+    failure::{Exit, Failure},
+    out,
+    progress::follow::follow,
+    spec, view,
+};
+
+/// An update is a change to what was read; when somebody else's change came between, it is made again on theirs.
+const MAX_ATTEMPTS: u32 = 3;
+
+pub(super) async fn run(host: &Path, verb: &Service) -> Result<(), Failure> {
+    match verb {
+        Service::Create(c) => create(host, c).await,
+        Service::Ls(listing) => ls(&Client::connect(host).await?, listing).await,
+        Service::Ps(ps) => {
+            let client = Client::connect(host).await?;
+            let mut all = Vec::new();
+            for service in &ps.services {
+                let request = pb::ListTasksRequest { service: service.clone(), ..Default::default() };
+                all.extend(client.control().list_tasks(request).await?.into_inner().tasks);
+            }
+            tasks::print(all, &ps.listing)
+        }
+        Service::Inspect(i) => {
+            let services = list(&Client::connect(host).await?, &i.services).await?;
+            let views: Vec<view::Service> = services.into_iter().map(Into::into).collect();
+            if i.format.json() { views.iter().try_for_each(out::json) } else { out::json_array(&views) }
+        }
+        Service::Scale(s) => scale(&Client::connect(host).await?, s).await,
+        Service::Update(u) => update(&Client::connect(host).await?, u).await,
+        Service::Logs(l) => logs::run(host, l).await,
+        Service::Rm(rm) => {
+            let client = &Client::connect(host).await?;
+            each(&rm.services, |service| async move {
+                client.control().remove_service(pb::RemoveServiceRequest { service: service.clone() }).await?;
+                Ok(service)
+            })
+            .await
+        }
+    }
+}
+
+async fn create(host: &Path, c: &Create) -> Result<(), Failure> {
+    let spec = spec::service::create(c, rand::random())?;
+    let client = &Client::connect(host).await?;
+    let name = spec.name.clone();
+    let request = pb::CreateServiceRequest { spec: Some(spec), request_id: request_id() };
+    let r = client.control().create_service(request).await?.into_inner();
+    out::line(format!("svc-{}", r.id))?;
+    wait_for(client, &name, r.id, r.version, &c.wait).await
+}
+
+async fn wait_for(client: &Client, name: &str, id: u64, version: u64, wait: &Wait) -> Result<(), Failure> {
+    if wait.detach { Ok(()) } else { follow(client, name, id, version, wait).await }
+}
+
+async fn list(client: &Client, names: &[String]) -> Result<Vec<pb::Service>, Failure> {
+    let request = pb::ListServicesRequest { services: names.to_vec() };
+    Ok(client.control().list_services(request).await?.into_inner().services)
+}
+
+async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
+    let services: Vec<view::Service> = list(client, &[]).await?.into_iter().map(Into::into).collect();
+    if listing.quiet {
+        return services.iter().try_for_each(|s| out::line(&s.id));
+    }
+    if listing.format.json() {
+        return services.iter().try_for_each(out::json);
+    }
+    let rows = services.iter().map(|s| {
+        let replicas = format!("{}/{}", s.running, s.wanted);
+        vec![s.id.clone(), s.name.clone(), s.mode.to_owned(), replicas, s.container.image.clone()]
+    });
+    out::table(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE"], rows.collect())
+}
+
+/// Reads the service, changes its spec, and proposes it on the version that was read.
+async fn change(
+    client: &Client,
+    service: &str,
+    alter: impl Fn(&mut pb::ServiceSpec) -> Result<(), Failure>,
+) -> Result<(String, pb::UpdateServiceReply), Failure> {
+    let mut attempt = 1;
+    loop {
+        let found = list(client, &[service.to_owned()]).await?.into_iter().next();
+        let gone = || Failure::new(Exit::NotFound, format!("there is no service {service}"));
+        let found = found.ok_or_else(gone)?;
+        let mut spec = found.spec.ok_or_else(gone)?;
+        alter(&mut spec)?;
+        let name = spec.name.clone();
+        let request = pb::UpdateServiceRequest {
+            service: format!("svc-{}", found.id),
+            version: found.version,
+            spec: Some(spec),
+            request_id: request_id(),
+        };
+        match client.control().update_service(request).await {
+            Ok(reply) => return Ok((name, reply.into_inner())),
+            Err(s) if s.code() == tonic::Code::Aborted && attempt < MAX_ATTEMPTS => attempt += 1,
+            Err(s) => return Err(s.into()),
+        }
+    }
+}
+
+async fn update(client: &Client, u: &Update) -> Result<(), Failure> {
+    // The spec names networks by id; the user may not.
+    let networks_gone: Vec<String> = match u.network_rm.as_slice() {
+        [] => vec![],
+        names => network::list(client, names).await?.into_iter().map(|n| n.id).collect(),
+    };
+    let (name, r) = change(client, &u.service, |spec| spec::service::update(spec, u, &networks_gone)).await?;
+    out::line(&u.service)?;
+    wait_for(client, &name, r.id, r.version, &u.wait).await
+}
+
+async fn scale(client: &Client, s: &Scale) -> Result<(), Failure> {
+    // All are scaled before any is waited for.
+    let mut changed = Vec::new();
+    for (service, replicas) in &s.services {
+        let (name, r) = change(client, service, |spec| spec::service::scale(spec, *replicas)).await?;
+        out::line(format!("{name} scaled to {replicas}"))?;
+        changed.push((name, r));
+    }
+    for (name, r) in changed {
+        wait_for(client, &name, r.id, r.version, &s.wait).await?;
+    }
+    Ok(())
+}
