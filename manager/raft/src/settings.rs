@@ -1,0 +1,44 @@
+//! What a member of the Raft group is told when it is opened.
+
+use shoal_common::NodeId;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use tonic::transport::Channel;
+
+/// Times are chosen for hosts in one data centre: a lost leader is replaced in about a second.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who this member is. Ids come from the log and are never used twice, so a vote cannot be confused.
+    pub node: NodeId,
+    /// Where log, vote and snapshots are kept.
+    pub dir: PathBuf,
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for a time drawn from here asks for an election.
+    pub election: (Duration, Duration),
+    /// A snapshot is made each time the log has grown by this many entries.
+    pub snapshot_every: u64,
+    /// How long a proposal or a linearizable read may take, leader changes included.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    pub fn new(node: NodeId, dir: PathBuf) -> Self {
+        Self {
+            node,
+            dir,
+            heartbeat: Duration::from_millis(100),
+            election: (Duration::from_millis(600), Duration::from_millis(1200)),
+            snapshot_every: 5000,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How one member reaches another. The channel must lead to that very node: mutual TLS sees to it.
+#[async_trait::async_trait]
+pub trait Connector: Send + Sync + 'static {
+    async fn connect(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+    ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>>;
+}
