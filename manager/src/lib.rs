@@ -2,14 +2,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use shoal_common::NodeId;
-use shoal_raft::Consensus;
-use shoal_rt::Credentials;
+pub mod seat;
 
-/// What every part of a manager works with. Clones are the same manager.
-#[derive(Debug, Clone)]
-pub struct Manager {
-    pub node: NodeId,
-    pub consensus: Consensus,
-    pub credentials: Credentials,
-}
+pub use seat::{Manager, Seat, seat};
