@@ -1,27 +1,69 @@
 //! All that the rest of the manager sees of Raft.
 
+use openraft::{
+    ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy,
+    async_runtime::WatchReceiver as _,
+    errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
+    impls::BasicNode,
+    raft::ReadPolicy,
+};
 use shoal_common::{LogIndex, NodeId};
+use shoal_rt::Backoff;
 use shoal_state::{Outcome, Proposal, State};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
+use tonic::Code;
 
-use crate::{Connector, Settings};
+use crate::{
+    Connector, Settings, codec,
+    disk::Disk,
+    log_store::LogStore,
+    machine::{Machine, Shown},
+    peers::{Peers, SendError},
+    types::{Logged, Raft, TypeConfig},
+};
+
+/// A learner that lacks no more entries than this becomes a voter.
+const CAUGHT_UP: u64 = 100;
+/// How often the leader asks itself whether a majority still answers.
+const QUORUM_CHECK: Duration = Duration::from_millis(200);
+/// One try at the leader; a proposal tries again until its deadline.
+const ONE_TRY: Duration = Duration::from_secs(2);
+
+type Metrics = openraft::metrics::RaftMetrics<TypeConfig>;
 
 /// One member of the group. Clones are the same member.
-#[derive(Debug, Clone)]
-pub struct Consensus {}
+#[derive(Clone)]
+pub struct Consensus(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    raft: Raft,
+    log: LogStore,
+    peers: Peers,
+    shown: Shown,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consensus").field("node", &self.0.settings.node).finish_non_exhaustive()
+    }
+}
 
 /// Who leads, as far as this member knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     pub term: u64,
     pub leader: Option<NodeId>,
-    /// This member leads.
+    /// This member leads, and a majority answered it not long ago.
     pub is_self: bool,
     pub voters: BTreeSet<NodeId>,
     pub learners: BTreeSet<NodeId>,
@@ -29,8 +71,8 @@ pub struct Leadership {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot open the store at {dir}: {why}")]
-    Store { dir: std::path::PathBuf, why: String },
+    #[error("cannot open the store at {}: {why}", dir.display())]
+    Store { dir: PathBuf, why: String },
     #[error("Raft does not start: {0}")]
     Raft(String),
 }
@@ -41,7 +83,7 @@ pub enum OpenError {
 pub enum ProposeError {
     #[error("this manager has no cluster yet")]
     NotInitialised,
-    #[error("the managers have no leader: {reachable}")]
+    #[error("the managers have no leader, for want of a majority ({reachable})")]
     NoLeader { reachable: String },
     #[error("the managers have no quorum: no answer within {0:?}")]
     NoQuorum(Duration),
@@ -49,46 +91,339 @@ pub enum ProposeError {
     Stopped(String),
 }
 
+/// Why this member could not answer as the leader.
+#[derive(Debug)]
+pub enum LeaderError {
+    /// It does not lead; nothing happened.
+    NotLeader,
+    /// It may have happened.
+    Unsure(String),
+}
+
 impl Consensus {
     pub async fn open(settings: Settings, connector: Arc<dyn Connector>) -> Result<Self, OpenError> {
-        let _ = (settings, connector);
-        unimplemented!()
+        let store = |e: std::io::Error| OpenError::Store { dir: settings.dir.clone(), why: e.to_string() };
+        let dir = settings.dir.clone();
+        let (disk, log) = crate::log_store::blocking(move || {
+            let disk = Disk::open(&dir)?;
+            let log = LogStore::open(disk.clone())?;
+            Ok((disk, log))
+        })
+        .await
+        .map_err(store)?;
+        let shown = Shown::default();
+        let machine = Machine::new(disk, shown.clone());
+        let peers = Peers::new(connector);
+        let config = config(&settings).validate().map_err(|e| OpenError::Raft(e.to_string()))?;
+        let raft = Raft::new(settings.node.0, Arc::new(config), peers.clone(), log.clone(), machine)
+            .await
+            .map_err(|e| OpenError::Raft(e.to_string()))?;
+        let leadership = follow(&raft, &settings);
+        Ok(Self(Arc::new(Inner { settings, raft, log, peers, shown, leadership })))
     }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+
     /// Whether there is a group that this member is or was part of.
     pub fn is_initialised(&self) -> bool {
-        unimplemented!()
+        !self.0.log.is_pristine()
     }
+
     /// A group of one, reached at `addr`. Once in the life of a cluster.
     pub async fn bootstrap(&self, addr: SocketAddr) -> Result<(), ProposeError> {
-        let _ = addr;
-        unimplemented!()
+        let me = self.0.settings.node.0;
+        match self.0.raft.initialize(BTreeMap::from([(me, BasicNode::new(addr))])).await {
+            Ok(()) => Ok(()),
+            // It was done before.
+            Err(RaftError::APIError(_)) => Ok(()),
+            Err(RaftError::Fatal(e)) => Err(stopped(&e)),
+        }
     }
+
     /// Applied on a majority when it returns. Any member takes it; a follower forwards to the leader.
+    ///
+    /// A try whose fate is not known is repeated: a command that must not happen twice carries a request id.
     pub async fn propose(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
-        let _ = proposal;
-        unimplemented!()
+        let logged = Logged(Arc::new(proposal));
+        self.until_deadline(async |member: &Self, limit| {
+            let Some((leader, addr)) = member.leader() else { return Err(None) };
+            if leader == member.0.settings.node {
+                return member.propose_as_leader(logged.clone()).await.map_err(|e| e.because());
+            }
+            let peer = member.0.peers.peer(leader, &addr);
+            let payload = codec::encode(&logged).map_err(|e| Some(e.to_string()))?;
+            let message = shoal_proto::pb::RaftMessage { payload };
+            let answer = peer.call(limit, |mut client| async move { client.propose(message).await }).await;
+            answer.and_then(|m| peer.decode(&m)).map_err(reason)
+        })
+        .await
     }
+
     /// The state with everything in it that was acknowledged before the call (a linearizable read).
     pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
-        unimplemented!()
+        self.until_deadline(async |member: &Self, limit| {
+            let Some((leader, addr)) = member.leader() else { return Err(None) };
+            let index = if leader == member.0.settings.node {
+                member.read_index_as_leader().await.map_err(|e| e.because())?
+            } else {
+                let request = shoal_proto::pb::ReadIndexRequest {};
+                let peer = member.0.peers.peer(leader, &addr);
+                peer.call(limit, |mut client| async move { client.read_index(request).await })
+                    .await
+                    .map_err(reason)?
+                    .index
+            };
+            let mut applied = member.0.shown.applied.subscribe();
+            match tokio::time::timeout(limit, applied.wait_for(|at| at.is_some_and(|at| at >= index))).await {
+                Ok(Ok(_)) => Ok(member.0.shown.state.borrow().clone()),
+                Ok(Err(_)) => Err(Some("the state machine has ended".to_owned())),
+                Err(_) => Err(Some(format!("entry {index} is not applied here yet"))),
+            }
+        })
+        .await
     }
+
     /// The state as this member has it, and each later one.
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
-        unimplemented!()
+        self.0.shown.state.subscribe()
     }
+
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        unimplemented!()
+        self.0.leadership.clone()
     }
+
     /// One step (if any is needed) towards exactly these members; leader only. `true`: membership is as wanted.
+    ///
+    /// Learners come first and become voters once they have caught up; who is not wanted leaves.
     pub async fn align_membership(&self, wanted: &BTreeMap<NodeId, SocketAddr>) -> Result<bool, ProposeError> {
-        let _ = wanted;
-        unimplemented!()
+        let metrics = self.metrics();
+        let Some((change, last)) = next_change(&metrics, wanted) else {
+            return Ok(metrics.membership_config.voter_ids().count() == wanted.len());
+        };
+        tracing::info!(%change, "the managers' membership changes");
+        let work = self.0.raft.change_membership(change, false);
+        match tokio::time::timeout(self.0.settings.deadline, work).await {
+            Ok(Ok(_)) => Ok(last),
+            Ok(Err(RaftError::Fatal(e))) => Err(stopped(&e)),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(ProposeError::NoLeader { reachable: "this member does not lead any more".to_owned() })
+            }
+            Ok(Err(RaftError::APIError(e))) => Err(ProposeError::NoLeader { reachable: e.to_string() }),
+            Err(_) => Err(ProposeError::NoQuorum(self.0.settings.deadline)),
+        }
     }
+
     /// Resolves when this member cannot go on (its disk failed); the daemon ends then.
     pub async fn fatal(&self) -> String {
-        unimplemented!()
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state
+                && !matches!(fatal, Fatal::Stopped)
+            {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                // It was shut down, which is no failure.
+                std::future::pending::<()>().await;
+            }
+        }
     }
+
     pub async fn shutdown(&self) {
-        unimplemented!()
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not end well");
+        }
+    }
+
+    pub(crate) async fn propose_as_leader(&self, logged: Logged) -> Result<(LogIndex, Outcome), LeaderError> {
+        let work = self.0.raft.client_write(logged);
+        match tokio::time::timeout(self.0.settings.deadline, work).await {
+            Ok(Ok(done)) => match done.data.0 {
+                Some(outcome) => Ok((LogIndex(done.log_id.index), outcome)),
+                None => Err(LeaderError::Unsure("the entry has no answer".to_owned())),
+            },
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(LeaderError::NotLeader),
+            Ok(Err(e)) => Err(LeaderError::Unsure(e.to_string())),
+            Err(_) => Err(LeaderError::Unsure("no majority of the managers has answered".to_owned())),
+        }
+    }
+
+    pub(crate) async fn read_index_as_leader(&self) -> Result<u64, LeaderError> {
+        let work = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(ONE_TRY, work).await {
+            Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => Err(LeaderError::NotLeader),
+            Ok(Err(e)) => Err(LeaderError::Unsure(e.to_string())),
+            Err(_) => Err(LeaderError::Unsure("no majority of the managers has answered".to_owned())),
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.0.raft.metrics().borrow_watched().clone()
+    }
+
+    fn leader(&self) -> Option<(NodeId, String)> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        Some((NodeId(leader), metrics.membership_config.get_node(&leader)?.addr.clone()))
+    }
+
+    /// Tries until it works or the deadline is over. A try fails with what is worth telling, if anything.
+    async fn until_deadline<T>(
+        &self,
+        mut attempt: impl AsyncFnMut(&Self, Duration) -> Result<T, Option<String>>,
+    ) -> Result<T, ProposeError> {
+        if !self.is_initialised() {
+            return Err(ProposeError::NotInitialised);
+        }
+        let limit = self.0.settings.deadline;
+        let end = Instant::now() + limit;
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
+        let mut told = None;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, attempt(self, left.min(ONE_TRY))).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(why)) => told = why.or(told),
+                Err(_) => {}
+            }
+            if let Err(fatal) = &self.0.raft.metrics().borrow_watched().running_state {
+                return Err(stopped(fatal));
+            }
+            if Instant::now() >= end {
+                return Err(match (self.leader(), told) {
+                    (None, told) => ProposeError::NoLeader {
+                        reachable: told.unwrap_or_else(|| format!("waited {limit:?} for an election")),
+                    },
+                    (Some(_), _) => ProposeError::NoQuorum(limit),
+                });
+            }
+            tokio::time::sleep(backoff.delay().min(end.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+}
+
+impl LeaderError {
+    fn because(self) -> Option<String> {
+        match self {
+            LeaderError::NotLeader => None,
+            LeaderError::Unsure(why) => Some(why),
+        }
+    }
+}
+
+fn reason(error: SendError) -> Option<String> {
+    match &error {
+        SendError::Status { status, .. } if status.code() == Code::FailedPrecondition => None,
+        _ => Some(error.to_string()),
+    }
+}
+
+fn stopped(fatal: &Fatal<TypeConfig>) -> ProposeError {
+    ProposeError::Stopped(fatal.to_string())
+}
+
+fn config(settings: &Settings) -> Config {
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    Config {
+        cluster_name: "shoal".to_owned(),
+        heartbeat_interval: ms(settings.heartbeat),
+        election_timeout_min: ms(settings.election.0),
+        election_timeout_max: ms(settings.election.1),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_every),
+        max_in_snapshot_log_to_keep: settings.snapshot_every / 5,
+        replication_lag_threshold: settings.snapshot_every,
+        install_snapshot_timeout: 30_000,
+        enable_pre_vote: Some(true),
+        // A host that comes back is heard within half a second.
+        backoff: "50ms 100ms 200ms ...500ms".to_owned(),
+        ..Config::default()
+    }
+}
+
+/// The next step from the present membership, and whether it is the last.
+fn next_change(
+    metrics: &Metrics,
+    wanted: &BTreeMap<NodeId, SocketAddr>,
+) -> Option<(ChangeMembers<u64, BasicNode>, bool)> {
+    let membership = &metrics.membership_config;
+    if wanted.is_empty() || membership.get_joint_config().len() > 1 {
+        // A change is under way.
+        return None;
+    }
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let present: BTreeMap<u64, &BasicNode> = membership.nodes().map(|(id, node)| (*id, node)).collect();
+    let wanted: BTreeMap<u64, BasicNode> = wanted.iter().map(|(id, addr)| (id.0, BasicNode::new(addr))).collect();
+
+    let new: BTreeMap<u64, BasicNode> =
+        wanted.iter().filter(|(id, _)| !present.contains_key(id)).map(|(id, n)| (*id, n.clone())).collect();
+    if !new.is_empty() {
+        return Some((ChangeMembers::AddNodes(new), false));
+    }
+    let moved: BTreeMap<u64, BasicNode> =
+        wanted.iter().filter(|(id, n)| present.get(id) != Some(n)).map(|(id, n)| (*id, n.clone())).collect();
+    if !moved.is_empty() {
+        return Some((ChangeMembers::SetNodes(moved), false));
+    }
+    let last = metrics.last_log_index.unwrap_or(0);
+    let caught_up = |id: &u64| {
+        let matched = metrics.replication.as_ref().and_then(|r| r.get(id).cloned().flatten());
+        matched.is_some_and(|at| at.index + CAUGHT_UP >= last)
+    };
+    let ready: BTreeSet<u64> = wanted.keys().copied().filter(|id| !voters.contains(id) && caught_up(id)).collect();
+    if !ready.is_empty() {
+        let all = voters.len() + ready.len() == wanted.len() && present.len() == wanted.len();
+        return Some((ChangeMembers::AddVoterIds(ready), all));
+    }
+    let gone: BTreeSet<u64> = voters.iter().copied().filter(|id| !wanted.contains_key(id)).collect();
+    // Not before someone who stays can vote.
+    if !gone.is_empty() && voters.len() > gone.len() {
+        return Some((ChangeMembers::RemoveVoters(gone), false));
+    }
+    let idle: BTreeSet<u64> =
+        present.keys().copied().filter(|id| !wanted.contains_key(id) && !voters.contains(id)).collect();
+    (!idle.is_empty()).then_some((ChangeMembers::RemoveNodes(idle), voters.len() == wanted.len()))
+}
+
+/// Leadership as it changes. A leader that no majority answers any more does not count as one.
+fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.metrics();
+    let (tx, rx) = watch::channel(leadership(&metrics.borrow_watched(), settings));
+    let settings = settings.clone();
+    tokio::spawn(async move {
+        loop {
+            let now = leadership(&metrics.borrow_and_update(), &settings);
+            tx.send_if_modified(|shown| {
+                let changed = *shown != now;
+                if changed {
+                    *shown = now;
+                }
+                changed
+            });
+            tokio::select! {
+                () = tx.closed() => return,
+                () = tokio::time::sleep(QUORUM_CHECK) => {}
+                changed = metrics.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+    rx
+}
+
+fn leadership(metrics: &Metrics, settings: &Settings) -> Leadership {
+    let ids = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect::<BTreeSet<_>>();
+    let membership = metrics.membership_config.membership();
+    let voters = ids(&mut membership.voter_ids());
+    let answered =
+        voters.len() == 1 || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < settings.election.1 * 2);
+    Leadership {
+        term: metrics.current_term,
+        leader: metrics.current_leader.map(NodeId),
+        is_self: metrics.state == ServerState::Leader && answered,
+        voters,
+        learners: ids(&mut membership.learner_ids()),
     }
 }

@@ -181,7 +181,7 @@ impl State {
         change(&mut task);
         let slot = (task.service, task.slot);
         if !task.is_live() && self.slots.get(&slot) == Some(&id) {
-            
+            self.slots.remove(&slot);
         }
         if task.status.state.is_terminal() {
             self.release_endpoints(&mut task);

@@ -17,6 +17,7 @@ fn the_life_of_a_cluster() {
     replay("life");
 }
 
+#[allow(clippy::disallowed_methods, reason = "golden scripts are files, and are blessed by the environment")]
 fn replay(name: &str) {
     let path = format!("{}/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let script = std::fs::read_to_string(&path).unwrap();

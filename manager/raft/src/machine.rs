@@ -1,0 +1,152 @@
+//! The state machine: [`State::apply`], entry by entry.
+
+use futures::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend,
+    storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
+};
+use shoal_common::LogIndex;
+use shoal_state::State;
+use std::{io, sync::Arc};
+use tokio::sync::watch;
+
+use crate::{
+    disk::Disk,
+    log_store::blocking,
+    snapshot,
+    types::{Answer, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, TypeConfig},
+};
+
+/// Entries applied before the state is shown and their proposers are answered.
+const SHOWN_AFTER: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    disk: Disk,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    state: Arc<State>,
+    shown: Shown,
+}
+
+/// What the state machine lets others see: the state first, then how far it got.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) state: watch::Sender<Arc<State>>,
+    /// The index of the last applied entry, Raft's own entries counted.
+    pub(crate) applied: watch::Sender<Option<u64>>,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { state: watch::Sender::new(Arc::default()), applied: watch::Sender::new(None) }
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(disk: Disk, shown: Shown) -> Self {
+        Self { disk, applied: None, membership: StoredMembership::default(), state: Arc::default(), shown }
+    }
+
+    fn show(&self) {
+        self.shown.state.send_if_modified(|shown| {
+            let changed = !Arc::ptr_eq(shown, &self.state);
+            if changed {
+                *shown = Arc::clone(&self.state);
+            }
+            changed
+        });
+        self.shown.applied.send_replace(self.applied.map(|id| id.index));
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotBytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut entries = entries.ready_chunks(SHOWN_AFTER);
+        while let Some(chunk) = entries.next().await {
+            let mut answers = Vec::with_capacity(chunk.len());
+            for item in chunk {
+                let (entry, responder) = item?;
+                self.applied = Some(entry.log_id);
+                let answer = match entry.payload {
+                    EntryPayload::Blank => Answer(None),
+                    EntryPayload::Membership(membership) => {
+                        self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        Answer(None)
+                    }
+                    EntryPayload::Normal(logged) => {
+                        let state = Arc::make_mut(&mut self.state);
+                        Answer(Some(state.apply(LogIndex(entry.log_id.index), &logged.0)))
+                    }
+                };
+                answers.extend(responder.map(|r| (r, answer)));
+            }
+            // Whoever hears of a change can see it.
+            self.show();
+            for (responder, answer) in answers {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            disk: self.disk.clone(),
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            state: Arc::clone(&self.state),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: SnapshotBytes) -> io::Result<()> {
+        let (disk, stored) = (self.disk.clone(), meta.clone());
+        let state = blocking(move || {
+            let state = snapshot::decode(&bytes)?;
+            snapshot::store(&disk, &stored, &bytes)?;
+            Ok(state)
+        })
+        .await?;
+        self.state = Arc::new(state);
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.show();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let disk = self.disk.clone();
+        blocking(move || snapshot::current(&disk)).await
+    }
+}
+
+/// Writes down the state as it was when the builder was made.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    disk: Disk,
+    meta: SnapshotMeta,
+    state: Arc<State>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotBytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), Arc::clone(&self.state));
+        blocking(move || {
+            let bytes = snapshot::encode(&state)?;
+            snapshot::store(&disk, &meta, &bytes)?;
+            Ok(Snapshot { meta, snapshot: bytes })
+        })
+        .await
+    }
+}
