@@ -1,0 +1,76 @@
+//! A small host for tests: node 1, on network 7, with some tasks there and one elsewhere.
+
+use shoal_common::{
+    Generation, LogIndex, MacAddr, NetworkId, NodeId, ServiceId, Subnet, TaskId,
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NodeAssignment, TaskAssignment},
+    node::Role,
+    service::{ContainerSpec, Resources},
+    task::{DesiredState, Endpoint, Slot, TaskState},
+};
+use std::net::Ipv4Addr;
+
+pub(crate) const HERE: NodeId = NodeId(1);
+pub(crate) const ELSEWHERE: NodeId = NodeId(2);
+pub(crate) const NETWORK: NetworkId = NetworkId(7);
+
+fn endpoint(task: u64) -> Endpoint {
+    let ip = Ipv4Addr::new(10, 0, 1, u8::try_from(task).unwrap() + 10);
+    Endpoint { network: NETWORK, mac: MacAddr::of_v4(ip), v4: Some(ip), v6: None }
+}
+
+pub(crate) fn task(id: u64) -> TaskAssignment {
+    TaskAssignment {
+        service: ServiceId(3),
+        service_name: "web".parse().unwrap(),
+        slot: Slot::Replica(u32::try_from(id).unwrap()),
+        name: format!("web.{id}"),
+        container: ContainerSpec { image: "web:1".to_owned(), ..ContainerSpec::default() },
+        resources: Resources::default(),
+        endpoints: vec![endpoint(id)],
+        desired: DesiredState::Running,
+        known: TaskState::Assigned,
+        spec_version: LogIndex(1),
+    }
+}
+
+/// Of node [`HERE`] with these tasks, and task 99 of network 7 on node [`ELSEWHERE`].
+pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
+    let net = "10.0.1.0/24".parse().unwrap();
+    let subnet = Subnet { net, gateway: "10.0.1.1".parse().unwrap(), ip_range: None, aux: [].into() };
+    let entry = |id: u64, node: NodeId| {
+        let entry = EndpointAssignment {
+            endpoint: endpoint(id),
+            node,
+            vtep: format!("192.0.2.{}", node.0).parse().unwrap(),
+            service: ServiceId(3),
+            slot: Slot::Replica(u32::try_from(id).unwrap()),
+            task_name: format!("web.{id}"),
+            aliases: vec![],
+            serving: true,
+        };
+        ((NETWORK, TaskId(id)), entry)
+    };
+    Assignment {
+        generation: Generation(generation),
+        node: Some(NodeAssignment {
+            id: HERE,
+            role: Role::Worker,
+            data_path_port: 4789,
+            managers: [(ELSEWHERE, "192.0.2.2:2377".parse().unwrap())].into(),
+        }),
+        networks: [(
+            NETWORK,
+            NetworkAssignment {
+                name: "blue".parse().unwrap(),
+                vni: 4097.try_into().unwrap(),
+                subnets: vec![subnet],
+                internal: false,
+                mtu: None,
+            },
+        )]
+        .into(),
+        endpoints: tasks.iter().map(|id| entry(*id, HERE)).chain([entry(99, ELSEWHERE)]).collect(),
+        services: [].into(),
+        tasks: tasks.iter().map(|id| (TaskId(*id), task(*id))).collect(),
+    }
+}

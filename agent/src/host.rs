@@ -1,0 +1,208 @@
+//! This host: its containers, its kernel and its resolver. There before the host is in any cluster, and after.
+
+use futures::future::join_all;
+use shoal_common::{Invalid, Mtu, node::NodeDescription, service::Amount};
+use shoal_dns::Resolver;
+use shoal_kernel::{Kernel, KernelConfig};
+use shoal_plan::{Namespace, Ns, World, plan};
+use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::memory::{self, Memory};
+
+/// What a host that leaves gives its containers between the stop signal and SIGKILL.
+const LEAVE_GRACE: Duration = Duration::from_secs(10);
+/// Looks at the kernel before a host that leaves gives up: each finds only what the one before could not remove.
+const CLEARING_ROUNDS: usize = 3;
+
+/// Where a host keeps its things. Two hosts on one machine differ in all of these.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Images, containers and the remembered assignment. Survives a reboot.
+    pub data_dir: PathBuf,
+    /// Locks of living containers and network namespaces. To be emptied by a reboot.
+    pub run_dir: PathBuf,
+    /// The cgroup above those of the containers.
+    pub cgroup_parent: String,
+    /// The program that supervises one container when started as `PROGRAM supervise DIR`.
+    pub supervisor: PathBuf,
+    /// The host's network namespace; default: that of the calling thread.
+    pub host_ns: Option<PathBuf>,
+    /// The host's own resolv.conf: where other people's names are asked for.
+    pub resolv_conf: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the container runtime")]
+    Runtime(#[source] shoal_runtime::Error),
+    #[error("cannot open the kernel's networking")]
+    Kernel(#[source] shoal_kernel::Error),
+    #[error("cannot read the host's network")]
+    Network(#[source] shoal_kernel::Error),
+    #[error("cannot make the directory {}", path.display())]
+    Directory { path: PathBuf, #[source] source: io::Error },
+    #[error("cannot read how much memory this host has from /proc/meminfo")]
+    Memory(#[source] io::Error),
+    #[error("/proc/meminfo does not say how much memory this host has")]
+    NoMemTotal,
+    #[error("the host's hostname is of no use")]
+    Hostname(#[source] Invalid),
+    #[error("cannot forget the assignment")]
+    Forget(#[from] memory::Error),
+    #[error("not everything could be removed from this host: {}", .0.join("; "))]
+    NotCleared(Vec<String>),
+}
+
+/// Handles on all that a host has. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    runtime: Runtime,
+    kernel: Kernel,
+    resolver: Resolver,
+    memory: Memory,
+    resolv_conf: PathBuf,
+}
+
+impl Host {
+    /// Opens everything, and adopts the containers that run. Changes nothing.
+    pub async fn open(config: HostConfig) -> Result<Host, Error> {
+        for path in [&config.data_dir, &config.run_dir] {
+            fs::create_dir_all(path).map_err(|source| Error::Directory { path: path.clone(), source })?;
+        }
+        let kernel = KernelConfig { run_dir: config.run_dir.clone(), host_ns: config.host_ns };
+        let kernel = Kernel::open(kernel).map_err(Error::Kernel)?;
+        let runtime = RuntimeConfig {
+            data_dir: config.data_dir.clone(),
+            run_dir: config.run_dir,
+            cgroup_parent: config.cgroup_parent,
+            supervisor: config.supervisor,
+        };
+        let runtime = Runtime::open(runtime).await.map_err(Error::Runtime)?;
+        let memory = Memory::new(&config.data_dir);
+        let resolver = Resolver::new();
+        Ok(Self(Arc::new(Inner { runtime, kernel, resolver, memory, resolv_conf: config.resolv_conf })))
+    }
+
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    pub fn kernel(&self) -> &Kernel {
+        &self.0.kernel
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.0.resolver
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    pub(crate) fn resolv_conf(&self) -> &PathBuf {
+        &self.0.resolv_conf
+    }
+
+    /// What the host says of itself to the managers.
+    pub async fn describe(
+        &self,
+        hostname: String,
+        control_addr: SocketAddr,
+        vtep: IpAddr,
+    ) -> Result<NodeDescription, Error> {
+        if hostname.is_empty() {
+            return Err(Error::Hostname(Invalid::new("hostname", hostname, "a name that is not empty")));
+        }
+        let facts = self.0.kernel.host_facts(vtep).await.map_err(Error::Network)?;
+        let meminfo = fs::read_to_string("/proc/meminfo").map_err(Error::Memory)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let underlay_mtu: Mtu = facts.mtu;
+        Ok(NodeDescription {
+            hostname,
+            control_addr,
+            vtep,
+            underlay_mtu,
+            underlay: facts.subnets.into_iter().collect(),
+            capacity: Amount {
+                nano_cpus: u64::try_from(cpus).unwrap_or(1) * 1_000_000_000,
+                memory_bytes: memory_bytes(&meminfo).ok_or(Error::NoMemTotal)?,
+            },
+            os: "linux".to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// For a host that is in no cluster any more: ends every container and removes all that there is of us in its
+    /// kernel. What fails does not keep the rest; all of it is told. No [`crate::Agent`] may be running.
+    pub async fn clear(&self) -> Result<(), Error> {
+        let mut failures = Vec::new();
+        let removals = self.0.runtime.list().into_iter().map(|c| async move {
+            if matches!(c.state, ContainerState::Running { .. })
+                && let Err(error) = self.0.runtime.stop(&c.id, LEAVE_GRACE).await
+            {
+                tracing::warn!(container = c.id, %error, "cannot stop a container: it is killed");
+            }
+            self.0.runtime.remove(&c.id).await.map_err(|e| format!("container {}: {e}", c.id))
+        });
+        failures.extend(join_all(removals).await.into_iter().filter_map(Result::err));
+        failures.extend(self.clear_kernel().await);
+        if let Err(error) = self.forget_memory() {
+            failures.push(error.to_string());
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Error::NotCleared(failures)) }
+    }
+
+    async fn clear_kernel(&self) -> Vec<String> {
+        let host = Namespace { loopback_up: true, ..Namespace::default() };
+        let empty = World { namespaces: [(Ns::Host, host)].into() };
+        let mut failures = Vec::new();
+        for _ in 0..CLEARING_ROUNDS {
+            let ops = match self.0.kernel.namespaces() {
+                Ok(all) => self.0.kernel.observe(&all).await.map(|actual| plan(&empty, &actual, &all)),
+                Err(error) => Err(error),
+            };
+            match ops {
+                Ok(ops) if ops.is_empty() => return Vec::new(),
+                Ok(ops) => {
+                    let failed = self.0.kernel.apply_all(&ops).await;
+                    failures = failed.iter().map(|(_, e)| crate::chain(e)).collect();
+                }
+                Err(error) => failures = vec![crate::chain(&error)],
+            }
+        }
+        failures
+    }
+
+    /// What this host was told by a cluster is of no use in another.
+    pub fn forget_memory(&self) -> Result<(), Error> {
+        Ok(self.0.memory.forget()?)
+    }
+}
+
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_memory_is_what_the_kernel_says() {
+        assert_eq!(memory_bytes("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
+        assert_eq!(memory_bytes("MemFree: 1 kB\n"), None);
+    }
+}

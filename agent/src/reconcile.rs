@@ -1,0 +1,264 @@
+//! The loop that makes the kernel's networking what the assignment asks for.
+//!
+//! It goes round when the assignment changed, when a container came or went, when the kernel changed, and every
+//! [`LOOK_AGAIN`]. Each time it does the same: look, plan, apply.
+
+use futures::FutureExt;
+use shoal_common::{Generation, TaskId, assignment::Assignment};
+use shoal_kernel::{Changes, Kernel};
+use shoal_plan::{HostFacts, Ns, World, desired, plan};
+use shoal_rt::Backoff;
+use shoal_runtime::Runtime;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain,
+    containers::{self, Namespaces},
+    scope,
+};
+
+/// For what the kernel does not tell of: sysctls, a notification that never came.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Between the kernel's first word of a change and our look: one change is told by several notifications.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Looks in a row before the loop rests a while. The second sees what the first could not do.
+const ROUNDS: usize = 3;
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far the kernel is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Converged {
+    /// The highest generation at which nothing was left to do.
+    pub(crate) generation: Generation,
+    /// Tasks whose network namespace and networks are as they should be.
+    pub(crate) wired: BTreeSet<TaskId>,
+    /// What went wrong last, by namespace.
+    pub(crate) failures: BTreeMap<Ns, String>,
+    pub(crate) failed_operations: u32,
+}
+
+impl Converged {
+    /// Why this task's network is not there yet, if something went wrong.
+    pub(crate) fn failure(&self, assignment: &Assignment, task: TaskId) -> Option<&str> {
+        needs(assignment, task).iter().find_map(|ns| self.failures.get(ns)).map(String::as_str)
+    }
+}
+
+/// The namespaces in which all must be right for a task to be reached.
+fn needs(assignment: &Assignment, task: TaskId) -> Vec<Ns> {
+    let endpoints = assignment.tasks.get(&task).map(|t| t.endpoints.as_slice()).unwrap_or_default();
+    let networks = endpoints.iter().map(|e| Ns::Sandbox(e.network));
+    [Ns::Host, Ns::Task(task)].into_iter().chain(networks).collect()
+}
+
+pub(crate) struct Reconciler {
+    kernel: Kernel,
+    runtime: Runtime,
+    facts: HostFacts,
+    assignment: watch::Receiver<Arc<Assignment>>,
+    converged: watch::Sender<Converged>,
+    /// What was wanted at the last look.
+    desired: World,
+    namespaces: Namespaces,
+    /// Namespaces that were right when we last looked, or were made so.
+    done: BTreeSet<Ns>,
+    failures: BTreeMap<Ns, String>,
+    failed_operations: usize,
+    first: bool,
+}
+
+/// What is to be looked at, apart from what the assignment changes.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Everything,
+    These(BTreeSet<Ns>),
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        kernel: Kernel,
+        runtime: Runtime,
+        facts: HostFacts,
+        assignment: watch::Receiver<Arc<Assignment>>,
+        converged: watch::Sender<Converged>,
+    ) -> Self {
+        Self {
+            kernel,
+            runtime,
+            facts,
+            assignment,
+            converged,
+            desired: World::default(),
+            namespaces: Namespaces::default(),
+            done: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            failed_operations: 0,
+            first: true,
+        }
+    }
+
+    /// Goes round until `shutdown`, and leaves everything as it is then.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        // Before the first look, so that no change falls between the two.
+        let mut kernel = self.kernel.changes();
+        let mut containers = self.runtime.changes();
+        let mut periodic = interval(LOOK_AGAIN);
+        periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
+        let mut retry_at = None;
+        loop {
+            let retry = async {
+                match retry_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let due = tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.assignment.changed() => match changed {
+                    Ok(()) => Due::These(BTreeSet::new()),
+                    Err(_) => return,
+                },
+                changed = containers.changed() => match changed {
+                    Ok(()) => Due::These(BTreeSet::new()),
+                    Err(_) => return,
+                },
+                dirty = kernel.next() => Due::These(settled(dirty, &mut kernel).await),
+                _ = periodic.tick() => Due::Everything,
+                () = retry => Due::Everything,
+            };
+            if self.look(due).await {
+                backoff.reset();
+                retry_at = None;
+            } else {
+                retry_at = Some(Instant::now() + backoff.delay());
+            }
+        }
+    }
+
+    /// One time round. Whether nothing failed.
+    async fn look(&mut self, due: Due) -> bool {
+        let assignment = self.assignment.borrow_and_update().clone();
+        if assignment.node.is_none() {
+            // Nobody told us anything: what is there is left alone.
+            return true;
+        }
+        let namespaces = Namespaces::of(&assignment, &containers::of(&self.runtime));
+        let wanted = desired(&assignment, &self.facts, &namespaces.wanted);
+        let mut changed = scope::changed(&self.desired, &wanted);
+        changed.extend(self.namespaces.held.difference(&namespaces.held).map(|task| Ns::Task(*task)));
+        self.done.retain(|ns| !changed.contains(ns));
+        self.failures.retain(|ns, _| wanted.namespaces.contains_key(ns));
+        (self.desired, self.namespaces) = (wanted, namespaces);
+
+        let repair = changed.is_empty();
+        let due = match due {
+            // What an earlier life of this process left is seen by a whole look only.
+            _ if std::mem::take(&mut self.first) => Due::Everything,
+            Due::Everything => Due::Everything,
+            Due::These(dirty) => Due::These(dirty.into_iter().chain(changed).collect()),
+        };
+        let right = due == Due::These(BTreeSet::new()) || self.work(due, repair).await;
+        self.publish(&assignment);
+        right
+    }
+
+    async fn work(&mut self, mut due: Due, repair: bool) -> bool {
+        for _ in 0..ROUNDS {
+            let (scope, all) = match self.scope(&due) {
+                Ok(scope) => (scope, due == Due::Everything),
+                Err(error) => return self.broken(&error),
+            };
+            let actual = match self.kernel.observe(&scope).await {
+                Ok(actual) => actual,
+                Err(error) => return self.broken(&error),
+            };
+            let ops = plan(&self.desired, &actual, &scope);
+            if !all && scope::is_too_narrow(&ops, &scope, &self.done) {
+                due = Due::Everything;
+                continue;
+            }
+            if repair && !ops.is_empty() {
+                tracing::info!(operations = ops.len(), first = %ops[0], "the kernel was changed by somebody else: repairing");
+            }
+            let failed = self.kernel.apply_all(&ops).await;
+            self.done.extend(&scope);
+            self.failures.retain(|ns, _| !scope.contains(ns));
+            self.failed_operations = failed.len();
+            for (_, error) in &failed {
+                for ns in scope::touched(&error.op) {
+                    self.done.remove(&ns);
+                    self.failures.entry(ns).or_insert_with(|| chain(error));
+                }
+            }
+            if failed.is_empty() {
+                return true;
+            }
+            for (_, error) in &failed {
+                tracing::warn!(error = chain(error), "a change of the kernel's networking failed");
+            }
+            due = Due::Everything;
+        }
+        false
+    }
+
+    fn scope(&self, due: &Due) -> Result<BTreeSet<Ns>, shoal_kernel::Error> {
+        let mut scope = match due {
+            Due::Everything => {
+                let mut all = self.kernel.namespaces()?;
+                all.extend(self.desired.namespaces.keys());
+                all
+            }
+            Due::These(some) => some.clone(),
+        };
+        for held in &self.namespaces.held {
+            scope.remove(&Ns::Task(*held));
+        }
+        Ok(scope)
+    }
+
+    /// Nothing can be seen, so nothing is known to be right.
+    fn broken(&mut self, error: &shoal_kernel::Error) -> bool {
+        tracing::warn!(error = chain(error), "cannot look at the kernel's networking");
+        self.done.clear();
+        self.failures.insert(Ns::Host, chain(error));
+        self.failed_operations = 1;
+        false
+    }
+
+    fn publish(&self, assignment: &Assignment) {
+        let right = |ns: &Ns| self.done.contains(ns);
+        let wired = self.namespaces.wanted.iter().filter(|task| needs(assignment, **task).iter().all(right));
+        let wired: BTreeSet<TaskId> = wired.copied().collect();
+        let converged = self.failures.is_empty() && self.desired.namespaces.keys().all(right);
+        self.converged.send_if_modified(|before| {
+            let next = Converged {
+                generation: if converged { assignment.generation } else { before.generation },
+                wired,
+                failures: self.failures.clone(),
+                failed_operations: u32::try_from(self.failed_operations).unwrap_or(u32::MAX),
+            };
+            let news = *before != next;
+            *before = next;
+            news
+        });
+    }
+}
+
+async fn settled(mut dirty: BTreeSet<Ns>, changes: &mut Changes) -> BTreeSet<Ns> {
+    sleep(SETTLE).await;
+    if let Some(more) = changes.next().now_or_never() {
+        dirty.extend(more);
+    }
+    dirty
+}

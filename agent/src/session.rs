@@ -1,0 +1,289 @@
+//! The agent's line to the managers: one at a time, any of them, and the next one when that one fails.
+
+use rand::seq::SliceRandom;
+use shoal_common::{
+    Generation, NodeId,
+    assignment::{Assignment, AssignmentDelta, NodeAssignment},
+    node::NodeDescription,
+};
+use shoal_proto::pb::{self, dispatcher_client::DispatcherClient};
+use shoal_rt::{Backoff, Credentials, Expect};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{chain, memory::Memory, reconcile::Converged, report::Reports};
+
+/// A manager that takes longer to connect is passed over: hosts of one cluster are near each other, and the node
+/// timeout runs meanwhile.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+/// Until a manager has said something else.
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+/// What a manager may say.
+const HEARTBEAT_PERIODS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
+/// A write of the managers: durable on a majority, over an election if there is one.
+const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+/// Reports that come within this time of each other travel together.
+const REPORT_WINDOW: Duration = Duration::from_millis(10);
+/// How often the managers' record is compared with what we know.
+const COMPARE_AGAIN: Duration = Duration::from_secs(10);
+/// After a full round of managers, none of which would do.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LIMIT: Duration = Duration::from_secs(3);
+/// For a host that was removed from its cluster and was not told to leave.
+const REMOVED_RETRY: Duration = Duration::from_secs(10);
+/// A session that did not last so long was none.
+const SETTLED: Duration = Duration::from_secs(2);
+/// The largest assignment, in bytes on the wire: some 200,000 endpoints.
+const ASSIGNMENT_BYTES: usize = 64 << 20;
+
+/// How the line is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) connected: bool,
+    /// The managers say that this host is none of theirs.
+    pub(crate) removed: bool,
+}
+
+pub(crate) struct Session {
+    pub(crate) credentials: Credentials,
+    pub(crate) description: NodeDescription,
+    /// Where managers were when this host joined.
+    pub(crate) first_managers: BTreeMap<NodeId, SocketAddr>,
+    pub(crate) memory: Memory,
+    pub(crate) assignment: watch::Sender<Arc<Assignment>>,
+    pub(crate) node: watch::Sender<Option<NodeAssignment>>,
+    pub(crate) line: watch::Sender<Line>,
+    pub(crate) converged: watch::Receiver<Converged>,
+    pub(crate) reports: Reports,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+enum End {
+    Shutdown,
+    /// This host has a new certificate, and the next session uses it.
+    Renewed,
+    /// The managers do not know this host (any more).
+    Denied(String),
+    Lost(String),
+}
+
+impl End {
+    fn of(doing: &str, status: &Status) -> Self {
+        let told = format!("{doing}: {}", if status.message().is_empty() { chain(status) } else { status.message().to_owned() });
+        if status.code() == Code::PermissionDenied { End::Denied(told) } else { End::Lost(told) }
+    }
+}
+
+impl Session {
+    /// Talks to managers until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
+        let mut last = None;
+        'rounds: loop {
+            let mut denied = false;
+            for (node, addr) in self.managers(last) {
+                let begun = Instant::now();
+                let end = self.with(node, addr, &shutdown).await;
+                self.line.send_if_modified(|line| std::mem::take(&mut line.connected));
+                last = Some(node);
+                match end {
+                    End::Shutdown => return,
+                    End::Renewed => continue 'rounds,
+                    End::Denied(told) => {
+                        tracing::warn!(manager = %node, %addr, "a manager refuses this host: {told}");
+                        denied = true;
+                    }
+                    End::Lost(told) => {
+                        tracing::info!(manager = %node, %addr, "no session with a manager: {told}");
+                        if begun.elapsed() > SETTLED {
+                            backoff.reset();
+                            continue 'rounds;
+                        }
+                    }
+                }
+            }
+            if denied {
+                self.line.send_if_modified(|line| !std::mem::replace(&mut line.removed, true));
+            }
+            let delay = if denied { REMOVED_RETRY } else { backoff.delay() };
+            let mut renewed = self.credentials.changes();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(delay) => {}
+                _ = renewed.changed() => {}
+            }
+        }
+    }
+
+    /// All known managers in chance order, so that a thousand agents spread; the one that failed us last at the end.
+    fn managers(&self, last: Option<NodeId>) -> Vec<(NodeId, SocketAddr)> {
+        let told = self.assignment.borrow().node.as_ref().map(|n| n.managers.clone()).filter(|m| !m.is_empty());
+        let mut managers: Vec<_> = told.unwrap_or_else(|| self.first_managers.clone()).into_iter().collect();
+        managers.shuffle(&mut rand::rng());
+        managers.sort_by_key(|(node, _)| Some(*node) == last);
+        managers
+    }
+
+    /// One session, from connecting to its end.
+    async fn with(&self, node: NodeId, addr: SocketAddr, shutdown: &CancellationToken) -> End {
+        let mut renewed = self.credentials.changes();
+        let session = async {
+            let connecting = shoal_rt::connect(addr, Expect::Node(node), &self.credentials);
+            let channel = match timeout(CONNECT_PATIENCE, connecting).await {
+                Ok(Ok(channel)) => channel,
+                Ok(Err(error)) => return End::Lost(chain(&error)),
+                Err(_) => return End::Lost(format!("it does not answer within {} s", CONNECT_PATIENCE.as_secs())),
+            };
+            let client = DispatcherClient::new(channel).max_decoding_message_size(ASSIGNMENT_BYTES);
+            // Whichever ends first ends the session.
+            tokio::select! {
+                end = self.assignments(client.clone()) => end,
+                end = self.heartbeats(client.clone()) => end,
+                end = self.report(client) => end,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => End::Shutdown,
+            _ = renewed.changed() => End::Renewed,
+            end = session => end,
+        }
+    }
+
+    async fn assignments(&self, mut client: DispatcherClient<Channel>) -> End {
+        let request = pb::AssignmentsRequest {
+            description: Some(self.description.clone().into()),
+            have_generation: self.assignment.borrow().generation.0,
+        };
+        let mut stream = match client.assignments(request).await {
+            Ok(reply) => reply.into_inner(),
+            Err(status) => return End::of("cannot ask for assignments", &status),
+        };
+        loop {
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return End::Lost("it closed the stream of assignments".to_owned()),
+                Err(status) => return End::of("the stream of assignments broke", &status),
+            };
+            self.line.send_if_modified(|line| {
+                let now = Line { connected: true, removed: false };
+                std::mem::replace(line, now) != now
+            });
+            if let Err(told) = self.take(message).await {
+                return End::Lost(told);
+            }
+        }
+    }
+
+    /// Folds a message into the assignment, remembers that and makes it known.
+    async fn take(&self, message: pb::AssignmentsReply) -> Result<(), String> {
+        use pb::assignments_reply::Kind;
+        let mut next = Assignment::clone(&self.assignment.borrow());
+        let (news, whole) = match message.kind.ok_or("it sent an empty assignment")? {
+            Kind::Complete(whole) => {
+                let whole = Assignment::try_from(whole).map_err(|e| format!("its assignment is of no use: {e}"))?;
+                let news = Assignment { generation: Generation::default(), ..whole.clone() }
+                    != Assignment { generation: Generation::default(), ..next.clone() };
+                next.replace(whole).map_err(|e| e.to_string())?;
+                (news, true)
+            }
+            Kind::Incremental(delta) => {
+                let delta = AssignmentDelta::try_from(delta).map_err(|e| format!("its change is of no use: {e}"))?;
+                let news = !delta.changes_nothing(&next);
+                next.fold(delta).map_err(|e| e.to_string())?;
+                (news, false)
+            }
+        };
+        if next.node.as_ref().is_none_or(|n| n.id != self.credentials.current().node) {
+            return Err("it sent the assignment of another node".to_owned());
+        }
+        let next = Arc::new(next);
+        if news {
+            self.remember(next.clone()).await;
+        }
+        if whole {
+            self.reports.compare(&next);
+        }
+        self.node.send_if_modified(|node| {
+            let news = *node != next.node;
+            node.clone_from(&next.node);
+            news
+        });
+        self.assignment.send_replace(next);
+        Ok(())
+    }
+
+    /// Before anybody acts on it. A disk that is full does not keep a host from serving.
+    async fn remember(&self, assignment: Arc<Assignment>) {
+        let memory = self.memory.clone();
+        match tokio::task::spawn_blocking(move || memory.store(&assignment)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "this assignment would not survive a restart"),
+            Err(error) => tracing::error!(%error, "this assignment would not survive a restart"),
+        }
+    }
+
+    async fn heartbeats(&self, mut client: DispatcherClient<Channel>) -> End {
+        let mut period = HEARTBEAT_PERIOD;
+        loop {
+            let begun = Instant::now();
+            let request = {
+                let converged = self.converged.borrow();
+                pb::HeartbeatRequest {
+                    converged_generation: converged.generation.0,
+                    failed_operations: converged.failed_operations,
+                }
+            };
+            // A busy manager may take a while; a dead one must be left well within the node timeout.
+            match deadline(period.mul_f64(1.5), client.heartbeat(request)).await {
+                Ok(reply) => {
+                    let asked = Duration::from_millis(reply.into_inner().period_ms);
+                    let (least, most) = HEARTBEAT_PERIODS;
+                    period = if asked.is_zero() { HEARTBEAT_PERIOD } else { asked.clamp(least, most) };
+                }
+                Err(status) => return End::of("it takes no heartbeat", &status),
+            }
+            tokio::time::sleep_until(begun + period).await;
+        }
+    }
+
+    async fn report(&self, mut client: DispatcherClient<Channel>) -> End {
+        let mut compare = interval(COMPARE_AGAIN);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once, and there is nothing to compare yet.
+        compare.tick().await;
+        loop {
+            tokio::select! {
+                _ = self.reports.batch() => {}
+                _ = compare.tick() => {
+                    self.reports.compare(&self.assignment.borrow().clone());
+                    continue;
+                }
+            }
+            sleep(REPORT_WINDOW).await;
+            let batch = self.reports.batch().await;
+            let reports = batch.iter().cloned().map(Into::into).collect();
+            match deadline(REPORT_PATIENCE, client.report_status(pb::ReportStatusRequest { reports })).await {
+                Ok(_) => self.reports.acknowledged(&batch),
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    // Sent again it would be refused again. What the managers lack then is compared later.
+                    tracing::error!(told = status.message(), "a manager cannot read a report");
+                    self.reports.acknowledged(&batch);
+                }
+                Err(status) => return End::of("it takes no report", &status),
+            }
+        }
+    }
+}
+
+async fn deadline<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
+    }
+}
