@@ -30,6 +30,7 @@ pub(crate) struct Identity(u64, u64);
 
 /// Runs `f` in a namespace, on a thread of its own that ends with it: a thread that lives on in the wrong namespace
 /// would poison whatever runs on it next.
+#[allow(clippy::disallowed_methods, reason = "this is the one place, and the thread is its own")]
 pub(crate) fn enter<T: Send>(ns: impl AsFd + Send, f: impl FnOnce() -> T + Send) -> io::Result<T> {
     on_a_thread(move || {
         setns(ns, CloneFlags::CLONE_NEWNET)?;

@@ -1,6 +1,7 @@
 //! How long `decide` takes: `cargo bench -p shoal-control`. Prints times; asserts only what must hold everywhere.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench reads the clock")]
 
 #[path = "../tests/decide/lab.rs"]
 mod lab;

@@ -82,6 +82,7 @@ async fn an_answer_from_another_address_is_not_taken() {
 
 #[tokio::test]
 async fn ids_and_ports_differ_from_question_to_question() {
+    #[allow(clippy::disallowed_methods, reason = "as many as the test below sends")]
     let (seen, mut questions) = tokio::sync::mpsc::unbounded_channel();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = socket.local_addr().unwrap();

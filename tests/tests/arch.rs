@@ -1,0 +1,237 @@
+//! Who may import whom: ARCHITECTURE.md's arrows, read off `cargo metadata`. A new edge is a design decision, and this
+//! table is where it is made.
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
+
+/// Every crate of the house, and the crates of the house that it may import. Tests and benches are held to the same.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("shoal-common", &[]),
+    ("shoal-proto", &["shoal-common"]),
+    ("shoal-rt", &["shoal-common"]),
+    ("shoal-state", &["shoal-common"]),
+    ("shoal-control", &["shoal-common", "shoal-state"]),
+    ("shoal-raft", &["shoal-common", "shoal-rt", "shoal-proto", "shoal-state"]),
+    ("shoal-manager", &["shoal-common", "shoal-rt", "shoal-proto", "shoal-state", "shoal-control", "shoal-raft"]),
+    ("shoal-plan", &["shoal-common"]),
+    ("shoal-kernel", &["shoal-common", "shoal-plan"]),
+    ("shoal-runtime", &["shoal-common"]),
+    ("shoal-dns", &["shoal-common"]),
+    (
+        "shoal-agent",
+        &["shoal-common", "shoal-rt", "shoal-proto", "shoal-plan", "shoal-kernel", "shoal-runtime", "shoal-dns"],
+    ),
+    // The runtime, because the one binary is also the supervisor that the runtime starts for each container.
+    ("shoal", &["shoal-common", "shoal-rt", "shoal-proto", "shoal-manager", "shoal-agent", "shoal-runtime"]),
+    ("shoal-tests", &["shoal-common", "shoal-state", "shoal-control", "shoal-plan", "shoal-proto"]),
+];
+
+/// The crates that decide, and do nothing: no I/O, no clock, no randomness.
+const PURE: &[&str] = &["shoal-common", "shoal-state", "shoal-control", "shoal-plan"];
+
+/// What a pure crate cannot reach, through any dependency of a dependency: whatever waits, talks, stores or rolls dice.
+/// (Not `getrandom`: imbl's generator can be seeded by it when somebody else asks for that; imbl does not.)
+const IMPURE: &[&str] = &[
+    "async-std",
+    "chrono",
+    "futures",
+    "libcontainer",
+    "mio",
+    "nix",
+    "openraft",
+    "prost",
+    "rand",
+    "rtnetlink",
+    "rustix",
+    "rustls",
+    "sled",
+    "socket2",
+    "time",
+    "tokio",
+    "tonic",
+];
+
+/// What only some crates know, so that the rest can be read without knowing it.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("openraft", &["shoal-raft"]),
+    ("sled", &["shoal-raft"]),
+    ("rtnetlink", &["shoal-kernel"]),
+    ("netlink-packet-route", &["shoal-kernel"]),
+    ("libcontainer", &["shoal-runtime"]),
+    ("oci-client", &["shoal-runtime"]),
+    ("hickory-proto", &["shoal-dns"]),
+    ("clap", &["shoal"]),
+    ("anyhow", &["shoal", "shoal-tests"]),
+];
+
+#[test]
+fn every_crate_imports_only_what_it_may() {
+    let metadata = metadata();
+    let members = names(&metadata);
+    let may: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for package in metadata.workspace_packages() {
+        let name = package.name.as_str();
+        let Some(may) = may.get(name) else {
+            wrong.push(format!("{name} is not in MAY_IMPORT"));
+            continue;
+        };
+        for import in imports(package).intersection(&members).filter(|i| !may.contains(i)) {
+            wrong.push(format!("{name} may not import {import}"));
+        }
+    }
+    assert_none(wrong);
+}
+
+#[test]
+fn every_crate_in_the_tables_is_there() {
+    let metadata = metadata();
+    let members = names(&metadata);
+    let mut wrong = Vec::new();
+    let tabled = MAY_IMPORT.iter().flat_map(|(name, may)| [name].into_iter().chain(*may));
+    let sole = ONLY_IN.iter().flat_map(|(_, users)| *users);
+    for name in tabled.chain(PURE).chain(sole).filter(|n| !members.contains(*n)) {
+        wrong.push(format!("the tables name {name}, which is no crate of the house"));
+    }
+    for (name, users) in ONLY_IN {
+        for user in
+            metadata.workspace_packages().iter().filter(|p| p.name != "shoal-tests" && users.contains(&p.name.as_str()))
+        {
+            if !imports(user).contains(name) {
+                wrong.push(format!("{} is said to be what knows {name}, and does not import it", user.name));
+            }
+        }
+    }
+    assert_none(wrong);
+}
+
+#[test]
+fn no_pure_crate_reaches_io_clocks_or_chance() {
+    let metadata = metadata();
+    let mut wrong = Vec::new();
+    for package in metadata.workspace_packages().into_iter().filter(|p| PURE.contains(&p.name.as_str())) {
+        let reached = reached(&metadata, &package.id);
+        assert!(reached.contains_key("serde"), "{} reaches serde, or nothing is seen here at all", package.name);
+        for name in IMPURE {
+            if let Some(through) = reached.get(*name) {
+                wrong.push(format!("{} reaches {name}: {}", package.name, through.join(" → ")));
+            }
+        }
+    }
+    assert_none(wrong);
+}
+
+#[test]
+fn what_one_crate_hides_no_other_imports() {
+    let metadata = metadata();
+    let mut wrong = Vec::new();
+    for package in metadata.workspace_packages() {
+        let imports = imports(package);
+        for (name, users) in ONLY_IN {
+            if imports.contains(name) && !users.contains(&package.name.as_str()) {
+                wrong.push(format!("{} may not import {name}: that is for {}", package.name, users.join(", ")));
+            }
+        }
+    }
+    assert_none(wrong);
+}
+
+/// Clippy takes the nearest `.clippy.toml` and does not merge.
+#[test]
+fn every_pure_crate_has_the_bans_of_the_root_and_of_the_pure() {
+    let metadata = metadata();
+    let root = bans(metadata.workspace_root.as_std_path());
+    assert!(!root.is_empty(), "the root bans something");
+    let mut wrong = Vec::new();
+    let mut own = BTreeMap::new();
+    for package in metadata.workspace_packages() {
+        let dir = package.manifest_path.parent().unwrap().as_std_path();
+        let bans = nearest(dir, metadata.workspace_root.as_std_path());
+        for missing in root.difference(&bans) {
+            wrong.push(format!("{} does not ban what the root bans: {missing}", package.name));
+        }
+        let more: BTreeSet<String> = bans.difference(&root).cloned().collect();
+        match PURE.contains(&package.name.as_str()) {
+            true => drop(own.insert(package.name.to_string(), more)),
+            false if more.is_empty() => {}
+            false => wrong.push(format!("{} is held to the bans of a pure crate, by a folder above it", package.name)),
+        }
+    }
+    for what in ["Instant::now", "SystemTime::now", "HashMap", "HashSet", "std::env::", "std::fs::", "std::thread::"] {
+        for (name, _) in own.iter().filter(|(_, bans)| !bans.iter().any(|b| b.contains(what))) {
+            wrong.push(format!("{name} does not ban {what}"));
+        }
+    }
+    assert!(own.values().collect::<BTreeSet<_>>().len() == 1, "the pure crates ban the same: {own:#?}");
+    assert_none(wrong);
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    let metadata = metadata();
+    let lacking = metadata
+        .workspace_packages()
+        .into_iter()
+        .filter(|package| !fs::read_to_string(&package.manifest_path).unwrap().contains("[lints]\nworkspace = true\n"));
+    assert_none(lacking.map(|p| format!("{} has no `[lints] workspace = true`", p.name)).collect());
+}
+
+/// What cargo knows of the house, without asking the network: of this platform, as the others' packages are not here.
+fn metadata() -> Metadata {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    MetadataCommand::new()
+        .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
+        .other_options(["--offline".to_owned(), format!("--filter-platform={platform}")])
+        .exec()
+        .unwrap()
+}
+
+fn names(metadata: &Metadata) -> BTreeSet<&str> {
+    metadata.workspace_packages().into_iter().map(|p| p.name.as_str()).collect()
+}
+
+/// What a crate's manifest names, for its code, its build script, its tests and its benches.
+fn imports(package: &Package) -> BTreeSet<&str> {
+    package.dependencies.iter().map(|d| d.name.as_str()).collect()
+}
+
+/// What is compiled into a crate: each name, with the way to it. Not what builds it (proc-macros have clocks and files,
+/// on the builder's machine) nor what tests it.
+fn reached<'a>(metadata: &'a Metadata, from: &'a PackageId) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let nodes: BTreeMap<_, _> = metadata.resolve.as_ref().unwrap().nodes.iter().map(|n| (&n.id, n)).collect();
+    let mut reached = BTreeMap::new();
+    let mut todo = vec![(from, Vec::new())];
+    while let Some((id, mut way)) = todo.pop() {
+        let package = &metadata[id];
+        way.push(package.name.as_str());
+        let is_macro = package.targets.iter().any(|t| t.is_proc_macro());
+        if is_macro || reached.insert(package.name.as_str(), way.clone()).is_some() {
+            continue;
+        }
+        let normal = |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal);
+        todo.extend(nodes[id].deps.iter().filter(normal).map(|d| (&d.pkg, way.clone())));
+    }
+    reached
+}
+
+/// The bans of the file that clippy would take for a crate.
+fn nearest(dir: &Path, root: &Path) -> BTreeSet<String> {
+    let holder = dir.ancestors().take_while(|d| d.starts_with(root)).find(|d| d.join(".clippy.toml").exists());
+    bans(holder.expect("the root has one"))
+}
+
+/// The entries of a `.clippy.toml`, one a line.
+fn bans(dir: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(dir.join(".clippy.toml")).unwrap();
+    text.lines().map(str::trim).filter(|l| l.starts_with("{ path = ")).map(str::to_owned).collect()
+}
+
+fn assert_none(wrong: Vec<String>) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
