@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod command;
 mod failure;
+mod lab;
 mod out;
 mod progress;
 mod spec;
@@ -28,10 +29,19 @@ fn main() -> ExitCode {
             _ => end(&Failure::usage("supervise DIR: the daemon calls this, people do not")),
         };
     }
+    let mut argv = std::env::args_os().skip(1);
+    match argv.next() {
+        Some(verb) if verb == lab::init::VERB => return lab::init::main(argv),
+        Some(verb) if verb == lab::enter::VERB => return lab::enter::main(argv),
+        Some(_) | None => {}
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return not_understood(&e),
     };
+    if let args::Command::Lab(lab) = &cli.command {
+        return lab::run(lab).unwrap_or_else(|f| end(&f));
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(f) => end(&f),

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod image;
+pub(crate) mod lab;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod service;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     /// Images on this host
     #[command(subcommand)]
     Image(image::Image),
+    /// Several hosts on this machine, to try things out
+    Lab(lab::Lab),
 }
 
 /// How a listing is printed.

@@ -1,0 +1,176 @@
+//! The first process of a host: it holds the host's namespaces, reaps, and when it is killed the kernel kills all
+//! that runs on the host. The switch has one too, which holds a network namespace and nothing else.
+//!
+//! It is started in two steps. `shoal lab-host-init DIR KIND` leaves for new namespaces, starts the process proper
+//! (a PID namespace begins with the first child), records it, and ends. So an init is either recorded, or it never
+//! gets the word to go on.
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        signal::{SigSet, Signal},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{chdir, setsid, sethostname},
+};
+use std::{
+    env, fs,
+    ffi::OsString,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use super::{layout::init_pid, process::Process};
+
+/// What `main` calls on this word.
+pub(crate) const VERB: &str = "lab-host-init";
+
+const READY: &str = "ready";
+/// Tells the second step from the first.
+const PROPER: &str = "proper";
+/// Where the machine's cgroups wait while /sys is mounted over.
+const ASIDE: &str = "/run/cgroup";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Host,
+    Switch,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Host => "host",
+            Kind::Switch => "switch",
+        }
+    }
+
+    fn namespaces(self) -> CloneFlags {
+        match self {
+            Kind::Host => super::enter::NAMESPACES,
+            Kind::Switch => CloneFlags::CLONE_NEWNET,
+        }
+    }
+}
+
+/// Starts an init for this directory, and gives back what is recorded there. The last part of the path is the
+/// host's name.
+pub(super) fn start(dir: &Path, kind: Kind) -> io::Result<Process> {
+    let output =
+        Command::new(env::current_exe()?).arg(VERB).arg(dir).arg(kind.word()).stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Process::read(&init_pid(dir))?.ok_or_else(|| io::Error::other("it left no record"))
+}
+
+/// Both steps. Arguments: DIR KIND, and for the second a word more.
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    let kind = |word: &OsString| [Kind::Host, Kind::Switch].into_iter().find(|k| word == k.word());
+    let done = match &args[..] {
+        [dir, word] => kind(word).map(|k| launch(Path::new(dir), k)),
+        [dir, word, step] if step == PROPER => kind(word).map(|k| proper(Path::new(dir), k)),
+        _ => None,
+    };
+    match done {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(e)) => {
+            crate::out::note(e.to_string());
+            ExitCode::FAILURE
+        }
+        None => {
+            crate::out::note("'shoal lab' calls this, people do not");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn doing(what: &str) -> impl Fn(Errno) -> io::Error {
+    move |e| io::Error::other(format!("cannot {what}: {}", e.desc()))
+}
+
+/// The first step.
+fn launch(dir: &Path, kind: Kind) -> io::Result<()> {
+    // Before /proc may be another one's.
+    let exe = env::current_exe()?;
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("init.log"))?;
+    setsid().map_err(doing("leave the terminal"))?;
+    unshare(kind.namespaces()).map_err(doing("make namespaces"))?;
+    let mut init = Command::new(exe)
+        .arg(VERB)
+        .arg(dir)
+        .arg(kind.word())
+        .arg(PROPER)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    Process::of(init.id())?.write(&init_pid(dir))?;
+    if let Some(mut go) = init.stdin.take() {
+        go.write_all(b"\n")?;
+    }
+    let mut answer = String::new();
+    if let Some(stdout) = init.stdout.take() {
+        BufReader::new(stdout).read_line(&mut answer)?;
+    }
+    match answer.trim() {
+        READY => Ok(()),
+        "" => Err(io::Error::other(format!("it ended at once: see {}", dir.join("init.log").display()))),
+        why => Err(io::Error::other(why.to_owned())),
+    }
+}
+
+/// The second step: it stays.
+fn proper(dir: &Path, kind: Kind) -> io::Result<()> {
+    let mut go = [0];
+    // The first step died before it recorded this process.
+    io::stdin().read_exact(&mut go)?;
+    let name = dir.file_name().unwrap_or_default();
+    let ready = match kind {
+        Kind::Host => furnish(name),
+        Kind::Switch => Ok(()),
+    };
+    let mut answer = io::stdout();
+    if let Err(e) = ready {
+        return writeln!(answer, "{e}");
+    }
+    // Blocked before anyone may start a child here: a child's end must not go unseen.
+    let ended = SigSet::from(Signal::SIGCHLD);
+    ended.thread_block()?;
+    writeln!(answer, "{READY}")?;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => {
+                ended.wait()?;
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// What makes it look like a host: its name, /proc, /sys, and a /run that is lost with the power.
+fn furnish(name: &std::ffi::OsStr) -> io::Result<()> {
+    const NONE: Option<&str> = None;
+    let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    sethostname(name).map_err(doing("set the host's name"))?;
+    // The machine's later unmounts reach hosts, so that they keep nothing busy; never the other way.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE).map_err(doing("detach from the machine's mounts"))?;
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
+        .map_err(doing("mount /run"))?;
+    // A new sysfs shows the links of the namespace it was mounted in, and has no cgroups: those are moved over.
+    fs::create_dir(ASIDE)?;
+    mount(Some("/sys/fs/cgroup"), ASIDE, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .map_err(doing("set the cgroups aside"))?;
+    mount(NONE, ASIDE, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(doing("keep the cgroups apart"))?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), hardened, NONE).map_err(doing("mount /sys"))?;
+    mount(Some(ASIDE), "/sys/fs/cgroup", NONE, MsFlags::MS_MOVE, NONE).map_err(doing("put the cgroups back"))?;
+    fs::remove_dir(ASIDE)?;
+    mount(Some("proc"), "/proc", Some("proc"), hardened, NONE).map_err(doing("mount /proc"))?;
+    chdir("/").map_err(doing("change to /"))
+}

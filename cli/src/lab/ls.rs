@@ -1,0 +1,53 @@
+//! `lab ls`.
+
+use serde::Serialize;
+
+use super::{
+    host::Host,
+    layout::Layout,
+    state::{MAIN_BRIDGE, State},
+};
+use crate::{args::Format, failure::Failure, out};
+
+#[derive(Debug, Serialize)]
+struct Row {
+    lab: String,
+    host: String,
+    /// As it began: `node ls` tells what it is now.
+    role: String,
+    address: String,
+    /// up, daemon down, or off
+    state: String,
+    /// 0: with all that are not partitioned off. Hosts of one number reach each other.
+    partition: u32,
+    socket: String,
+    data: String,
+}
+
+pub(super) fn ls(labs: &[Layout], format: &Format) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for layout in labs {
+        let state = State::load(layout)?;
+        for (name, port) in &state.hosts {
+            rows.push(Row {
+                lab: layout.lab().to_string(),
+                host: name.to_string(),
+                role: name.role().to_string(),
+                address: name.v4().to_string(),
+                state: Host { layout, name: *name }.condition()?.word().to_owned(),
+                partition: port.bridge,
+                socket: layout.socket(*name).display().to_string(),
+                data: layout.data(*name).display().to_string(),
+            });
+        }
+    }
+    if format.json() {
+        return rows.iter().try_for_each(out::json);
+    }
+    let cells = |row: Row| {
+        let partition = if row.partition == MAIN_BRIDGE { String::new() } else { row.partition.to_string() };
+        vec![row.lab, row.host, row.role, row.address, row.state, partition, row.socket]
+    };
+    let header = ["LAB", "HOST", "ROLE", "ADDRESS", "STATE", "PARTITION", "SOCKET"];
+    out::table(&header, rows.into_iter().map(cells).collect())
+}
