@@ -47,7 +47,11 @@ pub enum Error {
     #[error("cannot read the host's network")]
     Network(#[source] shoal_kernel::Error),
     #[error("cannot make the directory {}", path.display())]
-    Directory { path: PathBuf, #[source] source: io::Error },
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read how much memory this host has from /proc/meminfo")]
     Memory(#[source] io::Error),
     #[error("/proc/meminfo does not say how much memory this host has")]

@@ -15,17 +15,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agent;
 mod containers;
 #[cfg(test)]
 mod fixture;
 mod host;
+mod logs;
 mod memory;
 mod reconcile;
 mod report;
 mod scope;
 mod session;
+mod tasks;
 
+pub use agent::{Agent, AgentStatus, Ended, Membership};
 pub use host::{Error, Host, HostConfig};
+pub use logs::{Logs, logs_service};
 
 /// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

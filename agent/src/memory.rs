@@ -15,11 +15,20 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing} the remembered assignment {}", path.display())]
-    File { doing: &'static str, path: PathBuf, #[source] source: io::Error },
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot encode an assignment to be remembered")]
     Encode(#[source] rmp_serde::encode::Error),
     #[error("the remembered assignment {} is damaged", path.display())]
-    Damaged { path: PathBuf, #[source] source: rmp_serde::decode::Error },
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
     #[error("the remembered assignment {} has format {found}, and this version reads format {FORMAT}", path.display())]
     Format { path: PathBuf, found: u32 },
 }

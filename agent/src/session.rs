@@ -75,7 +75,10 @@ enum End {
 
 impl End {
     fn of(doing: &str, status: &Status) -> Self {
-        let told = format!("{doing}: {}", if status.message().is_empty() { chain(status) } else { status.message().to_owned() });
+        let told = format!(
+            "{doing}: {}",
+            if status.message().is_empty() { chain(status) } else { status.message().to_owned() }
+        );
         if status.code() == Code::PermissionDenied { End::Denied(told) } else { End::Lost(told) }
     }
 }

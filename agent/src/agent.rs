@@ -1,0 +1,137 @@
+//! One host's part in its cluster, from joining (or the daemon's start) to leaving (or the daemon's end).
+
+use shoal_common::{
+    Generation, NodeId,
+    assignment::{Assignment, NodeAssignment},
+    node::NodeDescription,
+};
+use shoal_plan::HostFacts;
+use shoal_rt::Credentials;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Host, chain,
+    reconcile::{Converged, Reconciler},
+    report::Reports,
+    session::{Line, Session},
+    tasks::Tasks,
+};
+
+/// What a host must know to take part.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub credentials: Credentials,
+    pub description: NodeDescription,
+    /// Where managers are, as far as the daemon knows; the assignment tells more, and newer.
+    pub managers: BTreeMap<NodeId, SocketAddr>,
+}
+
+/// Handle on a running agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    assignment: watch::Receiver<Arc<Assignment>>,
+    node: watch::Receiver<Option<NodeAssignment>>,
+    line: watch::Receiver<Line>,
+    converged: watch::Receiver<Converged>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentStatus {
+    /// To a manager's dispatcher.
+    pub connected: bool,
+    /// Of the assignment that is held.
+    pub generation: Generation,
+    /// The highest at which the kernel's networking was as it should be.
+    pub converged_generation: Generation,
+    /// Of the last look at the kernel.
+    pub failed_operations: u32,
+    /// The managers say that this host is none of theirs (any more).
+    pub removed: bool,
+}
+
+/// Why an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    Shutdown,
+    /// One of its loops broke: a defect. The containers run on.
+    Broken(String),
+}
+
+impl Agent {
+    /// Starts from the assignment that this host remembers, if any. At `shutdown` containers and data plane stay as
+    /// they are. Only one agent may run on a host at a time.
+    pub fn start(host: Host, membership: Membership, shutdown: CancellationToken) -> (Agent, JoinHandle<Ended>) {
+        let remembered = remembered(&host, membership.credentials.current().node);
+        let (node, node_rx) = watch::channel(remembered.node.clone());
+        let (assignment, assignment_rx) = watch::channel(Arc::new(remembered));
+        let (line, line_rx) = watch::channel(Line::default());
+        let (converged, converged_rx) = watch::channel(Converged::default());
+        let reports = Reports::default();
+
+        let facts = HostFacts { vtep: membership.description.vtep, underlay_mtu: membership.description.underlay_mtu };
+        let reconciler =
+            Reconciler::new(host.kernel().clone(), host.runtime().clone(), facts, assignment_rx.clone(), converged);
+        let tasks = Tasks::new(host.clone(), assignment_rx.clone(), converged_rx.clone(), reports.clone());
+        let session = Session {
+            credentials: membership.credentials,
+            description: membership.description,
+            first_managers: membership.managers,
+            memory: host.memory().clone(),
+            assignment,
+            node,
+            line,
+            converged: converged_rx.clone(),
+            reports,
+        };
+        let agent = Agent { assignment: assignment_rx, node: node_rx, line: line_rx, converged: converged_rx };
+        let run = async move {
+            let mut loops = JoinSet::new();
+            loops.spawn(reconciler.run(shutdown.clone()));
+            loops.spawn(tasks.run(shutdown.clone()));
+            loops.spawn(session.run(shutdown.clone()));
+            let mut ended = Ended::Shutdown;
+            while let Some(end) = loops.join_next().await {
+                if ended != Ended::Shutdown || shutdown.is_cancelled() {
+                    continue;
+                }
+                ended = Ended::Broken(end.err().map_or_else(|| "it ended by itself".to_owned(), |e| e.to_string()));
+                loops.abort_all();
+            }
+            ended
+        };
+        (agent, tokio::spawn(run))
+    }
+
+    pub fn status(&self) -> AgentStatus {
+        let line = *self.line.borrow();
+        let converged = self.converged.borrow();
+        AgentStatus {
+            connected: line.connected,
+            generation: self.assignment.borrow().generation,
+            converged_generation: converged.generation,
+            failed_operations: converged.failed_operations,
+            removed: line.removed,
+        }
+    }
+
+    /// Role and managers, as last assigned: the daemon becomes or ceases to be a manager by it.
+    pub fn node(&self) -> watch::Receiver<Option<NodeAssignment>> {
+        self.node.clone()
+    }
+}
+
+fn remembered(host: &Host, node: NodeId) -> Assignment {
+    match host.memory().load(node) {
+        Ok(Some(assignment)) => assignment,
+        Ok(None) => Assignment::default(),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "this host starts without its last assignment, and waits for one");
+            Assignment::default()
+        }
+    }
+}

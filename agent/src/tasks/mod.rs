@@ -1,0 +1,347 @@
+//! The loop that makes the containers what the assignment asks for.
+//!
+//! Whatever happened, it looks at each task and does its next [`step`]. Steps take time and run beside the loop, one
+//! at a time for each task.
+
+mod config;
+mod names;
+mod step;
+
+use shoal_common::{
+    TaskId,
+    assignment::{Assignment, TaskAssignment},
+    service::ContainerSpec,
+    task::DesiredState,
+};
+use shoal_dns::Scope;
+use shoal_plan::Ns;
+use shoal_proto::convert::Report;
+use shoal_rt::Backoff;
+use shoal_runtime::ContainerState;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Host, chain,
+    containers::{self, Containers},
+    reconcile::Converged,
+    report::Reports,
+};
+use names::{Names, Serving};
+use step::{Image, Step, View, next};
+
+/// Images looked for at once: each may be a pull, and a disk and a line can be shared only so far.
+const FETCHES: usize = 4;
+/// Containers started at once: more only take each other's time.
+const STARTS: usize = 8;
+/// How often the host's resolv.conf is read again.
+const RESOLV_CONF: Duration = Duration::from_secs(10);
+/// How long a task's network may fail to be wired before the task is given up: another host may do better.
+const WIRE_PATIENCE: Duration = Duration::from_secs(20);
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Tasks {
+    host: Host,
+    names: Names,
+    assignment: watch::Receiver<Arc<Assignment>>,
+    converged: watch::Receiver<Converged>,
+    reports: Reports,
+    lives: BTreeMap<TaskId, Life>,
+    work: JoinSet<(TaskId, Outcome)>,
+    fetches: Arc<Semaphore>,
+    starts: Arc<Semaphore>,
+}
+
+/// What this process knows of one task beyond what can be looked up.
+#[derive(Debug)]
+struct Life {
+    image: Image,
+    failure: Option<String>,
+    serving: Option<Serving>,
+    /// A step is under way.
+    busy: bool,
+    /// The last step failed: the next one is tried then.
+    rest_until: Option<Instant>,
+    backoff: Backoff,
+    /// It waits for a network that cannot be wired.
+    unwired_since: Option<Instant>,
+    /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
+    grace: Duration,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            image: Image::default(),
+            failure: None,
+            serving: None,
+            busy: false,
+            rest_until: None,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT),
+            unwired_since: None,
+            grace: ContainerSpec::DEFAULT_STOP_GRACE,
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Debug)]
+enum Outcome {
+    Image(Result<(), String>),
+    Serving(Result<Serving, String>),
+    Started(Result<(), String>),
+    /// Stopped or removed: what there is now can be looked up.
+    Done(Result<(), String>),
+    /// It was no longer wanted when its turn came.
+    Skipped,
+}
+
+impl Tasks {
+    pub(crate) fn new(
+        host: Host,
+        assignment: watch::Receiver<Arc<Assignment>>,
+        converged: watch::Receiver<Converged>,
+        reports: Reports,
+    ) -> Self {
+        Self {
+            names: Names::new(host.kernel().clone(), host.resolver().clone(), host.resolv_conf()),
+            host,
+            assignment,
+            converged,
+            reports,
+            lives: BTreeMap::new(),
+            work: JoinSet::new(),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
+            starts: Arc::new(Semaphore::new(STARTS)),
+        }
+    }
+
+    /// Goes round until `shutdown`, and leaves the containers as they are then.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut containers = self.host.runtime().changes();
+        let mut resolv_conf = interval(RESOLV_CONF);
+        resolv_conf.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.assignment.mark_changed();
+        loop {
+            let wake = self.wake_at();
+            let rested = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.assignment.changed() => {
+                    if changed.is_err() { return }
+                    // Before anything else: a task that is gone is not named any more.
+                    let assignment = self.assignment.borrow_and_update().clone();
+                    self.names.tell(&assignment);
+                }
+                changed = containers.changed() => if changed.is_err() { return },
+                changed = self.converged.changed() => if changed.is_err() { return },
+                Some(done) = self.work.join_next() => match done {
+                    Ok((task, outcome)) => self.note(task, outcome),
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // Nobody aborts a step but the runtime when it shuts down.
+                        Err(_) => return,
+                    },
+                },
+                _ = resolv_conf.tick() => self.names.refresh_servers(),
+                () = rested => {}
+            }
+            self.look();
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        // One that is busy is looked at when its step is done.
+        let idle = self.lives.values().filter(|l| !l.busy);
+        idle.flat_map(|l| [l.rest_until, l.unwired_since.map(|at| at + WIRE_PATIENCE)]).flatten().min()
+    }
+
+    fn note(&mut self, task: TaskId, outcome: Outcome) {
+        let Some(life) = self.lives.get_mut(&task) else { return };
+        life.busy = false;
+        let failed = match outcome {
+            Outcome::Image(Ok(())) => {
+                life.image = Image::Here;
+                None
+            }
+            Outcome::Image(Err(why)) => {
+                life.image = Image::Missing(why);
+                None
+            }
+            Outcome::Started(Ok(())) | Outcome::Done(Ok(())) | Outcome::Skipped => None,
+            Outcome::Started(Err(why)) => {
+                life.failure = Some(why);
+                None
+            }
+            Outcome::Serving(Ok(serving)) => {
+                life.serving = Some(serving);
+                None
+            }
+            Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) => Some(why),
+        };
+        match failed {
+            None => life.backoff.reset(),
+            Some(why) => {
+                tracing::warn!(%task, "a step failed and is tried again: {why}");
+                life.rest_until = Some(Instant::now() + life.backoff.delay());
+            }
+        }
+    }
+
+    /// Does the next step of each task that has one.
+    fn look(&mut self) {
+        let assignment = self.assignment.borrow().clone();
+        if assignment.node.is_none() {
+            // Nobody told us anything: containers that run are left alone.
+            return;
+        }
+        let containers = containers::of(self.host.runtime());
+        let all: BTreeSet<TaskId> =
+            assignment.tasks.keys().chain(containers.keys()).chain(self.lives.keys()).copied().collect();
+        for task in all {
+            self.look_at(task, &assignment, &containers);
+        }
+    }
+
+    fn look_at(&mut self, id: TaskId, assignment: &Arc<Assignment>, containers: &Containers) {
+        let task = assignment.tasks.get(&id);
+        let container = containers.get(&id);
+        let life = self.lives.entry(id).or_default();
+        if let Some(task) = task {
+            life.grace = task.container.stop_grace;
+        }
+        if matches!(container, Some(ContainerState::Exited(_))) {
+            life.serving = None;
+        }
+        if life.busy {
+            return;
+        }
+        let now = Instant::now();
+        let wired = {
+            let converged = self.converged.borrow();
+            let wired = converged.wired.contains(&id);
+            life.patience(wired, converged.failure(assignment, id), now);
+            wired
+        };
+        let unnamed =
+            task.is_some_and(|t| !t.endpoints.is_empty()) && !life.serving.as_ref().is_some_and(Serving::is_alive);
+        let (step, told) = next(&View {
+            assigned: task.map(|t| (t.desired, t.known)),
+            container,
+            image: &life.image,
+            wired,
+            named: !unnamed,
+            failure: life.failure.as_deref(),
+        });
+        if let Some(told) = told {
+            self.reports.tell(Report { task: id, state: told.state, message: told.message, exit_code: told.exit_code });
+        }
+        if life.rest_until.is_some_and(|until| now < until) {
+            return;
+        }
+        life.rest_until = None;
+        match (step, task) {
+            (Step::Wait, _) => {}
+            (Step::Forget, _) => {
+                self.lives.remove(&id);
+            }
+            (Step::FetchImage, Some(task)) => self.fetch(id, task),
+            (Step::ServeNames, Some(task)) => self.serve_names(id, task),
+            (Step::Start, Some(task)) => self.start(id, task),
+            (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
+                unreachable!("only what is assigned is prepared and started")
+            }
+            (Step::Stop, _) => self.stop(id),
+            (Step::Remove, _) => self.remove(id),
+        }
+    }
+
+    fn begin(&mut self, task: TaskId, step: impl Future<Output = Outcome> + Send + 'static) {
+        if let Some(life) = self.lives.get_mut(&task) {
+            life.busy = true;
+        }
+        self.work.spawn(async move { (task, step.await) });
+    }
+
+    fn fetch(&mut self, id: TaskId, task: &TaskAssignment) {
+        let (runtime, image) = (self.host.runtime().clone(), task.container.image.clone());
+        let (turn, wanted) = (self.fetches.clone(), self.still_wanted(id));
+        self.begin(id, async move {
+            let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
+            if !wanted() {
+                return Outcome::Skipped;
+            }
+            Outcome::Image(runtime.images().ensure(&image).await.map(|_| ()).map_err(|e| chain(&e)))
+        });
+    }
+
+    fn serve_names(&mut self, id: TaskId, task: &TaskAssignment) {
+        let (names, scope) = (self.names.clone(), Scope::of(id, task));
+        self.begin(id, async move { Outcome::Serving(names.serve(id, scope).await.map_err(|e| chain(&e))) });
+    }
+
+    fn start(&mut self, id: TaskId, task: &TaskAssignment) {
+        let netns = self.host.kernel().netns_path(Ns::Task(id));
+        let host_resolv_conf = self.names.host_resolv_conf().unwrap_or_default();
+        let config = config::container(id, task, netns, &host_resolv_conf);
+        let runtime = self.host.runtime().clone();
+        let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
+        self.begin(id, async move {
+            let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
+            if !wanted() {
+                return Outcome::Skipped;
+            }
+            Outcome::Started(runtime.start(config).await.map(|_| ()).map_err(|e| chain(&e)))
+        });
+    }
+
+    fn stop(&mut self, id: TaskId) {
+        let runtime = self.host.runtime().clone();
+        let grace = self.lives.get(&id).map_or(ContainerSpec::DEFAULT_STOP_GRACE, |l| l.grace);
+        self.begin(id, async move {
+            Outcome::Done(runtime.stop(&containers::id(id), grace).await.map(|_| ()).map_err(|e| chain(&e)))
+        });
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        let runtime = self.host.runtime().clone();
+        self.begin(id, async move { Outcome::Done(runtime.remove(&containers::id(id)).await.map_err(|e| chain(&e))) });
+    }
+
+    /// Asked when a step's turn comes, which may be long after it was due.
+    fn still_wanted(&self, id: TaskId) -> impl Fn() -> bool + Send + 'static {
+        let assignment = self.assignment.clone();
+        move || assignment.borrow().tasks.get(&id).is_some_and(|t| t.desired == DesiredState::Running)
+    }
+}
+
+impl Life {
+    /// Gives a task up whose network could not be wired for too long.
+    fn patience(&mut self, wired: bool, failure: Option<&str>, now: Instant) {
+        match failure {
+            Some(why) if !wired && self.image == Image::Here && self.failure.is_none() => {
+                let since = *self.unwired_since.get_or_insert(now);
+                if now >= since + WIRE_PATIENCE {
+                    self.failure = Some(format!("its network cannot be set up on this host: {why}"));
+                    self.unwired_since = None;
+                }
+            }
+            Some(_) | None => self.unwired_since = None,
+        }
+    }
+}
