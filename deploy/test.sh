@@ -50,10 +50,10 @@ count() {
 # One selection of packages throughout, so that each feature set of a dependency is compiled once: for checking by
 # clippy, which the docs use again, and for running by `build`, which the tests use again. `--tests` beside `--bins`
 # is what makes the features of the two the same; the lab tests run the `shoal` that `--bins` leaves in the target dir.
-step fmt cargo fmt --all --check
+step fmt cargo fmt "${packages[@]/#--workspace/--all}" --check
 step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings
 step docs env RUSTDOCFLAGS=-Dwarnings cargo doc --locked "${packages[@]}" --no-deps --quiet
-step build cargo build --locked "${packages[@]}" --bins --tests --quiet && step tests tests
+step build cargo build --locked "${packages[@]}" --bins --tests --examples --quiet && step tests tests
 
 passed=$(count passed)
 broken=$(( $(count failed) + $(count 'timed out') ))

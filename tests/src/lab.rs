@@ -1,0 +1,250 @@
+//! A lab of this machine for one test: hosts of their own with their own daemons, already one cluster.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use crate::{Output, image};
+
+/// A program that runs for longer is ended, and the test with it: `lab up` of seven managers takes the longest.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+/// `timeout` of coreutils sends SIGTERM, and SIGKILL after this.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+/// What is shown of each daemon's log when a story fails.
+const TAIL_LINES: usize = 40;
+/// What every lab of ours is called first; then the process id of the test and a number.
+const PREFIX: &str = "test";
+/// Where a lab's host has the network namespaces of its tasks and networks, by their ids.
+const NETNS: &str = "/run/shoal/netns";
+
+/// Labs are heavy beside the machines that test: one at a time in a process. (nextest has a process for each test, and
+/// a group for those of labs.)
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// How many hosts: `m1`, `m2`, … and `w1`, `w2`, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub managers: u8,
+    pub workers: u8,
+}
+
+/// Hosts, until it is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    shoal: PathBuf,
+    name: String,
+    hosts: Vec<Host>,
+    files: tempfile::TempDir,
+    _only: MutexGuard<'static, ()>,
+}
+
+/// What we read of `lab ls --format json`.
+#[derive(Debug, Clone, Deserialize)]
+struct Host {
+    lab: String,
+    host: String,
+    state: String,
+    data: PathBuf,
+}
+
+/// Tells a story in a lab, and takes the lab down. If it went wrong, what the daemons logged is shown first.
+/// With `SHOAL_TEST_KEEP` in the environment a lab in which something went wrong stays, to be looked at.
+pub fn story(shape: Shape, story: impl FnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let lab = Lab::up(shape)?;
+    match story(&lab) {
+        Ok(()) => lab.down(),
+        Err(e) => {
+            lab.gone_wrong();
+            Err(e)
+        }
+    }
+}
+
+impl Lab {
+    pub fn up(shape: Shape) -> anyhow::Result<Self> {
+        static LABS: AtomicU32 = AtomicU32::new(1);
+        let only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let shoal = built()?;
+        sweep(&shoal);
+        let name = format!("{PREFIX}-{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let files = tempfile::tempdir().context("make a directory for the test's files")?;
+        let mut lab = Self { shoal, name, hosts: Vec::new(), files, _only: only };
+        let (managers, workers) = (shape.managers.to_string(), shape.workers.to_string());
+        lab.lab(["up", "--managers", &managers, "--workers", &workers])?.success()?;
+        lab.hosts = lab.ls()?;
+        Ok(lab)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Managers first.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|h| h.host.as_str())
+    }
+
+    /// Up, daemon down, or off: as `lab ls` says now.
+    pub fn state_of(&self, host: &str) -> anyhow::Result<String> {
+        let hosts = self.ls()?;
+        let host = hosts.into_iter().find(|h| h.host == host).with_context(|| format!("no host {host}"))?;
+        Ok(host.state)
+    }
+
+    /// A verb of `shoal lab`, on this lab: `lab.lab(["kill", "w1"])`.
+    pub fn lab(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
+        run(
+            &self.shoal,
+            [OsString::from("lab"), "--name".into(), self.name.clone().into()].into_iter().chain(own(args)),
+        )
+    }
+
+    /// The command line of users, on a host: `lab.shoal("m1", ["node", "ls"])`.
+    pub fn shoal(&self, host: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
+        self.exec(host, [self.shoal.clone().into_os_string()].into_iter().chain(own(args)))
+    }
+
+    /// A command on a host: `lab.exec("w1", ["ip", "-j", "link"])`.
+    pub fn exec(&self, host: &str, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
+        self.lab([OsString::from("exec"), host.into(), "--".into()].into_iter().chain(own(command)))
+    }
+
+    /// A command on a host, in the network namespace of one of its tasks (`task-7`) or networks (`net-3`): of the
+    /// container's network, and the host's files.
+    pub fn inside(
+        &self,
+        host: &str,
+        netns: &str,
+        command: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> anyhow::Result<Output> {
+        self.exec(
+            host,
+            [OsString::from("nsenter"), format!("--net={NETNS}/{netns}").into()].into_iter().chain(own(command)),
+        )
+    }
+
+    /// Imports the tests' image, under this name, on every host.
+    pub fn import(&self, reference: &str) -> anyhow::Result<()> {
+        let tar = self.files.path().join("image.tar");
+        image::write(&tar)?;
+        for host in self.hosts() {
+            self.shoal(host, ["image".as_ref(), "import".as_ref(), tar.as_os_str(), reference.as_ref()])?.success()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the lab and every trace of it. Dropping does so too, and cannot say how it went.
+    pub fn down(mut self) -> anyhow::Result<()> {
+        self.hosts.clear();
+        self.lab(["down"])?.success()?;
+        let left = self.lab(["ls"])?;
+        ensure!(!left.status.success(), "a lab that is down is still listed: {left}");
+        Ok(())
+    }
+
+    fn ls(&self) -> anyhow::Result<Vec<Host>> {
+        self.lab(["ls", "--format", "json"])?.json()
+    }
+
+    /// Shows what there is to know of a failure.
+    fn gone_wrong(&self) {
+        for host in &self.hosts {
+            let log = host.data.parent().map(|dir| dir.join("daemon.log")).unwrap_or_default();
+            match fs::read(&log) {
+                Ok(bytes) => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    let lines: Vec<&str> = text.lines().collect();
+                    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+                    eprintln!("--- {}: the end of the daemon's log\n{}", host.host, tail.join("\n"));
+                }
+                Err(e) => eprintln!("--- {}: cannot read {}: {e}", host.host, log.display()),
+            }
+        }
+        if keep() {
+            eprintln!("--- the lab stays: {} lab --name {} down", self.shoal.display(), self.name);
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Taken down already, or never up.
+        if self.hosts.is_empty() {
+            return;
+        }
+        if thread::panicking() {
+            self.gone_wrong();
+        }
+        if keep() {
+            return;
+        }
+        match self.lab(["down"]).and_then(Output::success) {
+            Ok(_) => {}
+            Err(e) => eprintln!("cannot take the lab {} down: {e:#}", self.name),
+        }
+    }
+}
+
+fn keep() -> bool {
+    env::var_os("SHOAL_TEST_KEEP").is_some()
+}
+
+/// The program of the same build as this test: its package is another, so cargo does not tell where it is. A test is
+/// `DIR/deps/NAME-HASH`, the program `DIR/shoal`.
+fn built() -> anyhow::Result<PathBuf> {
+    let test = env::current_exe().context("find this test's own file")?;
+    let built = test.ancestors().skip(1).map(|dir| dir.join("shoal")).find(|program| program.is_file());
+    built.with_context(|| format!("no shoal was built beside {}: cargo build -p shoal", test.display()))
+}
+
+/// Takes down what tests have left that were killed: labs of ours whose process is no more.
+fn sweep(shoal: &Path) {
+    let Ok(hosts) = run(shoal, ["lab", "ls", "--format", "json"].map(OsString::from)).and_then(|o| o.json::<Host>())
+    else {
+        return;
+    };
+    let mut labs: Vec<String> = hosts.into_iter().map(|h| h.lab).collect();
+    labs.dedup();
+    let process = |lab: &str| lab.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-').next()?.parse::<u32>().ok();
+    for lab in labs.iter().filter(|lab| process(lab).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())) {
+        eprintln!("taking down {lab}, which a test left");
+        let down = ["lab", "--name", lab, "down"].map(OsString::from);
+        if let Err(e) = run(shoal, down).and_then(Output::success) {
+            eprintln!("{e:#}");
+        }
+    }
+}
+
+fn own(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> impl Iterator<Item = OsString> {
+    args.into_iter().map(|arg| arg.as_ref().to_owned())
+}
+
+/// Runs a program to its end, which comes.
+fn run(program: &Path, args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Output> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let words = [program.as_os_str()].into_iter().chain(args.iter().map(OsString::as_os_str));
+    let command = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    let ended = Command::new("timeout")
+        .arg(format!("--kill-after={}", ENDED_WITHIN.as_secs()))
+        .arg(COMMAND_WITHIN.as_secs().to_string())
+        .arg(program)
+        .args(&args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run `{command}`"))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Output { command, status: ended.status, stdout: text(ended.stdout), stderr: text(ended.stderr) })
+}

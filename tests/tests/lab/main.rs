@@ -1,0 +1,4 @@
+//! End to end: real daemons, real Raft and TLS, real links, real containers, real DNS packets.
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod first;
