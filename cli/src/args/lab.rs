@@ -74,6 +74,7 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
+    #[arg(id = "lab_host", value_name = "HOST")]
     pub(crate) host: String,
     /// What to run there; SHOAL_HOST names that host's daemon
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
@@ -84,4 +85,40 @@ pub(crate) struct Exec {
 pub(crate) struct Hosts {
     #[arg(required = true, value_name = "HOST")]
     pub(crate) hosts: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Cli, Command};
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Lab {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Lab(lab) => lab,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_hosts_command_keeps_its_own_flags() {
+        for line in ["shoal lab --name t exec m1 -- ls -l --name x", "shoal lab exec --name t m1 ls -l --name x"] {
+            let lab = parse(line);
+            assert_eq!(lab.name().to_string(), "t");
+            let Verb::Exec(exec) = lab.verb else { panic!("{line}") };
+            assert_eq!(
+                (exec.host.as_str(), exec.command),
+                ("m1", ["ls", "-l", "--name", "x"].map(OsString::from).to_vec())
+            );
+        }
+    }
+
+    #[test]
+    fn a_lab_has_three_managers_and_two_workers_unless_told() {
+        let Verb::Up(up) = parse("shoal lab up").verb else { panic!() };
+        assert_eq!((up.managers, up.workers, up.no_cluster), (3, 2, false));
+        assert_eq!(parse("shoal lab ls").named(), None);
+        assert!(Cli::try_parse_from(["shoal", "lab", "up", "--managers", "51"]).is_err());
+    }
 }

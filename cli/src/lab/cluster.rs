@@ -143,7 +143,9 @@ mod tests {
     fn a_cluster_is_complete_when_all_are_ready_and_managers_vote() {
         let state = State::new(HostName::all(2, 1), "/bin/shoal".into());
         let line = |host: &str, status: &str, role: &str, raft: &str| {
-            format!(r#"{{"id":"node-1","hostname":"{host}","status":"{status}","role":"{role}","raft":"{raft}","tasks":0}}"#)
+            format!(
+                r#"{{"id":"node-1","hostname":"{host}","status":"{status}","role":"{role}","raft":"{raft}","tasks":0}}"#
+            )
         };
         let m1 = line("m1", "ready", "manager", "leader");
         let said = |lines: &[String]| missing(&nodes(&lines.join("\n")).unwrap(), &state);

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn mount_points_are_read_with_blanks_in_them() {
-        let text = b"36 35 98:0 / /var/lib/a\\040b rw - ext3 /dev/root rw\n37 36 0:1 / /var/lib/a\\040b/c rw - tmpfs t rw\n";
+        let text =
+            b"36 35 98:0 / /var/lib/a\\040b rw - ext3 /dev/root rw\n37 36 0:1 / /var/lib/a\\040b/c rw - tmpfs t rw\n";
         assert_eq!(mount_points(text), [PathBuf::from("/var/lib/a b"), PathBuf::from("/var/lib/a b/c")]);
     }
 }

@@ -11,9 +11,9 @@ use nix::{
 };
 use rustix::process::{Pid, Signal as Send, kill_process};
 use std::{
-    env, fs,
+    env,
     ffi::{OsStr, OsString},
-    io,
+    fs, io,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
@@ -89,7 +89,8 @@ pub(super) fn run(host_dir: &Path, socket: &Path, command: &[OsString]) -> io::R
 
 /// Our own directory first, so that `shoal` is this one.
 fn path_with(first: Option<&Path>) -> OsString {
-    let inherited = env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let inherited =
+        env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     let dirs = first.map(PathBuf::from).into_iter().chain(env::split_paths(&inherited));
     // A directory with a colon in its name cannot be on a PATH.
     env::join_paths(dirs).unwrap_or(inherited)
@@ -101,7 +102,10 @@ fn find(program: &OsStr, path: &OsStr) -> PathBuf {
     if program.components().count() > 1 || program.is_absolute() {
         return program.to_owned();
     }
-    env::split_paths(path).map(|dir| dir.join(program)).find(|file| file.is_file()).unwrap_or_else(|| program.to_owned())
+    env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| program.to_owned())
 }
 
 fn code(status: ExitStatus) -> ExitCode {
@@ -144,7 +148,6 @@ fn detach(host_dir: &Path, log: &Path, program: &OsStr, args: &[OsString]) -> io
     }
     setsid()?;
     env::set_current_dir("/")?;
-    let child =
-        Command::new(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     crate::out::line(child.id().to_string()).map_err(io::Error::other)
 }

@@ -126,7 +126,10 @@ impl Host<'_> {
             if Instant::now() > deadline {
                 let within = DAEMON_STARTS_WITHIN.as_secs();
                 let words = tail(&log, begins_at);
-                return Err(failed(format!("{} does not answer after {within} s; its log:\n{words}", socket.display())));
+                return Err(failed(format!(
+                    "{} does not answer after {within} s; its log:\n{words}",
+                    socket.display()
+                )));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -146,7 +149,8 @@ impl Host<'_> {
 pub(super) fn switch(layout: &Layout) -> Result<Process, Failure> {
     let gone = || {
         let lab = layout.lab();
-        let message = format!("the switch of lab {lab} is gone (was the machine restarted?): run 'shoal lab down --name {lab}'");
+        let message =
+            format!("the switch of lab {lab} is gone (was the machine restarted?): run 'shoal lab down --name {lab}'");
         Failure::new(Exit::Conflict, message)
     };
     living(&init_pid(&layout.switch()))?.ok_or_else(gone)
@@ -176,7 +180,10 @@ pub(super) fn end(pid_file: &Path, signal: Signal, within: Duration, whose: impl
         Ok(true) => Ok(()),
         Ok(false) => {
             let (pid, secs) = (process.pid(), within.as_secs());
-            Err(Failure::new(Exit::NotConverged, format!("process {pid} of {whose} still lives {secs} s after it was told to end")))
+            Err(Failure::new(
+                Exit::NotConverged,
+                format!("process {pid} of {whose} still lives {secs} s after it was told to end"),
+            ))
         }
         Err(e) => Err(cannot("end the process of", pid_file, &e)),
     }

@@ -7,17 +7,18 @@
 
 use nix::{
     errno::Errno,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, Signal},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{chdir, setsid, sethostname},
+    unistd::{chdir, sethostname, setsid},
 };
 use std::{
-    env, fs,
+    env,
     ffi::OsString,
+    fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -59,8 +60,7 @@ impl Kind {
 /// Starts an init for this directory, and gives back what is recorded there. The last part of the path is the
 /// host's name.
 pub(super) fn start(dir: &Path, kind: Kind) -> io::Result<Process> {
-    let output =
-        Command::new(env::current_exe()?).arg(VERB).arg(dir).arg(kind.word()).stdin(Stdio::null()).output()?;
+    let output = Command::new(env::current_exe()?).arg(VERB).arg(dir).arg(kind.word()).stdin(Stdio::null()).output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
@@ -160,7 +160,8 @@ fn furnish(name: &std::ffi::OsStr) -> io::Result<()> {
     let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     sethostname(name).map_err(doing("set the host's name"))?;
     // The machine's later unmounts reach hosts, so that they keep nothing busy; never the other way.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE).map_err(doing("detach from the machine's mounts"))?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+        .map_err(doing("detach from the machine's mounts"))?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
         .map_err(doing("mount /run"))?;
     // A new sysfs shows the links of the namespace it was mounted in, and has no cgroups: those are moved over.
@@ -168,6 +169,11 @@ fn furnish(name: &std::ffi::OsStr) -> io::Result<()> {
     mount(Some("/sys/fs/cgroup"), ASIDE, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
         .map_err(doing("set the cgroups aside"))?;
     mount(NONE, ASIDE, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(doing("keep the cgroups apart"))?;
+    // Otherwise the mount table would name every cgroup hierarchy twice. EINVAL: none was mounted.
+    match umount2("/sys", MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(e) => return Err(doing("unmount the machine's /sys")(e)),
+    }
     mount(Some("sysfs"), "/sys", Some("sysfs"), hardened, NONE).map_err(doing("mount /sys"))?;
     mount(Some(ASIDE), "/sys/fs/cgroup", NONE, MsFlags::MS_MOVE, NONE).map_err(doing("put the cgroups back"))?;
     fs::remove_dir(ASIDE)?;

@@ -22,7 +22,10 @@ pub(super) fn root() -> Result<PathBuf, Failure> {
     }
     // Each host has a /run, /proc and /sys of its own, which hides the machine's.
     if ["/run", "/proc", "/sys", "/var/run"].iter().any(|hidden| root.starts_with(hidden)) {
-        return Err(Failure::usage(format!("{ROOT_VARIABLE} cannot be below /run, /proc or /sys, as {} is", root.display())));
+        return Err(Failure::usage(format!(
+            "{ROOT_VARIABLE} cannot be below /run, /proc or /sys, as {} is",
+            root.display()
+        )));
     }
     Ok(root)
 }

@@ -83,7 +83,11 @@ fn exec(layout: &Layout, exec: &crate::args::lab::Exec) -> Result<ExitCode, Fail
 }
 
 /// Does the same to several hosts at once.
-fn on(layout: &Layout, names: &[String], act: impl Fn(Host<'_>, &State) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
+fn on(
+    layout: &Layout,
+    names: &[String],
+    act: impl Fn(Host<'_>, &State) -> Result<(), Failure> + Sync,
+) -> Result<(), Failure> {
     let _lock = lock(layout)?;
     let state = State::load(layout)?;
     each(state.find(names)?, |name| act(Host { layout, name }, &state))
@@ -137,7 +141,10 @@ fn lock(layout: &Layout) -> Result<Lock, Failure> {
 }
 
 /// Does the same to each, all at once; the first failure is the command's, and the others are told before it.
-fn each<T: Send>(things: impl IntoIterator<Item = T>, act: impl Fn(T) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
+fn each<T: Send>(
+    things: impl IntoIterator<Item = T>,
+    act: impl Fn(T) -> Result<(), Failure> + Sync,
+) -> Result<(), Failure> {
     let act = &act;
     let done: Vec<Result<(), Failure>> = thread::scope(|scope| {
         let started: Vec<_> = things.into_iter().map(|thing| scope.spawn(move || act(thing))).collect();

@@ -9,11 +9,7 @@ use std::{
     thread,
 };
 
-use super::{
-    name::HostName,
-    process::Process,
-    state::MAIN_BRIDGE,
-};
+use super::{name::HostName, process::Process, state::MAIN_BRIDGE};
 use crate::failure::{Exit, Failure};
 
 /// The switch's own addresses: what a default route of a host points to, and nothing is behind it.
@@ -123,7 +119,8 @@ fn ip(place: &Process, script: &[String]) -> Result<(), Failure> {
             .stderr(Stdio::piped())
             .spawn()?;
         // It reads no further than a line that fails, and says which; then the pipe is broken.
-        let written = ip.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all((script.join("\n") + "\n").as_bytes()));
+        let written =
+            ip.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all((script.join("\n") + "\n").as_bytes()));
         let output = ip.wait_with_output()?;
         if output.status.success() {
             return written;

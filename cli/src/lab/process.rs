@@ -124,7 +124,9 @@ fn stat(pid: i32) -> io::Result<Option<(char, u64)>> {
             parse_stat(&text).map(Some).ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat: {text}")))
         }
         // ESRCH: it ended between open and read.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+            Ok(None)
+        }
         Err(e) => Err(e),
     }
 }

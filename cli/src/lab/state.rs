@@ -78,7 +78,8 @@ impl State {
             io::ErrorKind::NotFound if !layout.dir().exists() => no_lab(layout),
             _ => cannot("read", &path, &e),
         })?;
-        let bad = |e| Failure::new(Exit::General, format!("{} is damaged ({e}): 'lab down' removes the lab", path.display()));
+        let bad =
+            |e| Failure::new(Exit::General, format!("{} is damaged ({e}): 'lab down' removes the lab", path.display()));
         serde_json::from_str(&text).map_err(bad)
     }
 
