@@ -41,9 +41,10 @@ tests() {
     fi
 }
 
-# The sum of the numbers before a word, in the lines in which the runners sum up.
+# The sum of the numbers before a word, in the lines in which the runners sum up. (nextest shows the output of a test
+# that failed, which has such a line too, and indents it.)
 count() {
-    sed 's/\x1b\[[0-9;]*m//g' "$output" | grep -E '^ *(Summary \[|test result:)' |
+    sed 's/\x1b\[[0-9;]*m//g' "$output" | grep -E '^( *Summary \[|test result:)' |
         grep -oE "[0-9]+ $1" | awk '{ n += $1 } END { print n + 0 }'
 }
 
