@@ -26,8 +26,16 @@ struct Row {
 
 pub(super) fn ls(labs: &[Layout], format: &Format) -> Result<(), Failure> {
     let mut rows = Vec::new();
+    let mut failures = Vec::new();
     for layout in labs {
-        let state = State::load(layout)?;
+        let state = match State::load(layout) {
+            Ok(state) => state,
+            // The others are still worth showing.
+            Err(f) => {
+                failures.push(f);
+                continue;
+            }
+        };
         for (name, port) in &state.hosts {
             rows.push(Row {
                 lab: layout.lab().to_string(),
@@ -41,6 +49,11 @@ pub(super) fn ls(labs: &[Layout], format: &Format) -> Result<(), Failure> {
             });
         }
     }
+    show(rows, format)?;
+    super::told(failures)
+}
+
+fn show(rows: Vec<Row>, format: &Format) -> Result<(), Failure> {
     if format.json() {
         return rows.iter().try_for_each(out::json);
     }

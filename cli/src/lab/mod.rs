@@ -140,7 +140,7 @@ fn lock(layout: &Layout) -> Result<Lock, Failure> {
     if layout.dir().exists() { Lock::take(layout) } else { Err(no_lab(layout)) }
 }
 
-/// Does the same to each, all at once; the first failure is the command's, and the others are told before it.
+/// Does the same to each, all at once; all are tried.
 fn each<T: Send>(
     things: impl IntoIterator<Item = T>,
     act: impl Fn(T) -> Result<(), Failure> + Sync,
@@ -153,7 +153,12 @@ fn each<T: Send>(
         };
         started.into_iter().map(end).collect()
     });
-    let mut failures = done.into_iter().filter_map(Result::err);
+    told(done.into_iter().filter_map(Result::err))
+}
+
+/// The first failure is the command's, and the others are told before it.
+fn told(failures: impl IntoIterator<Item = Failure>) -> Result<(), Failure> {
+    let mut failures = failures.into_iter();
     let Some(first) = failures.next() else { return Ok(()) };
     for other in failures {
         out::error(&other.message);
