@@ -132,6 +132,7 @@ fn ip(place: &Process, script: &[String]) -> Result<(), Failure> {
 }
 
 /// Runs `f` in the process's network namespace, on a thread of its own that ends with it.
+#[allow(clippy::disallowed_methods, reason = "on a thread of its own, in a process without an async runtime")]
 fn inside<T: Send>(place: &Process, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let handle = place.open()?.ok_or_else(|| io::Error::other("the process that holds the namespace is gone"))?;
     let enter = move || {
