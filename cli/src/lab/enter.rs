@@ -37,6 +37,7 @@ const NOT_EXECUTABLE: u8 = 126;
 const KILLED: i32 = 128;
 
 /// False: the host is off. The caller has one thread, and from here on its children are the host's.
+#[allow(clippy::disallowed_methods, reason = "in a process of one thread, without an async runtime")]
 fn enter(host_dir: &Path) -> io::Result<bool> {
     let Some(init) = Process::read(&init_pid(host_dir))? else { return Ok(false) };
     let Some(handle) = init.open()? else { return Ok(false) };
