@@ -3,30 +3,42 @@
 
 #![allow(clippy::unwrap_used)]
 
+use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 use tempfile::TempDir;
 
-const STAND_IN: &str = r#"#!/usr/bin/env python3
-import os, signal, socket, sys
-def ended(*_):
-    print("asked to end", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, ended)
-path = sys.argv[sys.argv.index("--socket") + 1]
-if os.path.exists(path):
-    os.unlink(path)
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(path)
-listener.listen()
-while True:
-    listener.accept()[0].close()
-"#;
+/// Where the stand-in listens.
+const SOCKET_VARIABLE: &str = "SHOAL_TEST_SOCKET";
+
+/// What the hosts run for a daemon: this test, with SIGTERM kept for [`stand_in`].
+fn stand_in_script() -> String {
+    let this = std::env::current_exe().unwrap();
+    format!(
+        "#!/bin/sh\nwhile [ \"$1\" != --socket ]; do shift; done\n\
+         {SOCKET_VARIABLE}=\"$2\" exec env --block-signal=TERM '{}' --ignored --exact stand_in \"$2\" --nocapture\n",
+        this.display()
+    )
+}
+
+#[test]
+#[ignore = "the daemon of the other tests"]
+fn stand_in() {
+    let Some(socket) = std::env::var_os(SOCKET_VARIABLE) else { return };
+    if Path::new(&socket).exists() {
+        fs::remove_file(&socket).unwrap();
+    }
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    SigSet::from(Signal::SIGTERM).wait().unwrap();
+    eprintln!("asked to end");
+    std::process::exit(0);
+}
 
 /// A lab in a directory of its own, removed whatever happens.
 struct Lab {
@@ -38,7 +50,7 @@ impl Lab {
     fn new(purpose: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("lab").tempdir_in("/tmp").unwrap();
         let stand_in = dir.path().join("stand-in");
-        fs::write(&stand_in, STAND_IN).unwrap();
+        fs::write(&stand_in, stand_in_script()).unwrap();
         fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
         Self { name: format!("{purpose}-{}", std::process::id()), dir }
     }
