@@ -21,8 +21,11 @@ httpd -f -p "${1:-80}" -h /www &
 wait
 "#;
 
+// The server's socket is of IPv6, so its peers of IPv4 are [::ffff:ADDRESS].
 const CLIENT: &str = r#"#!/bin/sh
-printf 'Content-Type: text/plain\r\n\r\n%s\n' "$REMOTE_ADDR"
+from=${REMOTE_ADDR#[}
+from=${from%]}
+printf 'Content-Type: text/plain\r\n\r\n%s\n' "${from#::ffff:}"
 "#;
 
 const IDLE: &str = r#"#!/bin/sh
@@ -90,10 +93,11 @@ mod tests {
         assert!(untar.success());
         let run = Command::new("chroot").arg(&root).args(["sh", "-c", "ls /bin/serve /bin/idle | wc -l"]).output();
         assert_eq!(String::from_utf8(run.unwrap().stdout).unwrap().trim(), "2");
-        // The page answers, and idle ends when told.
-        let script = "REMOTE_ADDR=192.0.2.7 /www/cgi-bin/client; idle & kill $!; wait $!; echo $?";
-        let run = Command::new("chroot").arg(&root).args(["sh", "-c", script]).output().unwrap();
-        let said = String::from_utf8(run.stdout).unwrap();
-        assert!(said.contains("192.0.2.7"), "{said}");
+        for (remote, address) in
+            [("[::ffff:192.0.2.7]", "192.0.2.7"), ("[fd00::7]", "fd00::7"), ("192.0.2.7", "192.0.2.7")]
+        {
+            let page = Command::new("chroot").arg(&root).arg("/www/cgi-bin/client").env("REMOTE_ADDR", remote).output();
+            assert_eq!(String::from_utf8(page.unwrap().stdout).unwrap().lines().last(), Some(address));
+        }
     }
 }
