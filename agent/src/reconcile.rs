@@ -67,8 +67,9 @@ pub(crate) struct Reconciler {
     facts: HostFacts,
     assignment: watch::Receiver<Arc<Assignment>>,
     converged: watch::Sender<Converged>,
-    /// What was wanted at the last look.
+    /// What was wanted at the last look, and what that was made from.
     desired: World,
+    told: Arc<Assignment>,
     namespaces: Namespaces,
     /// Namespaces that were right when we last looked, or were made so.
     done: BTreeSet<Ns>,
@@ -99,6 +100,7 @@ impl Reconciler {
             assignment,
             converged,
             desired: World::default(),
+            told: Arc::default(),
             namespaces: Namespaces::default(),
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -154,12 +156,16 @@ impl Reconciler {
             return true;
         }
         let namespaces = Namespaces::of(&assignment, &containers::of(&self.runtime));
-        let wanted = desired(&assignment, &self.facts, &namespaces.wanted);
-        let mut changed = scope::changed(&self.desired, &wanted);
-        changed.extend(self.namespaces.held.difference(&namespaces.held).map(|task| Ns::Task(*task)));
-        self.done.retain(|ns| !changed.contains(ns));
-        self.failures.retain(|ns, _| wanted.namespaces.contains_key(ns));
-        (self.desired, self.namespaces) = (wanted, namespaces);
+        let mut changed = BTreeSet::new();
+        // A container that began to run, say, changes nothing here.
+        if !Arc::ptr_eq(&assignment, &self.told) || namespaces != self.namespaces {
+            let wanted = desired(&assignment, &self.facts, &namespaces.wanted);
+            changed = scope::changed(&self.desired, &wanted);
+            changed.extend(self.namespaces.held.difference(&namespaces.held).map(|task| Ns::Task(*task)));
+            self.done.retain(|ns| !changed.contains(ns));
+            self.failures.retain(|ns, _| wanted.namespaces.contains_key(ns));
+            (self.desired, self.told, self.namespaces) = (wanted, assignment.clone(), namespaces);
+        }
 
         let repair = changed.is_empty();
         let due = match due {

@@ -242,8 +242,8 @@ impl Session {
                     failed_operations: converged.failed_operations,
                 }
             };
-            // A busy manager may take a while; a dead one must be left well within the node timeout.
-            match deadline(period.mul_f64(1.5), client.heartbeat(request)).await {
+            // A busy manager may take a while; a dead one must be left well within the node timeout (5 periods).
+            match deadline(period * 2, client.heartbeat(request)).await {
                 Ok(reply) => {
                     let asked = Duration::from_millis(reply.into_inner().period_ms);
                     let (least, most) = HEARTBEAT_PERIODS;

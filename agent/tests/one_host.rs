@@ -204,3 +204,89 @@ async fn a_host_that_leaves_is_empty_afterwards() {
     assert_eq!(daemon.agent.status().generation.0, 0);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_its_manager_dies_a_host_goes_to_the_next_one_well_within_the_node_timeout() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1], "exec sleep 1000"));
+    let others = [ELSEWHERE, fixture::node(3)];
+    let mut managers = Vec::new();
+    for node in others {
+        managers.push((node, record.serve(ca.credentials(node)).await));
+    }
+    let told = managers.iter().map(|(node, m)| (*node, m.addr)).collect();
+    record.change(|a| a.node.as_mut().unwrap().managers = told);
+    let daemon = machine.daemon(managers[0].1.addr).await;
+    eventually("it runs", || record.last(1) == Some(TaskState::Running)).await;
+    assert_eq!(record.streams(), 1);
+
+    // The one that it knew at first, and is at.
+    managers.remove(0).1.kill();
+    let took = eventually("it has another one", || record.streams() == 2 && daemon.agent.status().connected).await;
+    let beats = record.heartbeats();
+    let took = took + eventually("it is heard from", || record.heartbeats() > beats).await;
+    eprintln!("heard from again after {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    record.change(|a| a.tasks.get_mut(&TaskId(1)).unwrap().desired = DesiredState::Shutdown);
+    eventually("it obeys the other one", || record.last(1) == Some(TaskState::Shutdown)).await;
+    daemon.stop().await;
+}
+
+/// `SHOAL_TASKS=50 cargo test -p shoal-agent --test one_host cost -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn cost_of_many_tasks() {
+    let count: u64 = std::env::var("SHOAL_TASKS").map_or(40, |n| n.parse().unwrap());
+    let tasks: Vec<u64> = (1..=count).collect();
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[], "exec sleep 1000"));
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it is there", || daemon.agent.status().connected).await;
+    let cpu = || {
+        let of = |who| {
+            let usage = nix::sys::resource::getrusage(who).unwrap();
+            let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+            seconds(usage.user_time()) + seconds(usage.system_time())
+        };
+        [of(nix::sys::resource::UsageWho::RUSAGE_SELF), of(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)]
+    };
+    let before = cpu();
+    record.change(|a| *a = Assignment { generation: a.generation, ..running(0, &tasks, "exec sleep 1000") });
+    let took = eventually("all run", || tasks.iter().all(|t| record.last(*t) == Some(TaskState::Running))).await;
+    let after = cpu();
+    eprintln!(
+        "{count} tasks in {took:?}; CPU per task: this process {:.4} s, its children {:.4} s; generation {}",
+        (after[0] - before[0]) / count as f64,
+        (after[1] - before[1]) / count as f64,
+        record.generation(),
+    );
+    let before = cpu();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    eprintln!("10 s of rest: {:.3} s of CPU", cpu()[0] - before[0]);
+    record.change(|a| a.tasks.values_mut().for_each(|t| t.desired = DesiredState::Shutdown));
+    let took = eventually("all have ended", || daemon.host.runtime().list().is_empty()).await;
+    eprintln!("all ended in {took:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_words_of_a_container_that_failed_outlive_its_task() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1, 2], "exec sleep 1000"));
+    record.change(|a| {
+        let container = &mut a.tasks.get_mut(&TaskId(1)).unwrap().container;
+        container.args = ["sh", "-c", "echo last words; exit 3"].map(String::from).to_vec();
+    });
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it has failed", || record.last(1) == Some(TaskState::Failed)).await;
+    eventually("its namespace is gone", || !daemon.has(Ns::Task(TaskId(1)))).await;
+    let options = shoal_runtime::LogOptions::default();
+    let mut lines = daemon.host.runtime().logs("task-1", options).unwrap();
+    assert_eq!(futures::StreamExt::next(&mut lines).await.unwrap().unwrap().text, "last words");
+    daemon.stop().await;
+}

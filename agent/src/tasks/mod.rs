@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,10 @@ const STARTS: usize = 8;
 const RESOLV_CONF: Duration = Duration::from_secs(10);
 /// How long a task's network may fail to be wired before the task is given up: another host may do better.
 const WIRE_PATIENCE: Duration = Duration::from_secs(20);
+/// Ended containers of this host whose logs can still be read although their tasks are over, and for how long. They
+/// are those that ended by themselves: somebody will want to know why.
+const KEPT: usize = 10;
+const KEPT_FOR: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -75,6 +79,8 @@ struct Life {
     backoff: Backoff,
     /// It waits for a network that cannot be wired.
     unwired_since: Option<Instant>,
+    /// When it was seen to have ended by itself.
+    ended_at: Option<Instant>,
     /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
     grace: Duration,
 }
@@ -89,6 +95,7 @@ impl Default for Life {
             rest_until: None,
             backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT),
             unwired_since: None,
+            ended_at: None,
             grace: ContainerSpec::DEFAULT_STOP_GRACE,
         }
     }
@@ -150,16 +157,13 @@ impl Tasks {
                 }
                 changed = containers.changed() => if changed.is_err() { return },
                 changed = self.converged.changed() => if changed.is_err() { return },
-                Some(done) = self.work.join_next() => match done {
-                    Ok((task, outcome)) => self.note(task, outcome),
-                    Err(error) => match error.try_into_panic() {
-                        Ok(panic) => std::panic::resume_unwind(panic),
-                        // Nobody aborts a step but the runtime when it shuts down.
-                        Err(_) => return,
-                    },
-                },
+                Some(done) = self.work.join_next() => self.note(done),
                 _ = resolv_conf.tick() => self.names.refresh_servers(),
                 () = rested => {}
+            }
+            // One look for all that is done by now.
+            while let Some(done) = self.work.try_join_next() {
+                self.note(done);
             }
             self.look();
         }
@@ -171,7 +175,13 @@ impl Tasks {
         idle.flat_map(|l| [l.rest_until, l.unwired_since.map(|at| at + WIRE_PATIENCE)]).flatten().min()
     }
 
-    fn note(&mut self, task: TaskId, outcome: Outcome) {
+    fn note(&mut self, done: Result<(TaskId, Outcome), JoinError>) {
+        let (task, outcome) = match done.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // Nobody aborts a step but the runtime when it shuts down.
+            Err(Err(_)) => return,
+        };
         let Some(life) = self.lives.get_mut(&task) else { return };
         life.busy = false;
         let failed = match outcome {
@@ -213,12 +223,20 @@ impl Tasks {
         let containers = containers::of(self.host.runtime());
         let all: BTreeSet<TaskId> =
             assignment.tasks.keys().chain(containers.keys()).chain(self.lives.keys()).copied().collect();
+        let kept = self.kept();
         for task in all {
-            self.look_at(task, &assignment, &containers);
+            self.look_at(task, &assignment, &containers, kept.contains(&task));
         }
     }
 
-    fn look_at(&mut self, id: TaskId, assignment: &Arc<Assignment>, containers: &Containers) {
+    fn kept(&self) -> BTreeSet<TaskId> {
+        let mut ended: Vec<_> = self.lives.iter().filter_map(|(id, l)| Some((l.ended_at?, *id))).collect();
+        ended.sort_unstable();
+        let newest = ended.into_iter().rev().take(KEPT);
+        newest.filter(|(at, _)| at.elapsed() < KEPT_FOR).map(|(_, id)| id).collect()
+    }
+
+    fn look_at(&mut self, id: TaskId, assignment: &Assignment, containers: &Containers, kept: bool) {
         let task = assignment.tasks.get(&id);
         let container = containers.get(&id);
         let life = self.lives.entry(id).or_default();
@@ -227,6 +245,9 @@ impl Tasks {
         }
         if matches!(container, Some(ContainerState::Exited(_))) {
             life.serving = None;
+            if life.ended_at.is_none() && task.is_some_and(|t| t.desired == DesiredState::Running) {
+                life.ended_at = Some(Instant::now());
+            }
         }
         if life.busy {
             return;
@@ -246,6 +267,7 @@ impl Tasks {
             image: &life.image,
             wired,
             named: !unnamed,
+            kept,
             failure: life.failure.as_deref(),
         });
         if let Some(told) = told {

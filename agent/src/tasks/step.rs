@@ -14,6 +14,8 @@ pub(crate) struct View<'a> {
     pub(crate) wired: bool,
     /// Its resolver listens, or it needs none.
     pub(crate) named: bool,
+    /// What is left of it stays a while, for its log.
+    pub(crate) kept: bool,
     /// Why it could not be started.
     pub(crate) failure: Option<&'a str>,
 }
@@ -110,6 +112,7 @@ fn ending(view: &View<'_>) -> Step {
         // Cannot be told to stop yet; it runs or has failed in a moment.
         Some(ContainerState::Created) => Step::Wait,
         Some(ContainerState::Running { .. }) => Step::Stop,
+        Some(ContainerState::Exited(_)) if view.kept => Step::Wait,
         Some(ContainerState::Exited(_)) => Step::Remove,
     }
 }
@@ -149,6 +152,7 @@ mod tests {
             image: &Image::Here,
             wired: true,
             named: true,
+            kept: false,
             failure: None,
         }
     }
@@ -241,5 +245,7 @@ mod tests {
         for (assigned, container, step, told) in table {
             assert_eq!(next(&View { assigned, container, ..view() }), (step, told), "{assigned:?} {container:?}");
         }
+        let kept = View { assigned: None, container: Some(&ended), kept: true, ..view() };
+        assert_eq!(next(&kept), (Step::Wait, None));
     }
 }
