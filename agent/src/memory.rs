@@ -1,12 +1,13 @@
 //! The last assignment, on disk: so that a restarted daemon goes on serving while no manager answers, and never acts
 //! on less than it has acted on.
 
-use shoal_common::{NodeId, assignment::Assignment};
+use shoal_common::{Generation, NodeId, assignment::Assignment};
 use std::{
     fs, io,
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Leads the file. Another number, another meaning of what follows: then it is not read.
@@ -37,11 +38,14 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     path: PathBuf,
+    /// Of what was stored last by this process. Held while writing: a session that was cut off may still be at it
+    /// when the next one begins.
+    stored: Arc<Mutex<Generation>>,
 }
 
 impl Memory {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("assignment") }
+        Self { path: data_dir.join("assignment"), stored: Arc::default() }
     }
 
     /// What was last stored, if it is of this node: one that left its cluster and joined another starts anew.
@@ -63,8 +67,12 @@ impl Memory {
         Ok(Some(assignment).filter(|a| a.node.as_ref().is_some_and(|n| n.id == node)))
     }
 
-    /// Durable before it returns; a reader sees the old file or the new one.
+    /// Durable before it returns; a reader sees the old file or the new one. Less than was stored is not stored.
     pub(crate) fn store(&self, assignment: &Assignment) -> Result<(), Error> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if assignment.generation < *stored {
+            return Ok(());
+        }
         let mut bytes = FORMAT.to_be_bytes().to_vec();
         rmp_serde::encode::write_named(&mut bytes, assignment).map_err(Error::Encode)?;
         let new = self.path.with_extension("new");
@@ -81,10 +89,13 @@ impl Memory {
         if let Some(dir) = self.path.parent() {
             fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| self.failed("sync", e))?;
         }
+        *stored = assignment.generation;
         Ok(())
     }
 
     pub(crate) fn forget(&self) -> Result<(), Error> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        *stored = Generation::default();
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", e)),
             Ok(()) | Err(_) => Ok(()),
@@ -106,7 +117,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
         assert_eq!(memory.load(fixture::HERE).unwrap(), None);
-        for generation in [3, 5] {
+        for generation in [3, 5, 4] {
             memory.store(&fixture::assignment(generation, &[1, 2])).unwrap();
         }
         assert_eq!(memory.load(fixture::HERE).unwrap(), Some(fixture::assignment(5, &[1, 2])));

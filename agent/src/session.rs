@@ -27,6 +27,8 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const HEARTBEAT_PERIODS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 /// A write of the managers: durable on a majority, over an election if there is one.
 const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+/// So many failures in a row, and the reports are brought to another manager.
+const REPORT_ATTEMPTS: usize = 4;
 /// Reports that come within this time of each other travel together.
 const REPORT_WINDOW: Duration = Duration::from_millis(10);
 /// How often the managers' record is compared with what we know.
@@ -88,6 +90,7 @@ impl Session {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
         let mut last = None;
+        let mut said = String::new();
         'rounds: loop {
             let mut denied = false;
             for (node, addr) in self.managers(last) {
@@ -99,11 +102,11 @@ impl Session {
                     End::Shutdown => return,
                     End::Renewed => continue 'rounds,
                     End::Denied(told) => {
-                        tracing::warn!(manager = %node, %addr, "a manager refuses this host: {told}");
                         denied = true;
+                        say(&mut said, format!("manager {node} at {addr} refuses this host: {told}"));
                     }
                     End::Lost(told) => {
-                        tracing::info!(manager = %node, %addr, "no session with a manager: {told}");
+                        say(&mut said, format!("no session with manager {node} at {addr}: {told}"));
                         if begun.elapsed() > SETTLED {
                             backoff.reset();
                             continue 'rounds;
@@ -260,6 +263,8 @@ impl Session {
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once, and there is nothing to compare yet.
         compare.tick().await;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
+        let mut failures = 0;
         loop {
             tokio::select! {
                 _ = self.reports.batch() => {}
@@ -272,15 +277,35 @@ impl Session {
             let batch = self.reports.batch().await;
             let reports = batch.iter().cloned().map(Into::into).collect();
             match deadline(REPORT_PATIENCE, client.report_status(pb::ReportStatusRequest { reports })).await {
-                Ok(_) => self.reports.acknowledged(&batch),
+                Ok(_) => {
+                    self.reports.acknowledged(&batch);
+                    backoff.reset();
+                    failures = 0;
+                }
                 Err(status) if status.code() == Code::InvalidArgument => {
                     // Sent again it would be refused again. What the managers lack then is compared later.
                     tracing::error!(told = status.message(), "a manager cannot read a report");
                     self.reports.acknowledged(&batch);
                 }
+                // During an election, say: the stream of assignments may well go on meanwhile.
+                Err(status) if failures + 1 < REPORT_ATTEMPTS && status.code() != Code::PermissionDenied => {
+                    tracing::debug!(told = status.message(), "a manager takes no report");
+                    failures += 1;
+                    sleep(backoff.delay()).await;
+                }
                 Err(status) => return End::of("it takes no report", &status),
             }
         }
+    }
+}
+
+/// Once for each thing that goes wrong, not for each time.
+fn say(said: &mut String, told: String) {
+    if *said == told {
+        tracing::debug!("{told}");
+    } else {
+        tracing::warn!("{told}");
+        *said = told;
     }
 }
 
