@@ -12,6 +12,7 @@ use std::{
 use super::{
     cgroup,
     host::end,
+    init,
     layout::{self, Layout, cannot, init_pid},
     state::{Lock, no_lab},
 };
@@ -36,6 +37,10 @@ pub(super) fn down(layout: &Layout) -> Result<(), Failure> {
 pub(super) fn remove(layout: &Layout, lock: Lock) -> Result<(), Failure> {
     let hosts = layout.hosts();
     let names = layout::names(&hosts)?;
+    // Until the directory is gone, so that a command that was killed in the middle of its work starts nothing more.
+    let dirs = names.iter().map(|name| hosts.join(name)).chain([layout.switch()]);
+    let held: Result<Vec<_>, Failure> = dirs.filter(|dir| dir.exists()).map(|dir| Ok(init::hold(&dir)?)).collect();
+    let _held = held?;
     let ended = super::each(names, |name| end(&init_pid(&hosts.join(&name)), Signal::KILL, KILLED_WITHIN, &name));
     let switch = end(&init_pid(&layout.switch()), Signal::KILL, KILLED_WITHIN, "the switch");
     ended.and(switch)?;

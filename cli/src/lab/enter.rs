@@ -114,27 +114,52 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// Starts a program in a host that stays when we end, and gives back its record.
-pub(super) fn start(host_dir: &Path, log: &Path, program: &Path, args: &[OsString]) -> io::Result<Process> {
+/// Starts a program in a host that stays when we end. Nothing: it ended at once.
+pub(super) fn start(host_dir: &Path, log: &Path, program: &Path, args: &[OsString]) -> io::Result<Option<Process>> {
     let mut command = Command::new(env::current_exe()?);
-    command.arg(VERB).arg(host_dir).arg(log).arg(program).args(args);
+    command.arg(VERB).arg(Step::Enter.word()).arg(host_dir).arg(log).arg(program).args(args);
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
+    let init = Process::read(&init_pid(host_dir))?.ok_or_else(off)?;
     let pid = String::from_utf8_lossy(&output.stdout);
-    Process::of(pid.trim().parse().map_err(|_| io::Error::other(format!("a process number was expected, not {pid}")))?)
+    let pid = pid.trim().parse().map_err(|_| io::Error::other(format!("a process number was expected, not {pid}")))?;
+    init.neighbour(pid)
 }
 
-/// `shoal lab-host-run DIR LOG PROGRAM ARGS…`: prints the process's number as seen from outside.
+fn off() -> io::Error {
+    io::Error::other("the host is off")
+}
+
+/// A program that stays is started in two steps. Its parent must be in the host's PID namespace when it ends, so
+/// that the host's init inherits the program and reaps it: otherwise it is the machine's, and the host cannot end
+/// before that one has come round to it.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Enter,
+    Start,
+}
+
+impl Step {
+    fn word(self) -> &'static str {
+        match self {
+            Step::Enter => "enter",
+            Step::Start => "start",
+        }
+    }
+}
+
+/// `shoal lab-host-run STEP DIR LOG PROGRAM ARGS…`: prints the program's number in its host.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let [host_dir, log, program, args @ ..] = &args[..] else {
-        crate::out::note("'shoal lab' calls this, people do not");
-        return ExitCode::FAILURE;
+    let done = match &args[..] {
+        [step, dir, ..] if step == Step::Enter.word() => enter_and_start(Path::new(dir), &args[1..]),
+        [step, _, log, program, args @ ..] if step == Step::Start.word() => detach(Path::new(log), program, args),
+        _ => Err(io::Error::other("'shoal lab' calls this, people do not")),
     };
-    match detach(Path::new(host_dir), Path::new(log), program, args) {
-        Ok(()) => ExitCode::SUCCESS,
+    match done {
+        Ok(code) => code,
         Err(e) => {
             crate::out::note(e.to_string());
             ExitCode::FAILURE
@@ -142,13 +167,19 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn detach(host_dir: &Path, log: &Path, program: &OsStr, args: &[OsString]) -> io::Result<()> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+fn enter_and_start(host_dir: &Path, args: &[OsString]) -> io::Result<ExitCode> {
+    let exe = env::current_exe()?;
     if !enter(host_dir)? {
-        return Err(io::Error::other("the host is off"));
+        return Err(off());
     }
+    Ok(code(Command::new(exe).arg(VERB).arg(Step::Start.word()).args(args).status()?))
+}
+
+fn detach(log: &Path, program: &OsStr, args: &[OsString]) -> io::Result<ExitCode> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
     setsid()?;
     env::set_current_dir("/")?;
     let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-    crate::out::line(child.id().to_string()).map_err(io::Error::other)
+    crate::out::line(child.id().to_string()).map_err(io::Error::other)?;
+    Ok(ExitCode::SUCCESS)
 }

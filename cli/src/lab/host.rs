@@ -93,7 +93,9 @@ impl Host<'_> {
         if let Some(switch) = living(&init_pid(&self.layout.switch()))? {
             network::unplug(&switch, self.name)?;
         }
-        end(&init_pid(&self.layout.host(self.name)), Signal::KILL, KILLED_WITHIN, self.name)?;
+        let dir = self.layout.host(self.name);
+        let _held = init::hold(&dir)?;
+        end(&init_pid(&dir), Signal::KILL, KILLED_WITHIN, self.name)?;
         cgroup::remove(&self.layout.cgroup(self.name))
     }
 
@@ -115,13 +117,15 @@ impl Host<'_> {
         }
         let begins_at = fs::metadata(&log).map_or(0, |m| m.len());
         let failed = |why: String| Failure::new(Exit::General, format!("the daemon of {name} did not start: {why}"));
-        let daemon = enter::start(&layout.host(name), &log, &state.daemon, &args).map_err(|e| failed(e.to_string()))?;
+        let ended = || failed(format!("it ended, with these last words:\n{}", tail(&log, begins_at)));
+        let daemon = enter::start(&layout.host(name), &log, &state.daemon, &args);
+        let daemon = daemon.map_err(|e| failed(e.to_string()))?.ok_or_else(ended)?;
         let pid_file = layout.daemon_pid(name);
         daemon.write(&pid_file).map_err(|e| cannot("write", &pid_file, &e))?;
         let deadline = Instant::now() + DAEMON_STARTS_WITHIN;
         while UnixStream::connect(&socket).is_err() {
             if !daemon.alive()? {
-                return Err(failed(format!("it ended, with these last words:\n{}", tail(&log, begins_at))));
+                return Err(ended());
             }
             if Instant::now() > deadline {
                 let within = DAEMON_STARTS_WITHIN.as_secs();

@@ -2,11 +2,13 @@
 //! that runs on the host. The switch has one too, which holds a network namespace and nothing else.
 //!
 //! It is started in two steps. `shoal lab-host-init DIR KIND` leaves for new namespaces, starts the process proper
-//! (a PID namespace begins with the first child), records it, and ends. So an init is either recorded, or it never
-//! gets the word to go on.
+//! (a PID namespace begins with the first child), records it, and ends. An init that could not be recorded does not
+//! get the word to go on, and the directory is held meanwhile: whoever ends an init holds it too, so that none comes
+//! after they looked. `shoal lab up` may be killed at any time, and leaves a first step behind that is still at it.
 
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
@@ -67,6 +69,11 @@ pub(super) fn start(dir: &Path, kind: Kind) -> io::Result<Process> {
     Process::read(&init_pid(dir))?.ok_or_else(|| io::Error::other("it left no record"))
 }
 
+/// Waits until nobody else starts or ends an init there.
+pub(super) fn hold(dir: &Path) -> io::Result<Flock<fs::File>> {
+    Ok(Flock::lock(fs::File::open(dir)?, FlockArg::LockExclusive).map_err(|(_, e)| e)?)
+}
+
 /// Both steps. Arguments: DIR KIND, and for the second a word more.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
@@ -97,6 +104,10 @@ fn doing(what: &str) -> impl Fn(Errno) -> io::Error {
 fn launch(dir: &Path, kind: Kind) -> io::Result<()> {
     // Before /proc may be another one's.
     let exe = env::current_exe()?;
+    let _held = hold(dir)?;
+    if Process::read(&init_pid(dir))?.map_or(Ok(false), |other| other.alive())? {
+        return Err(io::Error::other("it is on already"));
+    }
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("init.log"))?;
     setsid().map_err(doing("leave the terminal"))?;
     unshare(kind.namespaces()).map_err(doing("make namespaces"))?;

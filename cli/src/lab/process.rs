@@ -76,6 +76,22 @@ impl Process {
         }
     }
 
+    /// The process that has this number in the innermost PID namespace of this one, if there still is one.
+    pub(super) fn neighbour(&self, inner: i32) -> io::Result<Option<Self>> {
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
+        let ours = namespace(&self.pid.to_string())?;
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some((name, pid)) = name.to_str().and_then(|name| Some((name, name.parse().ok()?))) else { continue };
+            // One that ends while it is looked at is not the one, or is gone.
+            let status = fs::read_to_string(format!("/proc/{name}/status")).unwrap_or_default();
+            if innermost(&status) == Some(inner) && namespace(name).is_ok_and(|theirs| theirs == ours) {
+                return Ok(Self::of(pid).ok());
+            }
+        }
+        Ok(None)
+    }
+
     /// What was written by [`Process::write`]; nothing if no file is there, or half of one.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::read_to_string(path) {
@@ -139,6 +155,11 @@ fn parse_stat(text: &str) -> Option<(char, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
+/// proc(5): `NSpid` has a process's numbers, the last one that of its own namespace.
+fn innermost(status: &str) -> Option<i32> {
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +169,14 @@ mod tests {
     fn a_name_with_parentheses_and_blanks_does_not_confuse() {
         let text = "7 (a) Z 1 (b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 998 1 2 3";
         assert_eq!(parse_stat(text), Some(('S', 998)));
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_number_in_its_own_namespace() {
+        assert_eq!(innermost("Name:\tx\nNSpid:\t812\t7\nState:\tS\n"), Some(7));
+        let me = Process::of(std::process::id()).unwrap();
+        let own = innermost(&fs::read_to_string("/proc/self/status").unwrap()).unwrap();
+        assert_eq!(me.neighbour(own).unwrap(), Some(me.clone()));
     }
 
     #[test]
