@@ -105,6 +105,8 @@ impl Host<'_> {
         let (socket, log) = (layout.socket(name), layout.daemon_log(name));
         let mut args: Vec<OsString> = vec!["daemon".into()];
         for (flag, value) in [
+            // Not the machine's own settings.
+            ("--config", "/dev/null".into()),
             ("--data-dir", layout.data(name).into_os_string()),
             ("--socket", socket.clone().into_os_string()),
             ("--listen-addr", "0.0.0.0:2377".into()),
