@@ -1,0 +1,38 @@
+//! What a user called by name or id.
+
+use shoal_common::Invalid;
+use shoal_state::{Network, Node, Rejection, Service, State};
+
+pub(super) fn service<'a>(state: &'a State, name: &str) -> Result<&'a Service, Rejection> {
+    state.find_service(name).ok_or_else(|| unknown("service", name))
+}
+
+pub(super) fn network<'a>(state: &'a State, name: &str) -> Result<&'a Network, Rejection> {
+    state.find_network(name).ok_or_else(|| unknown("network", name))
+}
+
+pub(super) fn node<'a>(state: &'a State, name: &str) -> Result<&'a Node, Rejection> {
+    state.find_node(name).ok_or_else(|| {
+        let bearers: Vec<String> =
+            state.nodes.values().filter(|n| n.description.hostname == name).map(|n| n.id.to_string()).collect();
+        if bearers.is_empty() {
+            unknown("node", name)
+        } else {
+            let expected = format!("an id, for several nodes have that host name: {}", bearers.join(", "));
+            Invalid::new("node", name, expected).into()
+        }
+    })
+}
+
+/// All, or those that were named, in the order they were named in.
+pub(super) fn each_or_all<'a, T>(
+    names: &[String],
+    all: impl Iterator<Item = &'a T>,
+    find: impl Fn(&str) -> Result<&'a T, Rejection>,
+) -> Result<Vec<&'a T>, Rejection> {
+    if names.is_empty() { Ok(all.collect()) } else { names.iter().map(|name| find(name)).collect() }
+}
+
+pub(super) fn unknown(kind: &str, name: &str) -> Rejection {
+    Rejection::NotFound { kind: kind.to_owned(), name: name.to_owned() }
+}

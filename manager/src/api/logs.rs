@@ -1,0 +1,52 @@
+//! What a service's containers wrote, from every host that runs or ran one.
+
+mod ask;
+mod follow;
+mod merge;
+mod subject;
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use shoal_proto::pb;
+use std::collections::BTreeSet;
+use tonic::Status;
+
+use self::{ask::Hosts, subject::Subject};
+use super::status::Refusal;
+use crate::Manager;
+
+pub(super) type Lines = BoxStream<'static, Result<pb::ServiceLogsReply, Status>>;
+
+/// Tasks whose logs one call reads at the same time: each is a stream from its host.
+const MAX_TASKS: usize = 2000;
+
+pub(super) async fn service(manager: &Manager, asked: pb::ServiceLogsRequest) -> Result<Lines, Refusal> {
+    let state = manager.consensus.read().await?;
+    let subject = Subject::find(&state, &asked.service)?;
+    let sources = subject.sources(&state);
+    if sources.len() > MAX_TASKS {
+        return Err(Refusal::TooMuch(format!(
+            "{} has {} tasks with logs, and {MAX_TASKS} are read at once; name one task, such as {}",
+            asked.service,
+            sources.len(),
+            sources.first().map_or("", |s| s.name.as_str()),
+        )));
+    }
+    let hosts = Hosts::new(manager.credentials.clone(), &asked);
+    let lines = if asked.follow {
+        follow::follow(subject, hosts, manager.consensus.state())
+    } else {
+        let mut hosts = hosts;
+        merge::in_order_of_time(sources.into_iter().map(|s| hosts.lines(s)).collect())
+    };
+    Ok(each_gap_once(lines).map(Ok).boxed())
+}
+
+/// A host that cannot be reached is told once, not for each of its tasks.
+fn each_gap_once(lines: BoxStream<'static, pb::ServiceLogsReply>) -> BoxStream<'static, pb::ServiceLogsReply> {
+    let mut told = BTreeSet::new();
+    let news = move |line: pb::ServiceLogsReply| {
+        let news = line.gap.is_empty() || told.insert((line.node.clone(), line.gap.clone()));
+        stream::iter(news.then_some(line))
+    };
+    lines.map(news).flatten().boxed()
+}

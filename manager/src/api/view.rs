@@ -1,0 +1,180 @@
+//! The state as users see it. Pure.
+
+use shoal_common::{
+    NetworkId, NodeId, Subnet,
+    node::{Availability, Liveness},
+    service::{Mode, ServiceSpec},
+    task::{DesiredState, Slot},
+};
+use shoal_proto::pb;
+use shoal_raft::Leadership;
+use shoal_state::{Network, Node, Service, State, Task};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::constraint;
+
+pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: NodeId) -> pb::Node {
+    let tasks = state.tasks_of_node(node.id).filter(|t| !t.status.state.is_terminal()).count();
+    pb::Node {
+        id: node.id.0,
+        description: Some(node.description.clone().into()),
+        role: pb::Role::from(node.role).into(),
+        availability: pb::Availability::from(node.availability).into(),
+        liveness: pb::Liveness::from(node.liveness).into(),
+        liveness_since_ms: node.liveness_since.0,
+        labels: node.labels.clone(),
+        joined_ms: node.joined.0,
+        raft: part_in_raft(node.id, leadership).to_owned(),
+        is_self: node.id == this,
+        tasks: count(tasks),
+    }
+}
+
+fn part_in_raft(node: NodeId, leadership: &Leadership) -> &'static str {
+    if leadership.leader == Some(node) {
+        "leader"
+    } else if leadership.voters.contains(&node) {
+        "voter"
+    } else if leadership.learners.contains(&node) {
+        "learner"
+    } else {
+        ""
+    }
+}
+
+pub(super) fn network(network: &Network, users: Vec<pb::NetworkUser>) -> pb::Network {
+    pb::Network {
+        id: network.id.0,
+        spec: Some(network.spec.clone().into()),
+        vni: network.vni.get(),
+        subnets: network.pools.iter().map(|p| subnet(p.subnet(), p.total(), p.used())).collect(),
+        created_ms: network.created.0,
+        users,
+    }
+}
+
+fn subnet(subnet: &Subnet, addresses: u128, used: u64) -> pb::Subnet {
+    pb::Subnet {
+        subnet: subnet.net.to_string(),
+        gateway: subnet.gateway.to_string(),
+        ip_range: text(subnet.ip_range),
+        aux_addresses: subnet.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
+        addresses: addresses.to_string(),
+        used,
+    }
+}
+
+/// Who holds addresses of these networks: VIPs first, then tasks.
+pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<NetworkId, Vec<pb::NetworkUser>> {
+    let mut users: BTreeMap<NetworkId, Vec<pb::NetworkUser>> = BTreeMap::new();
+    for service in state.services.values() {
+        for (network, vip) in service.vips.iter().filter(|(network, _)| networks.contains(network)) {
+            users.entry(*network).or_default().push(pb::NetworkUser {
+                name: service.spec.name.to_string(),
+                kind: "vip".to_owned(),
+                node: String::new(),
+                mac: String::new(),
+                v4: text(vip.v4),
+                v6: text(vip.v6),
+            });
+        }
+    }
+    for task in state.tasks.values() {
+        for endpoint in task.endpoints.iter().filter(|e| networks.contains(&e.network)) {
+            users.entry(endpoint.network).or_default().push(pb::NetworkUser {
+                name: task.name(),
+                kind: "task".to_owned(),
+                node: host_name(state, task.node),
+                mac: endpoint.mac.to_string(),
+                v4: text(endpoint.v4),
+                v6: text(endpoint.v6),
+            });
+        }
+    }
+    users
+}
+
+pub(super) fn service(state: &State, service: &Service) -> pb::Service {
+    let vip = |(network, vip): (&NetworkId, &shoal_state::state::Vip)| pb::Vip {
+        network: network.0,
+        network_name: state.networks.get(network).map_or_else(String::new, |n| n.name().to_string()),
+        v4: text(vip.v4),
+        v6: text(vip.v6),
+    };
+    pb::Service {
+        id: service.id.0,
+        spec: Some(service.spec.clone().into()),
+        version: service.version.0,
+        spec_version: service.spec_version.0,
+        vips: service.vips.iter().map(vip).collect(),
+        created_ms: service.created.0,
+        updated_ms: service.updated.0,
+        running: count(state.tasks_of_service(service.id).filter(|t| t.is_serving()).count()),
+        wanted: wanted(state, service),
+    }
+}
+
+/// How many tasks there should be. Of a global service: one on each node that gets one now, or that keeps one while it
+/// is paused or not heard from yet.
+fn wanted(state: &State, service: &Service) -> u32 {
+    match service.spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::Global => {
+            let live: BTreeSet<Slot> =
+                state.tasks_of_service(service.id).filter(|t| t.is_live()).map(|t| t.slot).collect();
+            count(state.nodes.values().filter(|n| has_place(n, &service.spec, &live)).count())
+        }
+    }
+}
+
+fn has_place(node: &Node, spec: &ServiceSpec, live: &BTreeSet<Slot>) -> bool {
+    let keeps = node.availability != Availability::Drain
+        && node.liveness != Liveness::Down
+        && live.contains(&Slot::Node(node.id));
+    (node.is_schedulable() || keeps) && spec.placement.constraints.iter().all(|c| constraint::holds(c, node))
+}
+
+pub(super) fn task(state: &State, task: &Task) -> pb::Task {
+    pb::Task {
+        id: task.id.0,
+        name: task.name(),
+        service: task.service.0,
+        service_name: task.service_name.to_string(),
+        slot: Some(task.slot.into()),
+        node: task.node.map_or(0, |n| n.0),
+        node_name: host_name(state, task.node),
+        image: task.container.image.clone(),
+        desired: pb::DesiredState::from(task.desired).into(),
+        status: Some(task.status.clone().into()),
+        endpoints: task.endpoints.iter().cloned().map(Into::into).collect(),
+        created_ms: task.created.0,
+        spec_version: task.spec_version.0,
+    }
+}
+
+/// By slot, and in each slot the newest first: what is wanted stands above its history.
+pub(super) fn tasks<'a>(state: &State, tasks: impl Iterator<Item = &'a Task>) -> Vec<pb::Task> {
+    let mut tasks: Vec<&Task> = tasks.collect();
+    tasks.sort_by_key(|t| {
+        (&t.service_name, t.service, t.slot, t.desired == DesiredState::Shutdown, std::cmp::Reverse(t.id))
+    });
+    tasks.into_iter().map(|t| task(state, t)).collect()
+}
+
+/// Empty for no node, the id for one that left.
+pub(super) fn host_name(state: &State, node: Option<NodeId>) -> String {
+    node.map_or_else(String::new, |id| {
+        state.nodes.get(&id).map_or_else(|| id.to_string(), |n| n.description.hostname.clone())
+    })
+}
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+pub(super) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
