@@ -2,6 +2,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api;
+pub mod authority;
+pub mod bootstrap;
+pub mod ca;
+pub mod dispatcher;
+pub mod leader;
+mod peer;
 pub mod seat;
 
+pub use dispatcher::Heard;
 pub use seat::{Manager, Seat, seat};
+
+/// The answer to a call that is refused.
+fn refused<E: Into<api::status::Refusal>>(error: E) -> tonic::Status {
+    tonic::Status::from(error.into())
+}

@@ -1,8 +1,10 @@
 //! Whether this host is a manager now: it may become one, and cease to be one, while its daemon serves.
 
 use shoal_common::NodeId;
+use shoal_proto::pb::raft_server::RaftServer;
 use shoal_raft::Consensus;
 use shoal_rt::Credentials;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -25,6 +27,19 @@ pub fn seat() -> (watch::Sender<Option<Manager>>, Seat) {
 }
 
 impl Seat {
+    /// For other managers; a host that is none answers that it is not there.
+    pub fn raft_service(&self) -> RaftServer<shoal_raft::Server> {
+        let seat = self.clone();
+        shoal_raft::service(Arc::new(move || seat.0.borrow().as_ref().map(|m| m.consensus.clone())))
+    }
+
+    /// Resolves when the manager of now has left.
+    pub async fn vacated(&self) {
+        let mut seat = self.0.clone();
+        // An error means that the daemon is ending, and the manager with it.
+        let _ = seat.wait_for(Option::is_none).await;
+    }
+
     pub fn manager(&self) -> Result<Manager, Status> {
         self.0.borrow().clone().ok_or_else(|| {
             Status::failed_precondition(

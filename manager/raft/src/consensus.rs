@@ -147,42 +147,56 @@ impl Consensus {
     /// A try whose fate is not known is repeated: a command that must not happen twice carries a request id.
     pub async fn propose(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
         let logged = Logged(Arc::new(proposal));
-        self.until_deadline(async |member: &Self, limit| {
-            let Some((leader, addr)) = member.leader() else { return Err(None) };
-            if leader == member.0.settings.node {
-                return member.propose_as_leader(logged.clone()).await.map_err(|e| e.because());
-            }
-            let peer = member.0.peers.peer(leader, &addr);
-            let payload = codec::encode(&logged).map_err(|e| Some(e.to_string()))?;
-            let message = shoal_proto::pb::RaftMessage { payload };
-            let answer = peer.call(limit, |mut client| async move { client.propose(message).await }).await;
-            answer.and_then(|m| peer.decode(&m)).map_err(reason)
-        })
-        .await
+        let mut tries = self.tries()?;
+        loop {
+            let why = match tries.within(self.try_propose(&logged, tries.limit())).await {
+                Ok(done) => return Ok(done),
+                Err(why) => why,
+            };
+            tries.again(why).await?;
+        }
     }
 
     /// The state with everything in it that was acknowledged before the call (a linearizable read).
     pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
-        self.until_deadline(async |member: &Self, limit| {
-            let Some((leader, addr)) = member.leader() else { return Err(None) };
-            let index = if leader == member.0.settings.node {
-                member.read_index_as_leader().await.map_err(|e| e.because())?
-            } else {
-                let request = shoal_proto::pb::ReadIndexRequest {};
-                let peer = member.0.peers.peer(leader, &addr);
-                peer.call(limit, |mut client| async move { client.read_index(request).await })
-                    .await
-                    .map_err(reason)?
-                    .index
+        let mut tries = self.tries()?;
+        loop {
+            let why = match tries.within(self.try_read(tries.limit())).await {
+                Ok(state) => return Ok(state),
+                Err(why) => why,
             };
-            let mut applied = member.0.shown.applied.subscribe();
-            match tokio::time::timeout(limit, applied.wait_for(|at| at.is_some_and(|at| at >= index))).await {
-                Ok(Ok(_)) => Ok(member.0.shown.state.borrow().clone()),
-                Ok(Err(_)) => Err(Some("the state machine has ended".to_owned())),
-                Err(_) => Err(Some(format!("entry {index} is not applied here yet"))),
-            }
-        })
-        .await
+            tries.again(why).await?;
+        }
+    }
+
+    /// Fails with what is worth telling, if anything.
+    async fn try_propose(&self, logged: &Logged, limit: Duration) -> Result<(LogIndex, Outcome), Option<String>> {
+        let (leader, addr) = self.leader().ok_or(None)?;
+        if leader == self.0.settings.node {
+            return self.propose_as_leader(logged.clone()).await.map_err(LeaderError::because);
+        }
+        let peer = self.0.peers.peer(leader, &addr);
+        let payload = codec::encode(logged).map_err(|e| Some(e.to_string()))?;
+        let message = shoal_proto::pb::RaftMessage { payload };
+        let answer = peer.call(limit, |mut client| async move { client.propose(message).await }).await;
+        answer.and_then(|m| peer.decode(&m)).map_err(reason)
+    }
+
+    async fn try_read(&self, limit: Duration) -> Result<Arc<State>, Option<String>> {
+        let (leader, addr) = self.leader().ok_or(None)?;
+        let index = if leader == self.0.settings.node {
+            self.read_index_as_leader().await.map_err(LeaderError::because)?
+        } else {
+            let request = shoal_proto::pb::ReadIndexRequest {};
+            let peer = self.0.peers.peer(leader, &addr);
+            let asked = peer.call(limit, |mut client| async move { client.read_index(request).await }).await;
+            asked.map_err(reason)?.index
+        };
+        let mut applied = self.0.shown.applied.subscribe();
+        match applied.wait_for(|at| at.is_some_and(|at| at >= index)).await {
+            Ok(_) => Ok(self.0.shown.state.borrow().clone()),
+            Err(_) => Err(Some("the state machine has ended".to_owned())),
+        }
     }
 
     /// The state as this member has it, and each later one.
@@ -271,38 +285,54 @@ impl Consensus {
         Some((NodeId(leader), metrics.membership_config.get_node(&leader)?.addr.clone()))
     }
 
-    /// Tries until it works or the deadline is over. A try fails with what is worth telling, if anything.
-    async fn until_deadline<T>(
-        &self,
-        mut attempt: impl AsyncFnMut(&Self, Duration) -> Result<T, Option<String>>,
-    ) -> Result<T, ProposeError> {
+    fn tries(&self) -> Result<Tries<'_>, ProposeError> {
         if !self.is_initialised() {
             return Err(ProposeError::NotInitialised);
         }
-        let limit = self.0.settings.deadline;
-        let end = Instant::now() + limit;
-        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
-        let mut told = None;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, attempt(self, left.min(ONE_TRY))).await {
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(why)) => told = why.or(told),
-                Err(_) => {}
-            }
-            if let Err(fatal) = &self.0.raft.metrics().borrow_watched().running_state {
-                return Err(stopped(fatal));
-            }
-            if Instant::now() >= end {
-                return Err(match (self.leader(), told) {
-                    (None, told) => ProposeError::NoLeader {
-                        reachable: told.unwrap_or_else(|| format!("waited {limit:?} for an election")),
-                    },
-                    (Some(_), _) => ProposeError::NoQuorum(limit),
-                });
-            }
-            tokio::time::sleep(backoff.delay().min(end.saturating_duration_since(Instant::now()))).await;
+        Ok(Tries {
+            member: self,
+            end: Instant::now() + self.0.settings.deadline,
+            backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(200)),
+            told: None,
+        })
+    }
+}
+
+/// Tries until one works or the deadline is over.
+struct Tries<'a> {
+    member: &'a Consensus,
+    end: Instant,
+    backoff: Backoff,
+    /// The last reason that was worth telling.
+    told: Option<String>,
+}
+
+impl Tries<'_> {
+    fn limit(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now()).min(ONE_TRY)
+    }
+
+    async fn within<T>(&self, attempt: impl Future<Output = Result<T, Option<String>>>) -> Result<T, Option<String>> {
+        tokio::time::timeout_at(self.end, attempt).await.unwrap_or(Err(None))
+    }
+
+    /// Waits before the next try; fails if there is none.
+    async fn again(&mut self, why: Option<String>) -> Result<(), ProposeError> {
+        self.told = why.or(self.told.take());
+        if let Err(fatal) = &self.member.0.raft.metrics().borrow_watched().running_state {
+            return Err(stopped(fatal));
         }
+        let limit = self.member.0.settings.deadline;
+        if Instant::now() >= self.end {
+            return Err(match (self.member.leader(), self.told.take()) {
+                (None, told) => ProposeError::NoLeader {
+                    reachable: told.unwrap_or_else(|| format!("waited {limit:?} for an election")),
+                },
+                (Some(_), _) => ProposeError::NoQuorum(limit),
+            });
+        }
+        tokio::time::sleep_until((Instant::now() + self.backoff.delay()).min(self.end)).await;
+        Ok(())
     }
 }
 

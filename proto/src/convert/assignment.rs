@@ -9,7 +9,7 @@ use shoal_common::{
         ServiceAssignment, TaskAssignment,
     },
 };
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr};
 
 use super::{
     container::ports,
@@ -28,16 +28,20 @@ impl TryFrom<pb::NodeAssignment> for NodeAssignment {
             id: id("id", n.id, NodeId)?,
             role: enumerated::<pb::Role, _>("role", n.role)?,
             data_path_port: port("data_path_port", n.data_path_port)?,
-            managers: n
-                .managers
-                .iter()
-                .map(|(k, addr)| {
-                    let field = format!("managers.{k}");
-                    Ok((id(&*field, *k, NodeId)?, read(&*field, addr, A_SOCKET_ADDRESS)?))
-                })
-                .collect::<Result<_, Invalid>>()?,
+            managers: managers(&n.managers)?,
         })
     }
+}
+
+/// Where each manager listens.
+pub fn managers(on_wire: &BTreeMap<u64, String>) -> Result<BTreeMap<NodeId, SocketAddr>, Invalid> {
+    on_wire
+        .iter()
+        .map(|(k, addr)| {
+            let field = format!("managers.{k}");
+            Ok((id(&*field, *k, NodeId)?, read(&*field, addr, A_SOCKET_ADDRESS)?))
+        })
+        .collect()
 }
 
 impl From<NodeAssignment> for pb::NodeAssignment {

@@ -15,6 +15,7 @@ mod resources;
 mod service;
 mod task;
 
+pub use assignment::managers;
 pub use field::{enumerated, enumerated_unless_unspecified};
 pub use service::service_spec;
 pub use task::Report;

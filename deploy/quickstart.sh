@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# A cluster of five hosts on this machine, shown working: quickstart.sh [--keep]
+# Installs what is missing, builds, and checks; each check is a line, the last line counts them. Nothing is left
+# behind, unless --keep.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. deploy/deps.sh
+
+keep=no
+case "${1:-}" in
+    '') ;;
+    --keep) keep=yes ;;
+    *) echo "usage: quickstart.sh [--keep]" >&2; exit 2 ;;
+esac
+if [ "$(id -u)" -ne 0 ]; then
+    echo "quickstart: run as root: the hosts of the lab are network namespaces, and their containers need mounts" >&2
+    exit 1
+fi
+deps || exit 1
+
+echo "== build"
+cargo build --locked --release --bin shoal --quiet || exit 1
+shoal=$PWD/target/release/shoal
+lab=quickstart
+work=$(mktemp -d)
+passed=0
+failed=0
+up=no
+
+finish() {
+    if [ "$keep" = yes ] && [ "$up" = yes ]; then
+        cat <<TEXT
+The lab is kept. To use it:
+    $shoal lab --name $lab ls
+    $shoal lab --name $lab exec m1 -- shoal service ls
+To remove it:
+    $shoal lab --name $lab down
+TEXT
+    else
+        "$shoal" lab --name "$lab" down >/dev/null 2>&1
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# check SENTENCE COMMAND…: the command says nothing and is true, or says what it found.
+check() {
+    local sentence=$1 found
+    shift
+    if found=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "ok    $sentence${found:+ ($found)}"
+    else
+        failed=$((failed + 1))
+        echo "FAIL  $sentence${found:+: $found}"
+    fi
+}
+
+# Tries until it is true, for so many seconds.
+within() {
+    local end=$((SECONDS + $1)) said
+    shift
+    until said=$("$@" 2>&1); do
+        [ $SECONDS -lt "$end" ] || { echo "$said"; return 1; }
+        sleep 0.1
+    done
+    echo "$said"
+}
+
+on() { local host=$1; shift; "$shoal" lab --name "$lab" exec "$host" -- "$@"; }
+ask() { on "${manager:-m1}" shoal "$@"; }
+hosts="m1 m2 m3 w1 w2"
+
+# The tasks of a service that run: id, host, addresses.
+running() { ask service ps "$1" --format json | jq -r 'select(.state == "running" and .desired_state == "running") | [.id, .node_name, (.endpoints[0].v4 | split("/")[0]), (.endpoints[0].v6 | split("/")[0])] | @tsv'; }
+
+# inside HOST TASK COMMAND…: in that container.
+inside() {
+    local host=$1 task=$2 procs
+    shift 2
+    for procs in /sys/fs/cgroup/pids/shoal/$lab/$host/$task /sys/fs/cgroup/shoal/$lab/$host/$task; do
+        [ -e "$procs/cgroup.procs" ] || continue
+        nsenter -t "$(head -n1 "$procs/cgroup.procs")" -m -u -i -n -p -r -w -- "$@"
+        return
+    done
+    echo "no container $task on $host"
+    return 1
+}
+
+# The client on a host: every host has one.
+client_on() { running client | awk -v h="$1" '$2 == h { print $1 }'; }
+from() { local host=$1 task; shift; task=$(client_on "$host") && [ -n "$task" ] && inside "$host" "$task" "$@"; }
+
+echo "== a lab of 3 managers and 2 workers"
+"$shoal" lab --name "$lab" down >/dev/null 2>&1
+"$shoal" lab --name "$lab" up --managers 3 --workers 2 || exit 1
+up=yes
+
+is_cluster() {
+    local ready
+    ready=$(ask node ls --format json | jq -r 'select(.status == "ready") | .hostname' | sort | xargs)
+    [ "$ready" = "$hosts" ] || { echo "ready: $ready"; return 1; }
+}
+check "five hosts are one cluster, by init and join" within 10 is_cluster
+voters() { [ "$(ask node ls --format json | jq -r 'select(.raft == "leader" or .raft == "voter") | .hostname' | wc -l)" = 3 ]; }
+check "three managers vote" within 10 voters
+
+echo "== an image, without any network"
+mkdir -p "$work/root/bin" "$work/root/www" "$work/root/etc" "$work/root/tmp"
+cp "$(command -v busybox)" "$work/root/bin/busybox"
+for applet in $(busybox --list); do
+    [ "$applet" = busybox ] || ln -sf busybox "$work/root/bin/$applet"
+done
+echo 'root:x:0:0:root:/:/bin/sh' >"$work/root/etc/passwd"
+cat >"$work/root/bin/serve" <<'SH'
+#!/bin/sh
+trap 'exit 0' TERM INT
+hostname > /www/index.html
+httpd -f -p 80 -h /www &
+wait
+SH
+cat >"$work/root/bin/idle" <<'SH'
+#!/bin/sh
+trap 'exit 0' TERM INT
+sleep 86400 &
+wait
+SH
+chmod 755 "$work/root/bin/serve" "$work/root/bin/idle"
+tar -C "$work/root" -cf "$work/demo.tar" .
+import() { local h; for h in $hosts; do on "$h" shoal image import "$work/demo.tar" demo:1 >/dev/null || return 1; done; }
+check "an image made of busybox is imported on every host" import
+
+echo "== networks"
+refused() { local said; said=$(ask "$@" 2>&1) && { echo "it was accepted"; return 1; }; echo "$said" | head -n1; }
+check "network blue, dual stack" ask network create -d overlay --ipv6 --subnet 192.168.10.0/24 blue
+check "an overlap that nobody asked for is refused" refused network create -d overlay --subnet 192.168.10.0/24 red
+check "with --allow-overlap red has the same subnet" ask network create -d overlay --allow-overlap --subnet 192.168.10.0/24 red
+
+echo "== services"
+check "web: 3 replicas on blue, converged" ask service create --name web --replicas 3 --network blue demo:1 serve
+check "client: one on every host, on blue" ask service create --name client --mode global --network blue demo:1 idle
+check "stranger: on red" ask service create --name stranger --network red demo:1 idle
+
+vip4=$(ask service inspect web --format json | jq -r '.. | .v4? // empty' | head -n1 | cut -d/ -f1)
+vip6=$(ask service inspect web --format json | jq -r '.. | .v6? // empty' | head -n1 | cut -d/ -f1)
+
+name_is_vip() {
+    local h
+    for h in $hosts; do
+        from "$h" nslookup -type=a web 127.0.0.11 | grep -q "Address: $vip4\$" || { echo "$h: not $vip4"; return 1; }
+        from "$h" nslookup -type=aaaa web 127.0.0.11 | grep -q "Address: $vip6\$" || { echo "$h: not $vip6"; return 1; }
+    done
+    echo "$vip4 $vip6"
+}
+check "the name web is its VIP on every host, v4 and v6" name_is_vip
+
+# Every replica answers in turn at this URL, asked from every host.
+all_answer() {
+    local url=$1 h seen
+    for h in $hosts; do
+        seen=$(for _ in $(seq 24); do from_cached "$h" wget -T 3 -qO- "$url" || echo nothing; done | sort | uniq | xargs)
+        [ "$(wc -w <<<"$seen")" = 3 ] && ! grep -q nothing <<<"$seen" || { echo "from $h: $seen"; return 1; }
+    done
+    echo "$seen"
+}
+declare -A client
+for h in $hosts; do client[$h]=$(client_on "$h"); done
+from_cached() { local host=$1; shift; inside "$host" "${client[$host]}" "$@"; }
+check "every replica answers by name, from every host, v4" all_answer http://web/
+check "every replica answers, from every host, v6" all_answer "http://[$vip6]/"
+
+read -r stranger stranger_host _ < <(running stranger)
+isolated() {
+    inside "$stranger_host" "$stranger" nslookup web 127.0.0.11 >/dev/null 2>&1 && { echo "the name is known"; return 1; }
+    inside "$stranger_host" "$stranger" wget -T 2 -qO- "http://$vip4/" 2>/dev/null && { echo "the VIP answers"; return 1; }
+    return 0
+}
+check "red, with the same subnet, neither knows nor reaches web" isolated
+
+echo "== a host dies"
+# A host that runs a replica, and is not the leader.
+leader=$(ask node ls --format json | jq -r 'select(.raft == "leader") | .hostname')
+victim=$(running web | awk -v l="$leader" '$2 != l { print $2 }' | tail -n1)
+stale=$(running web | awk -v h="$victim" '$2 == h { print $3 }')
+for m in m1 m2 m3; do [ "$m" = "$victim" ] || [ "$m" = "$leader" ] || manager=$m; done
+"$shoal" lab --name "$lab" power-off "$victim" >/dev/null
+hosts=$(for h in $hosts; do [ "$h" = "$victim" ] || echo "$h"; done | xargs)
+replaced() { [ "$(running web | awk -v h="$victim" '$2 != h' | wc -l)" = 3 ]; }
+begin=$SECONDS
+check "the tasks of $victim are replaced elsewhere" within 20 replaced
+echo "      after $((SECONDS - begin)) s; the node timeout is 5 s"
+not_stale() {
+    local h address
+    for h in $hosts; do
+        for address in $stale; do
+            from_cached "$h" nslookup -type=a tasks.web 127.0.0.11 | grep -q "Address: $address\$" &&
+                { echo "$h still answers $address"; return 1; }
+        done
+        for _ in $(seq 12); do
+            from_cached "$h" wget -T 3 -qO- http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
+        done
+    done
+}
+check "no host answers with an address of $victim, and every request succeeds" not_stale
+
+echo "== the leader dies"
+leader=$(ask node ls --format json | jq -r 'select(.raft == "leader") | .hostname')
+for m in m1 m2 m3; do [ "$m" = "$victim" ] || [ "$m" = "$leader" ] || manager=$m; done
+if [ "$victim" = m1 ] || [ "$victim" = m2 ] || [ "$victim" = m3 ]; then
+    # Two of three managers would be gone: the first one comes back before.
+    "$shoal" lab --name "$lab" start "$victim" >/dev/null
+    check "$victim is back" within 20 sh -c "$(declare -f voters ask on); lab=$lab shoal=$shoal manager=$manager; ask node ls --format json | jq -e 'select(.hostname == \"$victim\" and .status == \"ready\")' >/dev/null"
+fi
+"$shoal" lab --name "$lab" kill "$leader" >/dev/null
+check "$leader, the leader, is killed: the next command works" ask service scale web=4
+still_served() {
+    local h
+    for h in $hosts; do
+        from_cached "$h" wget -T 3 -qO- http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
+    done
+}
+check "containers of $leader run on, and web answers from everywhere" still_served
+
+echo "quickstart: $passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,159 @@
+//! A manager comes to be: the first of a new cluster, or one more with a certificate that says so.
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use shoal_common::{
+    NodeId,
+    node::{Availability, NodeDescription, Role},
+};
+use shoal_raft::{Connector, Consensus, OpenError, ProposeError, Settings};
+use shoal_rt::{Credentials, Expect, Identity, JoinToken, clock, token::CaDigest};
+use shoal_state::{ClusterSettings, Command, Proposal, Rejection};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
+use tonic::{Status, transport::Channel};
+
+use crate::{
+    Manager,
+    ca::{self, Ca},
+    refused,
+};
+
+/// Node ids come from the log, and the log begins with this one.
+const FIRST: NodeId = NodeId(1);
+
+/// What `shoal init` settles for good.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    pub description: NodeDescription,
+    pub address_pools: Vec<Ipv4Net>,
+    pub subnet_prefix_len: u8,
+    pub data_path_port: u16,
+    pub availability: Availability,
+}
+
+/// A cluster of one manager. It exists for others once the identity in its credentials is kept.
+#[derive(Debug)]
+pub struct Founded {
+    pub manager: Manager,
+    pub worker_token: JoinToken,
+    pub manager_token: JoinToken,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make the cluster's CA")]
+    Ca(#[from] ca::Error),
+    #[error("cannot use the certificate that was just made")]
+    Identity(#[from] shoal_rt::identity::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Rejected(rejection) => refused(rejection),
+            Error::Propose(unanswered) => refused(unanswered),
+            Error::Ca(_) | Error::Identity(_) | Error::Open(_) => {
+                let cause = std::error::Error::source(&error).map(|c| format!(": {c}")).unwrap_or_default();
+                Status::failed_precondition(format!("{error}{cause}"))
+            }
+        }
+    }
+}
+
+/// Reaches other members with the certificate that is in force.
+#[derive(Debug)]
+struct ByCertificate(Credentials);
+
+#[tonic::async_trait]
+impl Connector for ByCertificate {
+    async fn connect(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+    ) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(shoal_rt::connect(addr, Expect::Node(node), &self.0).await?)
+    }
+}
+
+/// Opens this host's member of the Raft group; in a directory that is empty, one that waits to be taken in.
+pub async fn open(raft_dir: &Path, credentials: Credentials) -> Result<Manager, Error> {
+    let node = credentials.current().node;
+    let settings = Settings::new(node, raft_dir.to_owned());
+    let consensus = Consensus::open(settings, Arc::new(ByCertificate(credentials.clone()))).await?;
+    Ok(Manager { node, consensus, credentials })
+}
+
+/// CA, log and first entries, in a directory that holds no log yet. What a failure leaves there is of no use.
+pub async fn found(raft_dir: &Path, founding: Founding) -> Result<Founded, Error> {
+    let id = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 12]>());
+    let material = ca::generate(&id)?;
+    let settings = ClusterSettings {
+        id,
+        ca_certificate_pem: material.certificate_pem,
+        ca_key_pem: material.key_pem,
+        worker_join_secret: JoinToken::new_secret(),
+        manager_join_secret: JoinToken::new_secret(),
+        address_pools: founding.address_pools,
+        subnet_prefix_len: founding.subnet_prefix_len,
+        ula_prefix: ula_prefix(rand::random()),
+        data_path_port: founding.data_path_port,
+    };
+    let authority = Ca::from_settings(&settings)?;
+    let (key, request) = ca::signing_request()?;
+    let certificate = authority.sign(&request, FIRST, Role::Manager, clock::now())?;
+    let identity = Identity::new(key, certificate, authority.certificate_der().to_vec())?;
+    let ca = CaDigest::of(&identity.ca);
+    let worker_token = JoinToken { ca, secret: settings.worker_join_secret.clone() };
+    let manager_token = JoinToken { ca, secret: settings.manager_join_secret.clone() };
+
+    let manager = open(raft_dir, Credentials::new(identity)).await?;
+    let control_addr = founding.description.control_addr;
+    let init = Command::InitCluster { cluster: Box::new(settings), node: founding.description };
+    match first_entries(&manager.consensus, control_addr, init, founding.availability).await {
+        Ok(()) => Ok(Founded { manager, worker_token, manager_token }),
+        Err(error) => {
+            manager.consensus.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+async fn first_entries(
+    consensus: &Consensus,
+    control_addr: SocketAddr,
+    init: Command,
+    availability: Availability,
+) -> Result<(), Error> {
+    consensus.bootstrap(control_addr).await?;
+    propose(consensus, init).await?;
+    if availability != Availability::Active {
+        let command = Command::UpdateNode {
+            node: FIRST,
+            availability: Some(availability),
+            role: None,
+            labels_add: BTreeMap::new(),
+            labels_remove: Vec::new(),
+        };
+        propose(consensus, command).await?;
+    }
+    Ok(())
+}
+
+async fn propose(consensus: &Consensus, command: Command) -> Result<(), Error> {
+    let proposal = Proposal { at: clock::now(), request: None, command };
+    consensus.propose(proposal).await?.1?;
+    Ok(())
+}
+
+/// A /48 below fd00::/8 with a random global id (RFC 4193).
+fn ula_prefix(global_id: [u8; 5]) -> Ipv6Net {
+    let mut octets = [0u8; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&global_id);
+    Ipv6Net::new_assert(octets.into(), 48)
+}

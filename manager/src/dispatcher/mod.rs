@@ -1,0 +1,171 @@
+//! Agents to managers: assignments down, heartbeats and reports up. Any manager serves any agent.
+
+mod assignments;
+mod heard;
+mod reports;
+
+use shoal_common::{Invalid, NodeId, node::NodeDescription};
+use shoal_proto::{
+    convert::Report,
+    pb::{
+        self,
+        dispatcher_server::{Dispatcher, DispatcherServer},
+    },
+};
+use shoal_rt::clock;
+use shoal_state::{Command, Proposal, State, TaskReport};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::{Manager, Seat, peer, refused};
+use reports::Reports;
+
+pub use heard::Heard;
+
+/// How often an agent speaks: several times within the node timeout.
+const HEARTBEAT_PERIOD_MS: u64 = 1000;
+/// A host's whole assignment.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+#[derive(Debug)]
+pub struct Dispatch {
+    seat: Seat,
+    heard: Heard,
+    reports: Reports,
+}
+
+pub fn service(seat: Seat, heard: Heard) -> DispatcherServer<Dispatch> {
+    let reports = Reports::new(seat.clone());
+    DispatcherServer::new(Dispatch { seat, heard, reports })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+#[tonic::async_trait]
+impl Dispatcher for Dispatch {
+    type AssignmentsStream = ReceiverStream<Result<pb::AssignmentsReply, Status>>;
+
+    async fn assignments(
+        &self,
+        request: Request<pb::AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let manager = self.seat.manager()?;
+        let node = peer::node(&request)?.node;
+        let r = request.into_inner();
+        let description: NodeDescription = r
+            .description
+            .ok_or_else(|| Status::invalid_argument("description: it is missing"))?
+            .try_into()
+            .map_err(refused::<Invalid>)?;
+        let applied = manager.consensus.state().borrow().applied;
+        if applied.0 < r.have_generation {
+            return Err(Status::unavailable(format!(
+                "this manager is at {applied}, behind what the host has seen ({})",
+                r.have_generation
+            )));
+        }
+        describe(&manager, node, description).await?;
+        self.alive(&manager, node)?;
+        let (tx, rx) = mpsc::channel(assignments::UNREAD);
+        let seat = self.seat.clone();
+        tokio::spawn(assignments::send(node, manager.consensus.state(), async move { seat.vacated().await }, tx));
+        Ok(Response::new(ReceiverStream::new(rx)))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Result<Response<pb::HeartbeatReply>, Status> {
+        let manager = self.seat.manager()?;
+        let node = peer::node(&request)?.node;
+        if !manager.consensus.state().borrow().nodes.contains_key(&node) {
+            return Err(removed(node));
+        }
+        self.alive(&manager, node)?;
+        Ok(Response::new(pb::HeartbeatReply { period_ms: HEARTBEAT_PERIOD_MS }))
+    }
+
+    async fn report_status(
+        &self,
+        request: Request<pb::ReportStatusRequest>,
+    ) -> Result<Response<pb::ReportStatusReply>, Status> {
+        let manager = self.seat.manager()?;
+        let node = peer::node(&request)?.node;
+        let state = manager.consensus.state().borrow().clone();
+        let mut reports = Vec::new();
+        for (n, on_wire) in request.into_inner().reports.into_iter().enumerate() {
+            let report: Report = on_wire
+                .try_into()
+                .map_err(|e: Invalid| refused(Invalid { field: format!("reports[{n}].{}", e.field), ..e }))?;
+            // A node speaks of its own tasks only; one that is forgotten meanwhile needs no report.
+            match state.tasks.get(&report.task).map(|t| t.node) {
+                Some(Some(owner)) if owner == node => reports.push(TaskReport {
+                    node,
+                    task: report.task,
+                    state: report.state,
+                    message: report.message,
+                    exit_code: report.exit_code,
+                }),
+                Some(_) => {
+                    return Err(Status::invalid_argument(format!("{} is not a task of {node}", report.task)));
+                }
+                None => {}
+            }
+        }
+        if !reports.is_empty() {
+            self.reports.submit(reports).await?;
+        }
+        Ok(Response::new(pb::ReportStatusReply {}))
+    }
+
+    async fn relay_heartbeats(
+        &self,
+        request: Request<pb::RelayHeartbeatsRequest>,
+    ) -> Result<Response<pb::RelayHeartbeatsReply>, Status> {
+        let manager = self.seat.manager()?;
+        peer::manager(&request)?;
+        if !manager.consensus.leadership().borrow().is_self {
+            return Err(Status::failed_precondition("this manager does not lead"));
+        }
+        for node in request.into_inner().nodes {
+            // What the leader's loop does not take is told by its own nodes' heartbeats.
+            let _ = self.heard.tell(NodeId(node));
+        }
+        Ok(Response::new(pb::RelayHeartbeatsReply {}))
+    }
+}
+
+impl Dispatch {
+    fn alive(&self, manager: &Manager, node: NodeId) -> Result<(), Status> {
+        if self.heard.tell(node) {
+            return Ok(());
+        }
+        let leader = manager.consensus.leadership().borrow().leader;
+        Err(Status::unavailable(match leader {
+            Some(leader) => format!("this manager does not reach {leader}, the leader"),
+            None => "this manager knows of no leader".to_owned(),
+        }))
+    }
+}
+
+/// The managers' record of the host, brought up to date.
+async fn describe(manager: &Manager, node: NodeId, description: NodeDescription) -> Result<(), Status> {
+    let known = |state: &State| state.nodes.get(&node).map(|n| n.description == description);
+    let mut same = known(&manager.consensus.state().borrow());
+    if same.is_none() {
+        // A node that has just joined may not be applied here yet.
+        same = known(&*manager.consensus.read().await.map_err(refused)?);
+    }
+    match same {
+        Some(true) => Ok(()),
+        Some(false) => {
+            let command = Command::DescribeNode { node, description };
+            let proposal = Proposal { at: clock::now(), request: None, command };
+            let (_, outcome) = manager.consensus.propose(proposal).await.map_err(refused)?;
+            outcome.map(drop).map_err(refused)
+        }
+        None => Err(removed(node)),
+    }
+}
+
+fn removed(node: NodeId) -> Status {
+    Status::permission_denied(format!("{node} was removed from the cluster"))
+}

@@ -1,0 +1,70 @@
+//! What the leader does: hear who lives, decide what tasks there should be, keep the group of managers as wanted.
+//!
+//! Each loop looks at the state and proposes what is missing. All end when leadership does, and start from nothing on
+//! the next leader.
+
+mod liveness;
+mod membership;
+mod orchestrate;
+mod relay;
+
+use shoal_rt::{Backoff, clock};
+use shoal_state::{Command, Proposal};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Heard, Manager};
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Until `shutdown`: leads while this member does, and otherwise tells the leader who was heard.
+pub async fn run(manager: Manager, heard: Heard, shutdown: CancellationToken) {
+    let mut leadership = manager.consensus.leadership();
+    loop {
+        let leads = leadership.borrow_and_update().is_self;
+        if leads {
+            tracing::info!(term = leadership.borrow().term, "this manager leads");
+        }
+        let work = async {
+            if leads {
+                tokio::join!(liveness::run(&manager, &heard), orchestrate::run(&manager), membership::run(&manager),);
+            } else {
+                relay::run(&manager, &heard).await;
+            }
+        };
+        let turned = async {
+            while leadership.changed().await.is_ok() {
+                if leadership.borrow().is_self != leads {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = work => return,
+            goes_on = turned => if !goes_on { return },
+        }
+    }
+}
+
+fn retry() -> Backoff {
+    Backoff::new(RETRY_FIRST, RETRY_LIMIT)
+}
+
+/// True if it was applied; why not is logged, and the caller looks again after a while.
+async fn propose(manager: &Manager, command: Command) -> bool {
+    let proposal = Proposal { at: clock::now(), request: None, command };
+    match manager.consensus.propose(proposal).await {
+        Ok((_, Ok(_))) => true,
+        Ok((_, Err(rejection))) => {
+            tracing::warn!(%rejection, "the leader's own proposal was refused");
+            false
+        }
+        Err(error) => {
+            tracing::info!(%error, "the leader's proposal did not come through");
+            false
+        }
+    }
+}
