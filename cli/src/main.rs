@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod command;
+mod daemon;
 mod failure;
 mod lab;
 mod out;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
     };
     if let args::Command::Lab(lab) = &cli.command {
         return lab::run(lab).unwrap_or_else(|f| end(&f));
+    }
+    if let args::Command::Daemon(args) = &cli.command {
+        return daemon::run(args, &cli.host).map_or_else(|f| end(&f), |()| ExitCode::SUCCESS);
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

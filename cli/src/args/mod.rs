@@ -1,6 +1,7 @@
 //! The command line, as Docker Swarm users know it. Values are parsed here; what they mean is [`crate::spec`]'s.
 
 pub(crate) mod cluster;
+pub(crate) mod daemon;
 pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod network;
@@ -34,6 +35,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run this host's daemon
+    Daemon(daemon::Daemon),
     /// Make this host the first manager of a new cluster
     Init(cluster::Init),
     /// Join this host to a cluster

@@ -28,7 +28,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Leave(a) | Command::Swarm(Swarm::Leave(a)) => cluster::leave(&client().await?, a).await,
         Command::Info(f) => cluster::info(&client().await?, f).await,
         // Answered before there was an async runtime.
-        Command::Version(_) | Command::Lab(_) => Ok(()),
+        Command::Version(_) | Command::Lab(_) | Command::Daemon(_) => Ok(()),
         Command::Node(a) => node::run(&cli.host, a).await,
         Command::Network(a) => network::run(&cli.host, a).await,
         Command::Service(a) => service::run(&cli.host, a).await,

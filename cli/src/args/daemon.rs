@@ -1,0 +1,46 @@
+//! `shoal daemon`. Every flag may stand in the configuration file instead, under the same name.
+
+use clap::Args;
+use serde::Deserialize;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Read when it is there and no other is named.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/shoal/daemon.toml";
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Daemon {
+    /// A TOML file with these settings by the same names [default: /etc/shoal/daemon.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Where the local socket is; as a flag it is --socket, or the environment's SHOAL_HOST
+    #[arg(skip)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Cluster state, images, containers [default: /var/lib/shoal]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// What a reboot may empty: network namespaces, locks [default: /run/shoal]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Where other hosts are listened to, once this one is in a cluster [default: 0.0.0.0:2377]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen_addr: Option<SocketAddr>,
+    /// The address that other hosts reach this one at [default: that of the default route's link]
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise_addr: Option<IpAddr>,
+    /// UDP port of VXLAN in a cluster that is made here [default: 4789]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=49151))]
+    pub(crate) data_path_port: Option<u16>,
+    /// The cgroup above those of the containers [default: /shoal]
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_parent: Option<String>,
+}

@@ -1,0 +1,369 @@
+//! This host's place in a cluster: none, or one. `init`, `join` and `leave` change it, one at a time.
+
+use anyhow::Context;
+use shoal_agent::{Agent, Host, Membership};
+use shoal_common::{
+    Invalid, NodeId, Timestamp,
+    node::{Availability, NodeDescription, Role},
+};
+use shoal_manager::{Heard, Manager, Seat, authority, bootstrap, ca, dispatcher};
+use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
+use shoal_rt::{Credentials, Identity, Incoming, JoinToken, connect::root_cause, incoming, token::CaDigest};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, mpsc, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Status, transport::Server};
+
+use super::{
+    config::Config,
+    joined::Joined,
+    role::{Keeper, remove_dir},
+};
+
+/// How long parts that end may take to do so.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// Joining takes a round of Raft on the other side.
+const JOIN_LIMIT: Duration = Duration::from_secs(15);
+
+pub(crate) struct Cluster {
+    config: Config,
+    host: Host,
+    seat: watch::Sender<Option<Manager>>,
+    seats: Seat,
+    heard: Heard,
+    fatal: mpsc::Sender<String>,
+    active: Mutex<Option<Active>>,
+}
+
+/// In a cluster.
+struct Active {
+    credentials: Credentials,
+    control_addr: SocketAddr,
+    agent: Agent,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// `shoal init`, parsed.
+pub(crate) struct Init {
+    pub(crate) advertise_addr: String,
+    pub(crate) address_pools: Vec<ipnet::Ipv4Net>,
+    pub(crate) subnet_prefix_len: u8,
+    pub(crate) data_path_port: Option<u16>,
+    pub(crate) availability: Availability,
+}
+
+pub(crate) struct Initialised {
+    pub(crate) node: NodeId,
+    pub(crate) worker_token: JoinToken,
+    pub(crate) manager_token: JoinToken,
+    pub(crate) control_addr: SocketAddr,
+}
+
+/// What `shoal info` says of the cluster side.
+pub(crate) struct Standing {
+    pub(crate) node: NodeId,
+    pub(crate) role: Role,
+    pub(crate) control_addr: SocketAddr,
+    pub(crate) expires: Timestamp,
+    pub(crate) agent: shoal_agent::AgentStatus,
+}
+
+impl Cluster {
+    pub(crate) fn new(config: Config, host: Host, fatal: mpsc::Sender<String>) -> Self {
+        let (seat, seats) = shoal_manager::seat();
+        Self { config, host, seat, seats, heard: Heard::default(), fatal, active: Mutex::new(None) }
+    }
+
+    pub(crate) fn seats(&self) -> Seat {
+        self.seats.clone()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Goes on where the daemon stopped; nothing to do for a host in no cluster.
+    pub(crate) async fn resume(&self) -> anyhow::Result<()> {
+        let mut active = self.active.lock().await;
+        let Some(identity) = Identity::load(&self.config.identity()).context("cannot read this host's identity")? else {
+            // What a crash in the middle of `init` left: without an identity it is nobody's.
+            return remove_dir(&self.config.raft_dir());
+        };
+        let joined = Joined::load(&self.config.joined())
+            .with_context(|| format!("cannot read {}", self.config.joined().display()))?;
+        let listener = incoming::listen(self.config.listen_addr).await?;
+        let description = self.describe(joined.control_addr).await?;
+        *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
+        Ok(())
+    }
+
+    pub(crate) async fn standing(&self) -> Option<Standing> {
+        self.active.lock().await.as_ref().map(|active| {
+            let identity = active.credentials.current();
+            Standing {
+                node: identity.node,
+                role: identity.role,
+                control_addr: active.control_addr,
+                expires: identity.expires,
+                agent: active.agent.status(),
+            }
+        })
+    }
+
+    pub(crate) async fn init(&self, init: Init) -> Result<Initialised, Status> {
+        let mut active = self.active.lock().await;
+        not_yet_in(active.as_ref())?;
+        let control_addr = self.control_addr(&init.advertise_addr).await?;
+        let listener = self.listen().await?;
+        let description = self.describe(control_addr).await.map_err(failed)?;
+
+        remove_dir(&self.config.raft_dir()).map_err(failed)?;
+        self.host.forget_memory().map_err(failed)?;
+        let founding = bootstrap::Founding {
+            description: description.clone(),
+            address_pools: init.address_pools,
+            subnet_prefix_len: init.subnet_prefix_len,
+            data_path_port: init.data_path_port.unwrap_or(self.config.data_path_port),
+            availability: init.availability,
+        };
+        let founded = bootstrap::found(&self.config.raft_dir(), founding).await.map_err(|error| {
+            // Nothing is left of it.
+            let _ = remove_dir(&self.config.raft_dir());
+            Status::from(error)
+        })?;
+        let identity = founded.manager.credentials.current();
+        let node = identity.node;
+        let joined = Joined { control_addr, managers: BTreeMap::from([(node, control_addr)]) };
+        joined.store(&self.config.joined()).map_err(failed)?;
+        // The identity last: with it the cluster is there.
+        identity.store(&self.config.identity()).map_err(failed)?;
+        let credentials = founded.manager.credentials.clone();
+        *active = Some(self.activate(credentials, joined, description, listener, Some(founded.manager)));
+        Ok(Initialised {
+            node,
+            worker_token: founded.worker_token,
+            manager_token: founded.manager_token,
+            control_addr,
+        })
+    }
+
+    pub(crate) async fn join(
+        &self,
+        token: &JoinToken,
+        remote: &str,
+        advertise_addr: &str,
+        wanted: Availability,
+    ) -> Result<(NodeId, Role), Status> {
+        let mut active = self.active.lock().await;
+        not_yet_in(active.as_ref())?;
+        let manager = resolve(remote).await?;
+        let control_addr = self.control_addr(advertise_addr).await?;
+        let listener = self.listen().await?;
+        let description = self.describe(control_addr).await.map_err(failed)?;
+        let (key, signing_request_der) = ca::signing_request().map_err(failed)?;
+        let request = pb::JoinRequest {
+            secret: token.secret.clone(),
+            signing_request_der,
+            description: Some(description.clone().into()),
+            availability: pb::Availability::from(wanted).into(),
+        };
+        let asked = async {
+            let channel = shoal_rt::connect::connect_joiner(manager, token.ca).await.map_err(|e| {
+                let why = root_cause(&e);
+                Status::unavailable(if why.contains(shoal_rt::tls::WRONG_CA) {
+                    format!("{remote} is not a manager of the token's cluster: {why}")
+                } else {
+                    format!("cannot reach a manager at {remote}: {why}")
+                })
+            })?;
+            CertificateAuthorityClient::new(channel).join(request).await
+        };
+        let reply = tokio::time::timeout(JOIN_LIMIT, asked)
+            .await
+            .map_err(|_| Status::deadline_exceeded(format!("{remote} did not answer within {JOIN_LIMIT:?}")))?
+            .map_err(|status| Status::new(status.code(), status.message()))?
+            .into_inner();
+
+        let managers = shoal_proto::convert::managers(&reply.managers)
+            .map_err(|e| Status::internal(format!("{remote} answers what is not understood: {e}")))?;
+        let identity = Identity::new(key, reply.certificate_der, reply.ca_der).map_err(failed)?;
+        if CaDigest::of(&identity.ca) != token.ca {
+            return Err(Status::unavailable(format!("{remote} answers with the certificate of another CA")));
+        }
+        let joined = Joined { control_addr, managers };
+        self.host.forget_memory().map_err(failed)?;
+        remove_dir(&self.config.raft_dir()).map_err(failed)?;
+        joined.store(&self.config.joined()).map_err(failed)?;
+        identity.store(&self.config.identity()).map_err(failed)?;
+        let who = (identity.node, identity.role);
+        *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
+        Ok(who)
+    }
+
+    pub(crate) async fn leave(&self, force: bool) -> Result<(), Status> {
+        let mut active = self.active.lock().await;
+        let Some(present) = active.as_ref() else {
+            return Err(Status::failed_precondition("this host is in no cluster"));
+        };
+        let identity = present.credentials.current();
+        if identity.role == Role::Manager && !force {
+            return Err(Status::failed_precondition(format!(
+                "this host is a manager: demote it first (shoal node demote {}), or leave with --force, which may cost \
+                 the cluster its quorum",
+                identity.node
+            )));
+        }
+        if let Some(present) = active.take() {
+            present.end().await;
+        }
+        // The identity first: without it a crash leaves a host in no cluster, not a double.
+        for path in [self.config.identity(), self.config.joined()] {
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
+        }
+        remove_dir(&self.config.raft_dir()).map_err(failed)?;
+        self.host.clear().await.map_err(failed)
+    }
+
+    /// SIGTERM: containers and data plane stay.
+    pub(crate) async fn end(&self) {
+        if let Some(active) = self.active.lock().await.take() {
+            active.end().await;
+        }
+    }
+
+    fn activate(
+        &self,
+        credentials: Credentials,
+        joined: Joined,
+        description: NodeDescription,
+        listener: TcpListener,
+        opened: Option<Manager>,
+    ) -> Active {
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let incoming = Incoming::new(listener, credentials.clone(), shutdown.clone());
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .add_service(self.seats.raft_service())
+            .add_service(dispatcher::service(self.seats.clone(), self.heard.clone()))
+            .add_service(authority::service(self.seats.clone()))
+            .add_service(shoal_agent::logs_service(self.host.clone()))
+            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        let ended = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                done = server => if let Err(error) = done {
+                    tracing::error!(%error, "the server for other hosts has ended");
+                },
+                // Streams that nobody reads any more do not keep the daemon.
+                () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => {}
+            }
+        });
+        let membership =
+            Membership { credentials: credentials.clone(), description, managers: joined.managers.clone() };
+        let (agent, done) = Agent::start(self.host.clone(), membership, shutdown.clone());
+        tasks.spawn(async move {
+            if let Err(error) = done.await {
+                tracing::error!(%error, "the agent has ended");
+            }
+        });
+        let keeper = Keeper {
+            config: self.config.clone(),
+            credentials: credentials.clone(),
+            agent: agent.clone(),
+            managers: joined.managers,
+            seat: self.seat.clone(),
+            heard: self.heard.clone(),
+            fatal: self.fatal.clone(),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(keeper.run(opened));
+        Active { credentials, control_addr: joined.control_addr, agent, shutdown, tasks }
+    }
+
+    async fn describe(&self, control_addr: SocketAddr) -> anyhow::Result<NodeDescription> {
+        let hostname = nix::unistd::gethostname().context("cannot read the host's name")?;
+        Ok(self.host.describe(hostname.to_string_lossy().into_owned(), control_addr, control_addr.ip()).await?)
+    }
+
+    async fn listen(&self) -> Result<TcpListener, Status> {
+        incoming::listen(self.config.listen_addr).await.map_err(|e| {
+            Status::failed_precondition(format!("cannot listen on {}: {}", e.addr, e.source))
+        })
+    }
+
+    /// From the command line, else from the configuration, else from the default route.
+    async fn control_addr(&self, given: &str) -> Result<SocketAddr, Status> {
+        let port = self.config.listen_addr.port();
+        if !given.is_empty() {
+            return given.parse::<SocketAddr>().or_else(|_| given.parse::<IpAddr>().map(|ip| (ip, port).into())).map_err(
+                |_| {
+                    let expected = "an IP address of this host, or IP:PORT";
+                    Status::invalid_argument(Invalid::new("advertise-addr", given, expected).to_string())
+                },
+            );
+        }
+        match self.config.advertise_addr {
+            Some(ip) => Ok((ip, port).into()),
+            None => {
+                let ip = self.host.kernel().default_advertise_addr().await.map_err(failed)?;
+                Ok((ip, port).into())
+            }
+        }
+    }
+}
+
+impl Active {
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(END_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("not everything ended within {END_LIMIT:?}");
+        }
+    }
+}
+
+fn not_yet_in(active: Option<&Active>) -> Result<(), Status> {
+    match active {
+        None => Ok(()),
+        Some(active) => Err(Status::failed_precondition(format!(
+            "this host is in a cluster already, as {}: run shoal leave first",
+            active.credentials.current().node
+        ))),
+    }
+}
+
+async fn resolve(remote: &str) -> Result<SocketAddr, Status> {
+    let expected = "HOST:PORT of a manager, as printed by 'shoal join-token'";
+    let with_port = match remote.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => remote.to_owned(),
+        Some(_) => return Err(Status::invalid_argument(Invalid::new("remote", remote, expected).to_string())),
+        None => format!("{remote}:{}", super::config::DEFAULT_PORT),
+    };
+    let found = tokio::net::lookup_host(&with_port).await;
+    found.ok().and_then(|mut all| all.next()).ok_or_else(|| {
+        Status::invalid_argument(Invalid::new("remote", remote, expected).to_string())
+    })
+}
+
+/// Something on this host is not as it must be; the sentence says what, with its causes.
+pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Status {
+    Status::failed_precondition(format!("{:#}", error.into()))
+}

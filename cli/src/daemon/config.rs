@@ -1,0 +1,107 @@
+//! Settings: flags before the file, the file before the defaults.
+
+use anyhow::{Context, bail};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use crate::args::{
+    DEFAULT_SOCKET,
+    daemon::{DEFAULT_CONFIG, Daemon, Settings},
+};
+
+pub(crate) const DEFAULT_PORT: u16 = 2377;
+pub(crate) const DEFAULT_DATA_PATH_PORT: u16 = 4789;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) socket: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) listen_addr: SocketAddr,
+    pub(crate) advertise_addr: Option<IpAddr>,
+    pub(crate) data_path_port: u16,
+    pub(crate) cgroup_parent: String,
+}
+
+impl Config {
+    /// `socket` is the global flag; it counts only if it is not the default.
+    pub(crate) fn read(args: &Daemon, socket: &Path) -> anyhow::Result<Self> {
+        let file = match &args.config {
+            Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?),
+            None => match std::fs::read_to_string(DEFAULT_CONFIG) {
+                Ok(text) => Some(text),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(e).with_context(|| format!("cannot read {DEFAULT_CONFIG}")),
+            },
+        };
+        let named = args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        let file: Settings = match file {
+            Some(text) => toml::from_str(&text).with_context(|| format!("{} is not understood", named.display()))?,
+            None => Settings::default(),
+        };
+        Self::merge(&args.settings, file, socket)
+    }
+
+    fn merge(flags: &Settings, file: Settings, socket: &Path) -> anyhow::Result<Self> {
+        let socket = if socket == Path::new(DEFAULT_SOCKET) { file.socket } else { Some(socket.to_owned()) };
+        let config = Self {
+            socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/shoal".into()),
+            run_dir: flags.run_dir.clone().or(file.run_dir).unwrap_or_else(|| "/run/shoal".into()),
+            listen_addr: flags
+                .listen_addr
+                .or(file.listen_addr)
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
+            advertise_addr: flags.advertise_addr.or(file.advertise_addr),
+            data_path_port: flags.data_path_port.or(file.data_path_port).unwrap_or(DEFAULT_DATA_PATH_PORT),
+            cgroup_parent: flags.cgroup_parent.clone().or(file.cgroup_parent).unwrap_or_else(|| "/shoal".to_owned()),
+        };
+        if config.listen_addr.port() == 0 {
+            bail!("listen-addr {}: other hosts must know the port, so it cannot be 0", config.listen_addr);
+        }
+        if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
+            bail!("cgroup-parent {:?}: expected a path from the root of the hierarchy, like /shoal", config.cgroup_parent);
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.data_dir.join("identity")
+    }
+
+    pub(crate) fn raft_dir(&self) -> PathBuf {
+        self.data_dir.join("raft")
+    }
+
+    pub(crate) fn joined(&self) -> PathBuf {
+        self.data_dir.join("cluster.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_defaults() {
+        let file: Settings = toml::from_str("data-dir = '/srv/shoal'\nlisten-addr = '10.0.0.1:99'\nsocket = '/a.sock'").unwrap();
+        let flags = Settings { listen_addr: Some("10.0.0.2:98".parse().unwrap()), ..Settings::default() };
+        let config = Config::merge(&flags, file.clone(), Path::new(DEFAULT_SOCKET)).unwrap();
+        assert_eq!(config.data_dir, Path::new("/srv/shoal"));
+        assert_eq!(config.listen_addr, "10.0.0.2:98".parse().unwrap());
+        assert_eq!((config.socket.as_path(), config.run_dir.as_path()), (Path::new("/a.sock"), Path::new("/run/shoal")));
+        let config = Config::merge(&flags, file, Path::new("/b.sock")).unwrap();
+        assert_eq!(config.socket, Path::new("/b.sock"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_name() {
+        assert!(toml::from_str::<Settings>("data-dri = '/x'").unwrap_err().to_string().contains("data-dri"));
+        let flags = Settings { listen_addr: Some("0.0.0.0:0".parse().unwrap()), ..Settings::default() };
+        let error = Config::merge(&flags, Settings::default(), Path::new("/b")).unwrap_err();
+        assert!(error.to_string().starts_with("listen-addr 0.0.0.0:0"), "{error}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `shoal daemon`: always an agent, a manager too where the cluster wants it.
+
+mod cluster;
+mod config;
+mod joined;
+mod local;
+mod role;
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use shoal_agent::{Host, HostConfig};
+use shoal_proto::pb::local_node_server::LocalNodeServer;
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    args::daemon::Daemon,
+    failure::{Exit, Failure},
+};
+use cluster::Cluster;
+use config::Config;
+
+/// A piece of an image, or a list of every task of a large cluster.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: &Daemon, socket: &Path) -> Result<(), Failure> {
+    shoal_rt::telemetry::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        let config = Config::read(args, socket)?;
+        serve(config).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done.map_err(|error| Failure::new(Exit::General, format!("{error:#}")))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    for dir in [&config.data_dir, &config.run_dir] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+    fs::set_permissions(&config.data_dir, Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot protect {}", config.data_dir.display()))?;
+    let _lock = lock(&config.data_dir)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let host = Host::open(HostConfig {
+        data_dir: config.data_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        supervisor: std::env::current_exe().context("cannot tell which program this is")?,
+        host_ns: None,
+        resolv_conf: "/etc/resolv.conf".into(),
+    })
+    .await?;
+    let (failed, mut failures) = mpsc::channel(1);
+    let cluster = Arc::new(Cluster::new(config.clone(), host, failed));
+    cluster.resume().await?;
+
+    let listener = listen(&config.socket)?;
+    let shutdown = CancellationToken::new();
+    let server = Server::builder()
+        .add_service(shoal_manager::api::service(cluster.seats()))
+        .add_service(
+            LocalNodeServer::new(local::Local(Arc::clone(&cluster)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());
+    let server = tokio::spawn(server);
+    tracing::info!(socket = %config.socket.display(), "ready");
+    // Under systemd only; elsewhere it does nothing.
+    let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
+
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        why = failures.recv() => why,
+    };
+    tracing::info!("ending; containers and their networks stay");
+    shutdown.cancel();
+    cluster.end().await;
+    // What still streams to a client is cut.
+    server.abort();
+    remove_socket(&config.socket);
+    match failure {
+        Some(why) => bail!("this manager cannot go on: {why}"),
+        None => Ok(()),
+    }
+}
+
+/// Two daemons on one data directory would undo each other's work.
+fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
+    let path = data_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| anyhow::anyhow!("{} is locked ({e}): another shoal daemon uses this data directory", path.display()))
+}
+
+fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(dir) = socket.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+    if StdUnixStream::connect(socket).is_ok() {
+        bail!("another daemon answers at {}", socket.display());
+    }
+    remove_socket(socket);
+    let listener = UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
+    // Whoever may speak here is root on every host of the cluster.
+    fs::set_permissions(socket, Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot protect {}", socket.display()))?;
+    Ok(listener)
+}
+
+fn remove_socket(socket: &Path) {
+    if let Err(error) = fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, socket = %socket.display(), "cannot remove the socket");
+    }
+}

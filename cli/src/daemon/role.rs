@@ -1,0 +1,205 @@
+//! What a host is follows its certificate, and the certificate follows what the cluster wants it to be.
+
+use anyhow::Context;
+use shoal_agent::Agent;
+use shoal_common::{NodeId, Timestamp, node::Role};
+use shoal_manager::{Heard, Manager, bootstrap, ca, leader};
+use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
+use shoal_rt::{Backoff, Credentials, Expect, Identity, clock};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::config::Config;
+
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the certificate's age is looked at.
+const AGE_CHECK: Duration = Duration::from_secs(60);
+const RENEW_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Become a manager: open the member of the Raft group.
+    Seat,
+    /// Cease to be one, and forget the log.
+    Unseat,
+    Renew,
+    Rest,
+}
+
+/// What to do next. Only a manager grants a certificate, and it grants a worker's only to a node that has left Raft.
+fn next(wanted: Option<Role>, certified: Role, seated: bool, old: bool) -> Step {
+    match (certified, seated) {
+        (Role::Manager, false) => Step::Seat,
+        (Role::Worker, true) => Step::Unseat,
+        _ if old || wanted.is_some_and(|w| w != certified) => Step::Renew,
+        _ => Step::Rest,
+    }
+}
+
+/// Half of its life is over.
+fn is_old(identity: &Identity, now: Timestamp) -> bool {
+    now.0 > identity.issued.0 + identity.expires.0.saturating_sub(identity.issued.0) / 2
+}
+
+pub(crate) struct Keeper {
+    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    pub(crate) agent: Agent,
+    /// Known from joining; the agent's come first.
+    pub(crate) managers: BTreeMap<NodeId, SocketAddr>,
+    pub(crate) seat: watch::Sender<Option<Manager>>,
+    pub(crate) heard: Heard,
+    pub(crate) fatal: mpsc::Sender<String>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Keeper {
+    /// `opened`: a manager that is there already, from `init`.
+    pub(crate) async fn run(self, opened: Option<Manager>) {
+        let mut leading: Option<CancellationToken> = opened.map(|manager| self.sit(manager));
+        let mut assigned = self.agent.node();
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            let wanted = assigned.borrow_and_update().as_ref().map(|n| n.role);
+            let identity = self.credentials.current();
+            let step = next(wanted, identity.role, leading.is_some(), is_old(&identity, clock::now()));
+            let done = match step {
+                Step::Rest => Ok(()),
+                Step::Seat => self.open().await.map(|manager| leading = Some(self.sit(manager))),
+                Step::Unseat => {
+                    if let Some(leading) = leading.take() {
+                        leading.cancel();
+                    }
+                    self.stand_up().await
+                }
+                Step::Renew => self.renew().await,
+            };
+            let pause = match (step, done) {
+                (Step::Rest, _) => AGE_CHECK,
+                (_, Ok(())) => {
+                    backoff.reset();
+                    continue;
+                }
+                (_, Err(error)) => {
+                    tracing::warn!(error = format!("{error:#}"), ?step, "this host's role is not settled yet");
+                    backoff.delay()
+                }
+            };
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                changed = assigned.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        if let Some(leading) = leading {
+            leading.cancel();
+            let manager = self.seat.send_replace(None);
+            if let Some(manager) = manager {
+                manager.consensus.shutdown().await;
+            }
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<Manager> {
+        Ok(bootstrap::open(&self.config.raft_dir(), self.credentials.clone()).await?)
+    }
+
+    /// The host is a manager from here on; what is returned ends the leader's work.
+    fn sit(&self, manager: Manager) -> CancellationToken {
+        let leading = self.shutdown.child_token();
+        self.tasks.spawn(leader::run(manager.clone(), self.heard.clone(), leading.clone()));
+        let (fatal, member, ended) = (self.fatal.clone(), manager.consensus.clone(), leading.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                why = member.fatal() => {
+                    // If nobody listens the daemon ends already.
+                    let _ = fatal.send(why).await;
+                }
+                () = ended.cancelled() => {}
+            }
+        });
+        self.seat.send_replace(Some(manager));
+        tracing::info!("this host is a manager");
+        leading
+    }
+
+    async fn stand_up(&self) -> anyhow::Result<()> {
+        if let Some(manager) = self.seat.send_replace(None) {
+            manager.consensus.shutdown().await;
+        }
+        remove_dir(&self.config.raft_dir())?;
+        tracing::info!("this host is not a manager any more");
+        Ok(())
+    }
+
+    async fn renew(&self) -> anyhow::Result<()> {
+        let mut managers = self.managers.clone();
+        managers.extend(self.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
+        let mut last = anyhow::anyhow!("no manager is known");
+        for (node, addr) in managers {
+            match tokio::time::timeout(RENEW_LIMIT, self.renew_at(node, addr)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = anyhow::anyhow!("{node} does not answer"),
+            }
+        }
+        Err(last.context("cannot get a new certificate"))
+    }
+
+    async fn renew_at(&self, node: NodeId, addr: SocketAddr) -> anyhow::Result<()> {
+        let channel = shoal_rt::connect(addr, Expect::Node(node), &self.credentials).await?;
+        let (key, request) = ca::signing_request()?;
+        let request = pb::RenewRequest { signing_request_der: request };
+        let reply = CertificateAuthorityClient::new(channel)
+            .renew(request)
+            .await
+            .map_err(|status| anyhow::anyhow!("{node}: {}", status.message()))?
+            .into_inner();
+        let identity = Identity::new(key, reply.certificate_der, reply.ca_der)?;
+        let present = self.credentials.current();
+        anyhow::ensure!(identity.node == present.node, "{node} sent the certificate of {}", identity.node);
+        anyhow::ensure!(identity.ca == present.ca, "{node} sent the certificate of another CA");
+        identity.store(&self.config.identity()).context("cannot keep the new certificate")?;
+        tracing::info!(role = %identity.role, "this host has a new certificate");
+        self.credentials.replace(identity);
+        Ok(())
+    }
+}
+
+pub(crate) fn remove_dir(dir: &std::path::Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Role::{Manager, Worker};
+
+    #[test]
+    fn the_certificate_follows_the_cluster_and_the_seat_follows_the_certificate() {
+        for (wanted, certified, seated, old, step) in [
+            (None, Worker, false, false, Step::Rest),
+            (Some(Worker), Worker, false, false, Step::Rest),
+            (Some(Manager), Manager, true, false, Step::Rest),
+            // Promoted: first the certificate, then the seat.
+            (Some(Manager), Worker, false, false, Step::Renew),
+            (Some(Manager), Manager, false, false, Step::Seat),
+            // Demoted: it serves until it has a worker's certificate.
+            (Some(Worker), Manager, true, false, Step::Renew),
+            (Some(Worker), Worker, true, false, Step::Unseat),
+            // A manager that was restarted, and knows nothing else.
+            (None, Manager, false, false, Step::Seat),
+            (None, Worker, false, true, Step::Renew),
+            (Some(Manager), Manager, true, true, Step::Renew),
+        ] {
+            assert_eq!(next(wanted, certified, seated, old), step, "{wanted:?} {certified:?} {seated} {old}");
+        }
+    }
+}
