@@ -5,7 +5,7 @@ mod follow;
 mod merge;
 mod subject;
 
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, future::ready, stream::BoxStream};
 use shoal_proto::pb;
 use std::collections::BTreeSet;
 use tonic::Status;
@@ -46,7 +46,7 @@ fn each_gap_once(lines: BoxStream<'static, pb::ServiceLogsReply>) -> BoxStream<'
     let mut told = BTreeSet::new();
     let news = move |line: pb::ServiceLogsReply| {
         let news = line.gap.is_empty() || told.insert((line.node.clone(), line.gap.clone()));
-        stream::iter(news.then_some(line))
+        ready(news.then_some(line))
     };
-    lines.map(news).flatten().boxed()
+    lines.filter_map(news).boxed()
 }

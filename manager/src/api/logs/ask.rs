@@ -64,6 +64,11 @@ impl Hosts {
         lines.flatten_stream().boxed()
     }
 
+    /// From now on all lines are asked for, not the last few.
+    pub(super) fn without_tail(&mut self) {
+        self.tail = None;
+    }
+
     fn connection(&mut self, node: NodeId, addr: SocketAddr) -> Connecting {
         if let Some((streams, connecting)) = self.connections.get_mut(&node)
             && *streams < STREAMS_PER_CONNECTION

@@ -41,7 +41,11 @@ impl Follow {
                 return None;
             }
             tokio::select! {
-                Some(line) = self.lines.next(), if !self.lines.is_empty() => return Some(line),
+                line = self.lines.next(), if !self.lines.is_empty() => {
+                    if line.is_some() {
+                        return line;
+                    }
+                }
                 changed = self.states.changed() => {
                     if changed.is_err() {
                         // This host is no manager any more, so nothing new comes to be known.
@@ -49,7 +53,6 @@ impl Follow {
                     }
                     self.look();
                 }
-                else => {}
             }
         }
     }
@@ -62,5 +65,7 @@ impl Follow {
                 self.lines.push(self.hosts.lines(source));
             }
         }
+        // Of a task that comes later all is new.
+        self.hosts.without_tail();
     }
 }

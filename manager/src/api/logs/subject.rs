@@ -81,15 +81,14 @@ fn source(state: &State, task: &Task) -> Option<Source> {
     })
 }
 
-/// Its host has a container of it, or had one.
+/// Its host has said that the process runs, or ran; before that there may be no container to read from.
 fn has_started(task: &Task) -> bool {
     match task.status.state {
-        TaskState::Pending | TaskState::Assigned | TaskState::Preparing | TaskState::Rejected => false,
-        TaskState::Starting
-        | TaskState::Running
-        | TaskState::Complete
-        | TaskState::Shutdown
-        | TaskState::Failed
-        | TaskState::Orphaned => true,
+        TaskState::Pending | TaskState::Assigned | TaskState::Preparing | TaskState::Starting | TaskState::Rejected => {
+            false
+        }
+        TaskState::Running | TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Orphaned => {
+            true
+        }
     }
 }
