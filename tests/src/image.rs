@@ -48,10 +48,7 @@ fn root_file_system() -> anyhow::Result<Vec<u8>> {
 
     let mut tar = Builder::new(Vec::new());
     let mut add = |path: &str, kind, mode, bytes: &[u8]| {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
+        let mut header = header(kind, mode, bytes.len() as u64);
         tar.append_data(&mut header, path, bytes)
     };
     for (path, mode) in [("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("www", 0o755), ("www/cgi-bin", 0o755)] {
@@ -70,11 +67,19 @@ fn root_file_system() -> anyhow::Result<Vec<u8>> {
 }
 
 fn link(tar: &mut Builder<Vec<u8>>, path: &str, target: &str) -> io::Result<()> {
+    tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)
+}
+
+/// Of what belongs to root.
+fn header(kind: EntryType, mode: u32, size_bytes: u64) -> Header {
     let mut header = Header::new_gnu();
-    header.set_entry_type(EntryType::Symlink);
-    header.set_mode(0o777);
-    header.set_size(0);
-    tar.append_link(&mut header, path, target)
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size_bytes);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }
 
 #[cfg(test)]

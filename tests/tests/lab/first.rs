@@ -30,7 +30,6 @@ struct Address {
 }
 
 #[test]
-#[ignore = "the daemon is not built yet"]
 fn a_service_answers_by_name_from_a_container_on_another_host() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 2 }, |lab| {
         lab.import("page")?;
@@ -81,7 +80,9 @@ fn a_service_answers_by_name_from_a_container_on_another_host() -> anyhow::Resul
         let refused = lab.shoal("m1", ["network", "rm", "blue"])?;
         ensure!(!refused.status.success() && refused.stderr.contains("web"), "who uses it is told: {refused}");
         lab.shoal("m1", ["service", "rm", "web", "client"])?.success()?;
-        lab.shoal("m1", ["network", "rm", "blue"])?.success()?;
+        eventually("the network can go when its last task has ended", SETTLES_WITHIN, || {
+            lab.shoal("m1", ["network", "rm", "blue"])?.success()
+        })?;
         for host in lab.hosts() {
             eventually(&format!("no namespace is left on {host}"), Duration::from_secs(20), || {
                 let left = lab.exec(host, ["ls", "/run/shoal/netns"])?.success()?;
