@@ -64,7 +64,6 @@ fn settings(state: &State) -> Result<&ClusterSettings, Rejection> {
 }
 
 fn ca_digest(settings: &ClusterSettings) -> Result<CaDigest, Refusal> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(settings.ca_certificate_pem.as_bytes())
-        .map_err(|e| Refusal::BadCertificate(e.to_string()))?;
-    Ok(CaDigest::of(&pem.contents))
+    let der = crate::ca::certificate_der(settings).map_err(|e| Refusal::BadCertificate(e.to_string()))?;
+    Ok(CaDigest::of(&der))
 }

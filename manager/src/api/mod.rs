@@ -10,6 +10,8 @@ mod node;
 mod service;
 pub(crate) mod status;
 mod task;
+#[cfg(test)]
+mod tests;
 mod view;
 mod watch;
 mod write;

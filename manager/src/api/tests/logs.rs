@@ -1,0 +1,99 @@
+//! Logs of a service whose tasks are on several hosts.
+
+use futures::StreamExt;
+use shoal_common::{NodeId, task::TaskState};
+use shoal_proto::pb::{self, control_server::Control as _};
+use tokio::net::TcpListener;
+use tonic::{Code, Request, Status};
+
+use super::stage::{Stage, Written, refused};
+use crate::api::logs::Lines;
+
+fn lines(times: &[u64]) -> Vec<pb::TaskLogsReply> {
+    let line = |t: &u64| pb::TaskLogsReply { time_ms: *t, stderr: false, line: format!("at {t}").into_bytes() };
+    times.iter().map(line).collect()
+}
+
+async fn ask(stage: &Stage, subject: &str, follow: bool, tail: Option<u32>) -> Result<Lines, Status> {
+    let request = pb::ServiceLogsRequest { service: subject.into(), follow, tail, since_ms: 0 };
+    stage.control.service_logs(Request::new(request)).await.map(|r| r.into_inner())
+}
+
+/// `web.1@m1 at 5`, or `(w2)` for a host that could not be asked.
+fn short(line: Result<pb::ServiceLogsReply, Status>) -> String {
+    let line = line.unwrap();
+    match line.gap.is_empty() {
+        true => format!("{}@{} {}", line.task, line.node, String::from_utf8(line.line).unwrap()),
+        false => format!("({})", line.node),
+    }
+}
+
+async fn all(stage: &Stage, subject: &str, tail: Option<u32>) -> Vec<String> {
+    ask(stage, subject, false, tail).await.unwrap().map(short).collect().await
+}
+
+/// Ids are given out in order: m1 is 1, w2 is 2, blue 3, web 4, and its tasks follow.
+#[tokio::test]
+async fn lines_of_all_hosts_come_in_order_of_time_and_a_host_that_is_away_is_told_once() {
+    let stage = Stage::set().await;
+    stage.show_own(Written::from([(6, lines(&[1, 4, 9])), (7, lines(&[2]))]));
+    let w2 = stage.worker_with_logs("w2", Written::from([(8, lines(&[3, 5]))])).await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let away = stage.worker("w3", closed.local_addr().unwrap()).await;
+    drop(closed);
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    let ended = stage.start(web, 1, NodeId(1)).await;
+    stage.report(NodeId(1), ended, TaskState::Failed).await;
+    let tasks = [
+        ended.0,
+        stage.start(web, 1, NodeId(1)).await.0,
+        stage.start(web, 2, w2).await.0,
+        stage.start(web, 3, away).await.0,
+        stage.start(web, 4, away).await.0,
+        // Its host knows nothing of it.
+        stage.start(web, 5, w2).await.0,
+    ];
+    assert_eq!(tasks, [6, 7, 8, 9, 10, 11]);
+
+    let expected =
+        ["(w3)", "web.1@m1 at 1", "web.1@m1 at 2", "web.2@w2 at 3", "web.1@m1 at 4", "web.2@w2 at 5", "web.1@m1 at 9"];
+    assert_eq!(all(&stage, "web", None).await, expected);
+    assert_eq!(all(&stage, "web", Some(1)).await, ["(w3)", "web.1@m1 at 2", "web.2@w2 at 5", "web.1@m1 at 9"]);
+    assert_eq!(all(&stage, "web.2", None).await, ["web.2@w2 at 3", "web.2@w2 at 5"]);
+    assert_eq!(all(&stage, "web.1", Some(1)).await, ["web.1@m1 at 2", "web.1@m1 at 9"], "all that were in the slot");
+    assert_eq!(all(&stage, "task-7", None).await, ["web.1@m1 at 2"]);
+    refused(ask(&stage, "web.9", false, None).await.map(|_| ()), Code::NotFound, "service or task web.9");
+}
+
+#[tokio::test]
+async fn following_takes_up_tasks_that_come_later_with_all_that_they_wrote() {
+    let stage = Stage::set().await;
+    stage.show_own(Written::from([(5, lines(&[1, 2]))]));
+    let w2 = stage.worker_with_logs("w2", Written::from([(6, lines(&[3, 4]))])).await;
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    assert_eq!(stage.start(web, 1, NodeId(1)).await.0, 5);
+
+    let mut following = ask(&stage, "web", true, Some(1)).await.unwrap();
+    assert_eq!(short(following.next().await.unwrap()), "web.1@m1 at 2");
+    assert_eq!(stage.start(web, 2, w2).await.0, 6);
+    assert_eq!(short(following.next().await.unwrap()), "web.2@w2 at 3", "the tail is of what was there at first");
+    assert_eq!(short(following.next().await.unwrap()), "web.2@w2 at 4");
+}
+
+#[tokio::test]
+async fn following_ends_when_the_service_is_gone_and_everything_was_said() {
+    let stage = Stage::set().await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let away = stage.worker("w2", closed.local_addr().unwrap()).await;
+    drop(closed);
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    stage.start(web, 1, away).await;
+    let mut following = ask(&stage, "web", true, None).await.unwrap();
+    assert_eq!(short(following.next().await.unwrap()), "(w2)");
+    let request = pb::RemoveServiceRequest { service: "web".into() };
+    stage.control.remove_service(Request::new(request)).await.unwrap();
+    assert!(following.next().await.is_none());
+}
