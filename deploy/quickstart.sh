@@ -50,6 +50,7 @@ check() {
     shift
     if found=$("$@" 2>&1); then
         passed=$((passed + 1))
+        found=${found##*$'\n'}
         echo "ok    $sentence${found:+ ($found)}"
     else
         failed=$((failed + 1))
@@ -75,22 +76,24 @@ hosts="m1 m2 m3 w1 w2"
 # The tasks of a service that run: id, host, addresses.
 running() { ask service ps "$1" --format json | jq -r 'select(.state == "running" and .desired_state == "running") | [.id, .node_name, (.endpoints[0].v4 | split("/")[0]), (.endpoints[0].v6 | split("/")[0])] | @tsv'; }
 
-# inside HOST TASK COMMAND…: in that container.
+# inside HOST TASK COMMAND…: this machine's program, with that container's network and its resolv.conf.
 inside() {
-    local host=$1 task=$2 procs
+    local host=$1 task=$2 procs pid
     shift 2
     for procs in /sys/fs/cgroup/pids/shoal/$lab/$host/$task /sys/fs/cgroup/shoal/$lab/$host/$task; do
         [ -e "$procs/cgroup.procs" ] || continue
-        nsenter -t "$(head -n1 "$procs/cgroup.procs")" -m -u -i -n -p -r -w -- "$@"
+        pid=$(head -n1 "$procs/cgroup.procs")
+        nsenter -t "$pid" -m -- cat /etc/resolv.conf >"$work/resolv.conf"
+        # shellcheck disable=SC2016  # for the inner shell
+        nsenter -t "$pid" -n -- unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' \
+            "$work/resolv.conf" "$@"
         return
     done
     echo "no container $task on $host"
     return 1
 }
-
-# The client on a host: every host has one.
-client_on() { running client | awk -v h="$1" '$2 == h { print $1 }'; }
-from() { local host=$1 task; shift; task=$(client_on "$host") && [ -n "$task" ] && inside "$host" "$task" "$@"; }
+fetch() { local host=$1 task=$2; shift 2; inside "$host" "$task" curl -sS --fail --max-time 3 "$@"; }
+name() { local host=$1 task=$2; shift 2; inside "$host" "$task" dig +short +time=1 +tries=1 @127.0.0.11 "$@"; }
 
 echo "== a lab of 3 managers and 2 workers"
 "$shoal" lab --name "$lab" down >/dev/null 2>&1
@@ -105,6 +108,8 @@ is_cluster() {
 check "five hosts are one cluster, by init and join" within 10 is_cluster
 voters() { [ "$(ask node ls --format json | jq -r 'select(.raft == "leader" or .raft == "voter") | .hostname' | wc -l)" = 3 ]; }
 check "three managers vote" within 10 voters
+
+is_ready() { ask node ls --format json | jq -e --arg h "$1" 'select(.hostname == $h and .status == "ready")' >/dev/null; }
 
 echo "== an image, without any network"
 mkdir -p "$work/root/bin" "$work/root/www" "$work/root/etc" "$work/root/tmp"
@@ -142,38 +147,37 @@ check "web: 3 replicas on blue, converged" ask service create --name web --repli
 check "client: one on every host, on blue" ask service create --name client --mode global --network blue demo:1 idle
 check "stranger: on red" ask service create --name stranger --network red demo:1 idle
 
-vip4=$(ask service inspect web --format json | jq -r '.. | .v4? // empty' | head -n1 | cut -d/ -f1)
-vip6=$(ask service inspect web --format json | jq -r '.. | .v6? // empty' | head -n1 | cut -d/ -f1)
+vip4=$(ask service inspect web | jq -r '.[0].vips[0].v4')
+vip6=$(ask service inspect web | jq -r '.[0].vips[0].v6')
+declare -A client
+while read -r task host _; do client[$host]=$task; done < <(running client)
 
 name_is_vip() {
     local h
     for h in $hosts; do
-        from "$h" nslookup -type=a web 127.0.0.11 | grep -q "Address: $vip4\$" || { echo "$h: not $vip4"; return 1; }
-        from "$h" nslookup -type=aaaa web 127.0.0.11 | grep -q "Address: $vip6\$" || { echo "$h: not $vip6"; return 1; }
+        [ "$(name "$h" "${client[$h]}" web A)" = "$vip4" ] || { echo "$h: not $vip4"; return 1; }
+        [ "$(name "$h" "${client[$h]}" web AAAA)" = "$vip6" ] || { echo "$h: not $vip6"; return 1; }
     done
     echo "$vip4 $vip6"
 }
 check "the name web is its VIP on every host, v4 and v6" name_is_vip
 
-# Every replica answers in turn at this URL, asked from every host.
+# Every replica answers in turn, asked from every host.
 all_answer() {
-    local url=$1 h seen
+    local h seen
     for h in $hosts; do
-        seen=$(for _ in $(seq 24); do from_cached "$h" wget -T 3 -qO- "$url" || echo nothing; done | sort | uniq | xargs)
+        seen=$(for _ in $(seq 30); do fetch "$h" "${client[$h]}" "$@" || echo nothing; done | sort | uniq | xargs)
         [ "$(wc -w <<<"$seen")" = 3 ] && ! grep -q nothing <<<"$seen" || { echo "from $h: $seen"; return 1; }
     done
     echo "$seen"
 }
-declare -A client
-for h in $hosts; do client[$h]=$(client_on "$h"); done
-from_cached() { local host=$1; shift; inside "$host" "${client[$host]}" "$@"; }
-check "every replica answers by name, from every host, v4" all_answer http://web/
-check "every replica answers, from every host, v6" all_answer "http://[$vip6]/"
+check "every replica answers by the name, from every host, v4" all_answer -4 http://web/
+check "every replica answers by the name, from every host, v6" all_answer -6 http://web/
 
 read -r stranger stranger_host _ < <(running stranger)
 isolated() {
-    inside "$stranger_host" "$stranger" nslookup web 127.0.0.11 >/dev/null 2>&1 && { echo "the name is known"; return 1; }
-    inside "$stranger_host" "$stranger" wget -T 2 -qO- "http://$vip4/" 2>/dev/null && { echo "the VIP answers"; return 1; }
+    [ -z "$(name "$stranger_host" "$stranger" web A)" ] || { echo "the name is known"; return 1; }
+    fetch "$stranger_host" "$stranger" "http://$vip4/" 2>/dev/null && { echo "the VIP answers"; return 1; }
     return 0
 }
 check "red, with the same subnet, neither knows nor reaches web" isolated
@@ -194,11 +198,10 @@ not_stale() {
     local h address
     for h in $hosts; do
         for address in $stale; do
-            from_cached "$h" nslookup -type=a tasks.web 127.0.0.11 | grep -q "Address: $address\$" &&
-                { echo "$h still answers $address"; return 1; }
+            name "$h" "${client[$h]}" tasks.web A | grep -qx "$address" && { echo "$h still answers $address"; return 1; }
         done
         for _ in $(seq 12); do
-            from_cached "$h" wget -T 3 -qO- http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
+            fetch "$h" "${client[$h]}" http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
         done
     done
 }
@@ -210,17 +213,25 @@ for m in m1 m2 m3; do [ "$m" = "$victim" ] || [ "$m" = "$leader" ] || manager=$m
 if [ "$victim" = m1 ] || [ "$victim" = m2 ] || [ "$victim" = m3 ]; then
     # Two of three managers would be gone: the first one comes back before.
     "$shoal" lab --name "$lab" start "$victim" >/dev/null
-    check "$victim is back" within 20 sh -c "$(declare -f voters ask on); lab=$lab shoal=$shoal manager=$manager; ask node ls --format json | jq -e 'select(.hostname == \"$victim\" and .status == \"ready\")' >/dev/null"
+    check "$victim is back" within 20 is_ready "$victim"
 fi
 "$shoal" lab --name "$lab" kill "$leader" >/dev/null
 check "$leader, the leader, is killed: the next command works" ask service scale web=4
+run_on() {
+    # Its resolver is in the daemon; its containers and their network are not.
+    fetch "$leader" "${client[$leader]}" "http://$vip4/" >/dev/null || { echo "on $leader a request failed"; return 1; }
+}
+check "containers of $leader run on with their network, without a daemon" run_on
 still_served() {
     local h
     for h in $hosts; do
-        from_cached "$h" wget -T 3 -qO- http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
+        [ "$h" = "$leader" ] && continue
+        fetch "$h" "${client[$h]}" http://web/ >/dev/null || { echo "from $h a request failed"; return 1; }
     done
 }
-check "containers of $leader run on, and web answers from everywhere" still_served
+check "web answers by its name from every other host" still_served
+"$shoal" lab --name "$lab" start "$leader" >/dev/null
+check "$leader is back" within 20 is_ready "$leader"
 
 echo "quickstart: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]
