@@ -35,7 +35,10 @@ impl Client {
             }))
             .await
             .map_err(|e| {
-                Failure::new(Exit::NoManager, format!("what listens at {} does not speak as a shoal daemon: {e}", socket.display()))
+                Failure::new(
+                    Exit::NoManager,
+                    format!("what listens at {} does not speak as a shoal daemon: {e}", socket.display()),
+                )
             })?;
         Ok(Self { channel })
     }
@@ -78,7 +81,10 @@ mod tests {
         let socket = dir.path().join("no.sock");
         let f = Client::connect(&socket).await.expect_err("nobody listens");
         assert_eq!(f.exit, Exit::NoManager);
-        let want = format!("no shoal daemon answers at {}: start one with 'shoal daemon' (or set SHOAL_HOST)", socket.display());
+        let want = format!(
+            "no shoal daemon answers at {}: start one with 'shoal daemon' (or set SHOAL_HOST)",
+            socket.display()
+        );
         assert_eq!(f.message, want);
     }
 

@@ -65,7 +65,9 @@ impl From<Status> for Failure {
             return Self::new(Exit::NoManager, format!("the shoal daemon did not answer to the end: {why}"));
         }
         let (exit, unexplained) = match s.code() {
-            Code::InvalidArgument | Code::OutOfRange => (Exit::Usage, "the daemon refused a value, and did not say which"),
+            Code::InvalidArgument | Code::OutOfRange => {
+                (Exit::Usage, "the daemon refused a value, and did not say which")
+            }
             Code::NotFound => (Exit::NotFound, "there is no such thing"),
             Code::AlreadyExists => (Exit::Conflict, "there is one already"),
             Code::FailedPrecondition => (Exit::Conflict, "it cannot be done in the present state"),
@@ -75,7 +77,8 @@ impl From<Status> for Failure {
             Code::DeadlineExceeded => (Exit::NoManager, "no manager answered in time"),
             Code::PermissionDenied | Code::Unauthenticated => (Exit::NotAllowed, "that is not allowed"),
             Code::Unimplemented => {
-                let message = "this host does not offer that: it is not a manager, or its daemon is older than this command";
+                let message =
+                    "this host does not offer that: it is not a manager, or its daemon is older than this command";
                 return Self::new(Exit::NoManager, message);
             }
             Code::Cancelled => (Exit::General, "the daemon broke the command off"),
@@ -122,7 +125,10 @@ mod tests {
             assert_eq!(silent.exit as i32, number, "{code:?}");
             assert!(!silent.message.is_empty() && !silent.message.contains("status"), "{code:?}: {silent}");
             if code != Code::Unimplemented {
-                assert_eq!(Failure::from(Status::new(code, "network blue is in use by web")).message, "network blue is in use by web");
+                assert_eq!(
+                    Failure::from(Status::new(code, "network blue is in use by web")).message,
+                    "network blue is in use by web"
+                );
             }
         }
     }
@@ -131,6 +137,9 @@ mod tests {
     fn a_connection_that_breaks_is_not_the_servers_answer() {
         let broken = std::io::Error::new(std::io::ErrorKind::BrokenPipe, "broken pipe");
         let f = Failure::from(Status::from_error(Box::new(broken)));
-        assert_eq!((f.exit, f.message.as_str()), (Exit::NoManager, "the shoal daemon did not answer to the end: broken pipe"));
+        assert_eq!(
+            (f.exit, f.message.as_str()),
+            (Exit::NoManager, "the shoal daemon did not answer to the end: broken pipe")
+        );
     }
 }

@@ -77,7 +77,10 @@ mod tests {
     #[test]
     fn a_table_looks_like_dockers_and_cuts_nothing() {
         let long = "no address left in net app (254 of 254; 31 held by stopped tasks for 4 s more)".repeat(4);
-        let rows = vec![vec!["svc-1".to_owned(), "web".to_owned(), long.clone()], vec!["svc-12".into(), "a".into(), "x\ny".into()]];
+        let rows = vec![
+            vec!["svc-1".to_owned(), "web".to_owned(), long.clone()],
+            vec!["svc-12".into(), "a".into(), "x\ny".into()],
+        ];
         let want = format!("ID       NAME   ERROR\nsvc-1    web    {long}\nsvc-12   a      x y");
         assert_eq!(table_text(&["ID", "NAME", "ERROR"], rows), want);
     }

@@ -9,7 +9,6 @@ use shoal_plan::{Ns, Op};
 use std::{collections::BTreeMap, io, os::fd::AsFd, sync::Arc};
 
 use crate::{
-
     kernel::{Error, Inner},
     namespace::Namespace,
     netlink::{
@@ -123,8 +122,12 @@ impl Run<'_> {
         if self.batch.as_ref().is_none_or(|batch| batch.namespace.ns != op.ns()) {
             self.settle();
             let namespace = self.namespace(op)?;
-            self.batch = namespace
-                .map(|namespace| Batch { namespace, requests: Vec::new(), of: Vec::new(), indices: BTreeMap::new() });
+            self.batch = namespace.map(|namespace| Batch {
+                namespace,
+                requests: Vec::new(),
+                of: Vec::new(),
+                indices: BTreeMap::new(),
+            });
         }
         Ok(self.batch.as_mut())
     }
@@ -231,8 +234,9 @@ impl Run<'_> {
             Op::SetMaster { link, master: None, .. } => {
                 self.put(at, request::set(request::named(link).nocontroller().build()))
             }
-            Op::SetMaster { link, master: Some(master), .. } => self
-                .put_at(at, master, |index| request::set(request::named(link).controller(index).build())),
+            Op::SetMaster { link, master: Some(master), .. } => {
+                self.put_at(at, master, |index| request::set(request::named(link).controller(index).build()))
+            }
             Op::SetPort { link, port, .. } => self.put_at(at, link, |index| request::port(index, *port)),
             Op::SetUp { link, up, .. } => self.put_at(at, link, |index| request::set_up(index, *up)),
             Op::AddAddress { link, address, .. } => {
@@ -252,9 +256,7 @@ impl Run<'_> {
             Op::SetNeighbour { link, entry, .. } => {
                 self.put_at(at, link, |index| request::set_neighbour(index, entry.ip, entry.mac))
             }
-            Op::DelNeighbour { link, ip, .. } => {
-                self.put_at(at, link, |index| request::delete_neighbour(index, *ip))
-            }
+            Op::DelNeighbour { link, ip, .. } => self.put_at(at, link, |index| request::delete_neighbour(index, *ip)),
             Op::AddRoute { route, .. } => {
                 self.put_at(at, &route.link, |index| request::add_route(route.to, route.via, index))
             }

@@ -31,19 +31,45 @@ pub struct KernelConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot prepare {} for network namespaces", path.display())]
-    Prepare { path: PathBuf, #[source] source: io::Error },
+    Prepare {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot list the network namespaces in {}", path.display())]
-    List { path: PathBuf, #[source] source: io::Error },
+    List {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot open network namespace {ns}")]
-    Open { ns: Ns, #[source] source: io::Error },
+    Open {
+        ns: Ns,
+        #[source]
+        source: io::Error,
+    },
     #[error("there is no network namespace {0}")]
     Absent(Ns),
     #[error("cannot read the {what} of network namespace {ns}")]
-    Observe { ns: Ns, what: &'static str, #[source] source: Refusal },
+    Observe {
+        ns: Ns,
+        what: &'static str,
+        #[source]
+        source: Refusal,
+    },
     #[error("cannot read the sysctls of network namespace {ns}")]
-    Sysctl { ns: Ns, #[source] source: io::Error },
+    Sysctl {
+        ns: Ns,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot listen on {addr} in network namespace {ns}")]
-    Listen { ns: Ns, addr: SocketAddr, #[source] source: io::Error },
+    Listen {
+        ns: Ns,
+        addr: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Underlay(#[from] underlay::Error),
 }

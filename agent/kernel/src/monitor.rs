@@ -20,12 +20,7 @@ use std::{
     os::fd::AsRawFd,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{
-    io::unix::AsyncFd,
-    runtime,
-    sync::Notify,
-    task::AbortHandle,
-};
+use tokio::{io::unix::AsyncFd, runtime, sync::Notify, task::AbortHandle};
 
 use crate::netlink::attr::{NFGEN, attribute, messages, text};
 
@@ -206,5 +201,8 @@ const TABLE_NAME: u16 = 1;
 fn nftables_matters(_: Ns, kind: u16, payload: &[u8]) -> bool {
     // What ends each transaction, NFT_MSG_NEWGEN, names no table of ours either: its first attribute is a number.
     kind >> 8 == NFTABLES
-        && payload.get(NFGEN..).and_then(|p| attribute(p, TABLE_NAME)).is_some_and(|name| crate::nft::is_ours(&text(name)))
+        && payload
+            .get(NFGEN..)
+            .and_then(|p| attribute(p, TABLE_NAME))
+            .is_some_and(|name| crate::nft::is_ours(&text(name)))
 }

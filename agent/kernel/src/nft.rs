@@ -71,7 +71,8 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, R
     for table in nftables::tables(&mut socket)?.into_iter().filter(|t| is_ours(&t.name)) {
         let key = (table.family, table.name);
         let known = memory.fingerprints.get(&key);
-        let intact = known.is_some() && (same || nftables::fingerprint(&mut socket, key.0, &key.1).ok().as_ref() == known);
+        let intact =
+            known.is_some() && (same || nftables::fingerprint(&mut socket, key.0, &key.1).ok().as_ref() == known);
         all_same &= intact;
         tables.insert(key, table.comment.filter(|_| intact));
     }

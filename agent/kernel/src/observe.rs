@@ -11,9 +11,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use shoal_common::{LinkName, MacAddr, Mtu};
-use shoal_plan::{
-    Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names,
-};
+use shoal_plan::{Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -80,14 +78,22 @@ impl Reading {
         ];
         for (family, what) in families {
             // Without links of ours there are no entries of ours.
-            for entry in if named.is_empty() { Vec::new() } else { route::neighbours(&mut socket, family).map_err(failed(what))? } {
+            for entry in if named.is_empty() {
+                Vec::new()
+            } else {
+                route::neighbours(&mut socket, family).map_err(failed(what))?
+            } {
                 if let Some((_, link)) = named.get_mut(&entry.header.ifindex) {
                     note(&entry, link);
                 }
             }
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            for route in if named.is_empty() { Vec::new() } else { route::routes(&mut socket, family).map_err(failed("routes"))? } {
+            for route in if named.is_empty() {
+                Vec::new()
+            } else {
+                route::routes(&mut socket, family).map_err(failed("routes"))?
+            } {
                 reading.seen.routes.extend(route_of(&route, |index| named.get(&index).map(|(name, _)| name.clone())));
             }
         }
@@ -95,7 +101,8 @@ impl Reading {
         reading.seen.links = named.into_values().collect();
         for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
             if family == nft::INET {
-                let table = Table { text: String::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
+                let table =
+                    Table { text: String::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
                 reading.seen.tables.insert(name, table);
             }
         }

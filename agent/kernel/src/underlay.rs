@@ -65,8 +65,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
 /// Reads the host's network. Links for which `ours` holds do not count.
 pub(crate) fn facts(socket: &mut Socket, advertise: IpAddr, ours: impl Fn(&str) -> bool) -> Result<HostFacts, Error> {
     let links = foreign_links(socket, ours)?;
-    let addresses: Vec<Address> =
-        route::addresses(socket).map_err(Error::Read)?.iter().filter_map(address).collect();
+    let addresses: Vec<Address> = route::addresses(socket).map_err(Error::Read)?.iter().filter_map(address).collect();
     let of = |a: &Address| links.iter().find(|link| link.header.index == a.link);
     let Some(link) = addresses.iter().filter(|a| a.ip == advertise).find_map(of) else {
         let there = addresses.iter().filter(|a| a.reaches_out && of(a).is_some()).map(|a| a.ip).collect();
@@ -103,7 +102,8 @@ pub(crate) fn default_advertise_addr(socket: &mut Socket, ours: impl Fn(&str) ->
             route::routes(socket, family).map_err(Error::Read)?.iter().filter_map(default_route).collect();
         defaults.sort();
         for (_, link, source) in defaults {
-            let of_link = addresses.iter().find(|a| a.link == link && a.ip.is_ipv4() == (family == AddressFamily::Inet));
+            let of_link =
+                addresses.iter().find(|a| a.link == link && a.ip.is_ipv4() == (family == AddressFamily::Inet));
             if let Some(ip) = source.or(of_link.map(|a| a.ip)) {
                 return Ok(ip);
             }

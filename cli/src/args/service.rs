@@ -8,9 +8,7 @@ use shoal_common::{
 use std::{path::PathBuf, time::Duration};
 
 use super::{Format, Listing};
-use crate::units::{
-    Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, port, words,
-};
+use crate::units::{Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, port, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {

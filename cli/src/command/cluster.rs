@@ -56,7 +56,10 @@ pub(super) async fn join_token(client: &Client, a: &JoinToken) -> Result<(), Fai
     if a.rotate {
         out::line(format!("The {} token was rotated: the old one opens nothing any more.\n", a.role))?;
     }
-    out::line(format!("To add a {}, run on another host:\n\n    shoal join --token {} {}\n", a.role, r.token, r.manager_addr))
+    out::line(format!(
+        "To add a {}, run on another host:\n\n    shoal join --token {} {}\n",
+        a.role, r.token, r.manager_addr
+    ))
 }
 
 pub(super) async fn leave(client: &Client, a: &Leave) -> Result<(), Failure> {
@@ -94,7 +97,11 @@ pub(super) async fn info(client: &Client, format: &Format) -> Result<(), Failure
         lines.push(("Address", h.advertise_addr.clone()));
         lines.push(("Managers reached", if h.connected { "yes" } else { "no" }.to_owned()));
         let (reached, known) = (h.converged_generation, h.generation);
-        let failed = if h.failed_operations == 0 { String::new() } else { format!(", {} operations failed", h.failed_operations) };
+        let failed = if h.failed_operations == 0 {
+            String::new()
+        } else {
+            format!(", {} operations failed", h.failed_operations)
+        };
         lines.push(("Data plane", format!("at {reached} of {known}{failed}")));
         lines.push(("Certificate expires", h.certificate_expires.clone()));
     }

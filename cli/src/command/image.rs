@@ -108,7 +108,9 @@ async fn feed(
         }
         let last = data.len() < PIECE_BYTES;
         // A receiver that is gone means that the call has ended: its answer says why.
-        if !(data.is_empty() && import.is_none()) && tx.send(pb::ImageChunk { import: import.take(), data }).await.is_err() {
+        if !(data.is_empty() && import.is_none())
+            && tx.send(pb::ImageChunk { import: import.take(), data }).await.is_err()
+        {
             return Ok(());
         }
         if last {

@@ -72,7 +72,12 @@ mod tests {
 
     #[test]
     fn a_line_stands_behind_its_task() {
-        let reply = pb::ServiceLogsReply { task: "web.1".into(), node: "n1".into(), line: b"hello".to_vec(), ..Default::default() };
+        let reply = pb::ServiceLogsReply {
+            task: "web.1".into(),
+            node: "n1".into(),
+            line: b"hello".to_vec(),
+            ..Default::default()
+        };
         let mut width = 10;
         assert_eq!(line(&reply, &logs(""), &mut width), b"web.1@n1      | hello\n");
         assert_eq!(line(&reply, &logs("--raw"), &mut width), b"hello\n");

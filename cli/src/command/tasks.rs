@@ -65,7 +65,12 @@ mod tests {
             service_name: "web".into(),
             slot: Some(pb::Slot { slot: Some(pb::slot::Slot::Replica(slot)) }),
             desired: desired.into(),
-            status: Some(pb::TaskStatus { state: state.into(), message: message.into(), exit_code: Some(1), since_ms: 0 }),
+            status: Some(pb::TaskStatus {
+                state: state.into(),
+                message: message.into(),
+                exit_code: Some(1),
+                since_ms: 0,
+            }),
             ..Default::default()
         };
         let why = "no address left in net app";

@@ -97,7 +97,8 @@ impl Cluster {
     /// Goes on where the daemon stopped; nothing to do for a host in no cluster.
     pub(crate) async fn resume(&self) -> anyhow::Result<()> {
         let mut active = self.active.lock().await;
-        let Some(identity) = Identity::load(&self.config.identity()).context("cannot read this host's identity")? else {
+        let Some(identity) = Identity::load(&self.config.identity()).context("cannot read this host's identity")?
+        else {
             // What a crash in the middle of `init` left: without an identity it is nobody's.
             return remove_dir(&self.config.raft_dir());
         };
@@ -151,12 +152,7 @@ impl Cluster {
         identity.store(&self.config.identity()).map_err(failed)?;
         let credentials = founded.manager.credentials.clone();
         *active = Some(self.activate(credentials, joined, description, listener, Some(founded.manager)));
-        Ok(Initialised {
-            node,
-            worker_token: founded.worker_token,
-            manager_token: founded.manager_token,
-            control_addr,
-        })
+        Ok(Initialised { node, worker_token: founded.worker_token, manager_token: founded.manager_token, control_addr })
     }
 
     pub(crate) async fn join(
@@ -304,21 +300,22 @@ impl Cluster {
     }
 
     async fn listen(&self) -> Result<TcpListener, Status> {
-        incoming::listen(self.config.listen_addr).await.map_err(|e| {
-            Status::failed_precondition(format!("cannot listen on {}: {}", e.addr, e.source))
-        })
+        incoming::listen(self.config.listen_addr)
+            .await
+            .map_err(|e| Status::failed_precondition(format!("cannot listen on {}: {}", e.addr, e.source)))
     }
 
     /// From the command line, else from the configuration, else from the default route.
     async fn control_addr(&self, given: &str) -> Result<SocketAddr, Status> {
         let port = self.config.listen_addr.port();
         if !given.is_empty() {
-            return given.parse::<SocketAddr>().or_else(|_| given.parse::<IpAddr>().map(|ip| (ip, port).into())).map_err(
-                |_| {
+            return given
+                .parse::<SocketAddr>()
+                .or_else(|_| given.parse::<IpAddr>().map(|ip| (ip, port).into()))
+                .map_err(|_| {
                     let expected = "an IP address of this host, or IP:PORT";
                     Status::invalid_argument(Invalid::new("advertise-addr", given, expected).to_string())
-                },
-            );
+                });
         }
         match self.config.advertise_addr {
             Some(ip) => Ok((ip, port).into()),
@@ -358,9 +355,10 @@ async fn resolve(remote: &str) -> Result<SocketAddr, Status> {
         None => format!("{remote}:{}", super::config::DEFAULT_PORT),
     };
     let found = tokio::net::lookup_host(&with_port).await;
-    found.ok().and_then(|mut all| all.next()).ok_or_else(|| {
-        Status::invalid_argument(Invalid::new("remote", remote, expected).to_string())
-    })
+    found
+        .ok()
+        .and_then(|mut all| all.next())
+        .ok_or_else(|| Status::invalid_argument(Invalid::new("remote", remote, expected).to_string()))
 }
 
 /// Something on this host is not as it must be; the sentence says what, with its causes.

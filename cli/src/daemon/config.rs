@@ -30,7 +30,9 @@ impl Config {
     /// `socket` is the global flag; it counts only if it is not the default.
     pub(crate) fn read(args: &Daemon, socket: &Path) -> anyhow::Result<Self> {
         let file = match &args.config {
-            Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?),
+            Some(path) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
+            }
             None => match std::fs::read_to_string(DEFAULT_CONFIG) {
                 Ok(text) => Some(text),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -63,7 +65,10 @@ impl Config {
             bail!("listen-addr {}: other hosts must know the port, so it cannot be 0", config.listen_addr);
         }
         if !config.cgroup_parent.starts_with('/') || config.cgroup_parent.contains("..") {
-            bail!("cgroup-parent {:?}: expected a path from the root of the hierarchy, like /shoal", config.cgroup_parent);
+            bail!(
+                "cgroup-parent {:?}: expected a path from the root of the hierarchy, like /shoal",
+                config.cgroup_parent
+            );
         }
         Ok(config)
     }
@@ -87,12 +92,16 @@ mod tests {
 
     #[test]
     fn flags_come_before_the_file_and_the_file_before_defaults() {
-        let file: Settings = toml::from_str("data-dir = '/srv/shoal'\nlisten-addr = '10.0.0.1:99'\nsocket = '/a.sock'").unwrap();
+        let file: Settings =
+            toml::from_str("data-dir = '/srv/shoal'\nlisten-addr = '10.0.0.1:99'\nsocket = '/a.sock'").unwrap();
         let flags = Settings { listen_addr: Some("10.0.0.2:98".parse().unwrap()), ..Settings::default() };
         let config = Config::merge(&flags, file.clone(), Path::new(DEFAULT_SOCKET)).unwrap();
         assert_eq!(config.data_dir, Path::new("/srv/shoal"));
         assert_eq!(config.listen_addr, "10.0.0.2:98".parse().unwrap());
-        assert_eq!((config.socket.as_path(), config.run_dir.as_path()), (Path::new("/a.sock"), Path::new("/run/shoal")));
+        assert_eq!(
+            (config.socket.as_path(), config.run_dir.as_path()),
+            (Path::new("/a.sock"), Path::new("/run/shoal"))
+        );
         let config = Config::merge(&flags, file, Path::new("/b.sock")).unwrap();
         assert_eq!(config.socket, Path::new("/b.sock"));
     }

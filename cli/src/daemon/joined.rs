@@ -2,13 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_common::NodeId;
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    io::Write,
-    net::SocketAddr,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, io::Write, net::SocketAddr, path::Path};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Joined {

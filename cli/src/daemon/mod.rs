@@ -113,8 +113,9 @@ fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, e)| anyhow::anyhow!("{} is locked ({e}): another shoal daemon uses this data directory", path.display()))
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+        anyhow::anyhow!("{} is locked ({e}): another shoal daemon uses this data directory", path.display())
+    })
 }
 
 fn listen(socket: &Path) -> anyhow::Result<UnixListener> {

@@ -85,7 +85,10 @@ fn ended_as(name: &str, ended: Result<Verdict, Failure>, show: &mut Show) -> Res
         Verdict::Stuck { why } => {
             let more = if why.len() > 1 { format!(" ({} more tasks wait)", why.len() - 1) } else { String::new() };
             let first = why.into_iter().next().unwrap_or_default();
-            (Exit::NotPlaced, format!("service {name} cannot be placed: {first}{more}; it goes on as soon as it can: {look}"))
+            (
+                Exit::NotPlaced,
+                format!("service {name} cannot be placed: {first}{more}; it goes on as soon as it can: {look}"),
+            )
         }
         Verdict::Removed => (Exit::NotFound, format!("service {name} was removed meanwhile")),
         Verdict::TimedOut | Verdict::Waiting { .. } => {

@@ -45,7 +45,8 @@ impl Show {
                 let text = lines(s, true);
                 while bars.len() < text.len() {
                     // The template is a constant: were it wrong, the default style shows the message too.
-                    let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+                    let style =
+                        ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
                     bars.push(all.add(ProgressBar::new_spinner().with_style(style)));
                 }
                 for gone in bars.drain(text.len()..) {
@@ -101,7 +102,8 @@ fn lines(s: &Summary, every_task: bool) -> Vec<String> {
 
 fn task(t: &TaskLine) -> String {
     let on = if t.node.is_empty() { String::new() } else { format!(" on {}", t.node) };
-    let why = if t.message.is_empty() || t.state == TaskState::Running { String::new() } else { format!(": {}", t.message) };
+    let why =
+        if t.message.is_empty() || t.state == TaskState::Running { String::new() } else { format!(": {}", t.message) };
     format!("  {}: {}{on}{why}", t.name, lower(t.state))
 }
 
@@ -115,7 +117,12 @@ mod tests {
 
     fn waiting(n: u32) -> Summary {
         let tasks = (1..=n)
-            .map(|i| TaskLine { name: format!("web.{i}"), node: String::new(), state: TaskState::Pending, message: "no address left in net app".into() })
+            .map(|i| TaskLine {
+                name: format!("web.{i}"),
+                node: String::new(),
+                state: TaskState::Pending,
+                message: "no address left in net app".into(),
+            })
             .collect();
         Summary { name: "web".into(), done: 0, wanted: n, leaving: 1, tasks }
     }
@@ -124,7 +131,11 @@ mod tests {
     fn the_reason_is_shown_in_full_and_once() {
         assert_eq!(
             lines(&waiting(2), true),
-            ["web: 0 of 2 tasks done, 1 old still to end", "  web.1: pending: no address left in net app", "  web.2: pending: no address left in net app"]
+            [
+                "web: 0 of 2 tasks done, 1 old still to end",
+                "  web.1: pending: no address left in net app",
+                "  web.2: pending: no address left in net app"
+            ]
         );
         assert_eq!(lines(&waiting(300), true)[1..], ["web.1 and 299 more: pending: no address left in net app"]);
         assert_eq!(lines(&waiting(1), false)[1..], ["web.1: pending: no address left in net app"]);

@@ -20,12 +20,20 @@ pub(crate) const FAILURES: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Look again when something is said, or after this long.
-    Waiting { again: Duration },
+    Waiting {
+        again: Duration,
+    },
     Converged,
     /// Tasks of one slot fail one after the other.
-    Failing { task: String, failures: usize, why: String },
+    Failing {
+        task: String,
+        failures: usize,
+        why: String,
+    },
     /// Tasks wait, and nothing moves: their reasons.
-    Stuck { why: Vec<String> },
+    Stuck {
+        why: Vec<String>,
+    },
     /// The service was removed meanwhile.
     Removed,
     /// The user's patience ends before the work does.

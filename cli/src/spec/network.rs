@@ -8,11 +8,8 @@ use super::map;
 use crate::{args::network::Create, failure::Failure, units::KeyValue};
 
 pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
-    let mut subnets: Vec<(IpNet, pb::SubnetSpec)> = c
-        .subnet
-        .iter()
-        .map(|net| (*net, pb::SubnetSpec { subnet: net.to_string(), ..Default::default() }))
-        .collect();
+    let mut subnets: Vec<(IpNet, pb::SubnetSpec)> =
+        c.subnet.iter().map(|net| (*net, pb::SubnetSpec { subnet: net.to_string(), ..Default::default() })).collect();
     // Each belongs to the subnet that contains it.
     for gateway in &c.gateway {
         let subnet = owner(&mut subnets, "gateway", gateway, |net| net.contains(gateway))?;
@@ -29,9 +26,9 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
         subnet.ip_range = range.to_string();
     }
     for KeyValue { key, value } in &c.aux_address {
-        let ip: std::net::IpAddr = value
-            .parse()
-            .map_err(|_| Failure::usage(format!("aux-address: {value:?} is not accepted: NAME=ADDRESS, such as nas=10.0.1.9")))?;
+        let ip: std::net::IpAddr = value.parse().map_err(|_| {
+            Failure::usage(format!("aux-address: {value:?} is not accepted: NAME=ADDRESS, such as nas=10.0.1.9"))
+        })?;
         let subnet = owner(&mut subnets, "aux-address", &ip, |net| net.contains(&ip))?;
         subnet.aux_addresses.insert(key.clone(), ip.to_string());
     }
@@ -73,7 +70,11 @@ fn mtu(options: &[KeyValue]) -> Result<u32, Failure> {
                 })?;
             }
             "encrypted" => return Err(Failure::usage("opt encrypted: encrypted overlays are not built yet")),
-            other => return Err(Failure::usage(format!("opt {other}: not an option of overlay networks: there is mtu=BYTES"))),
+            other => {
+                return Err(Failure::usage(format!(
+                    "opt {other}: not an option of overlay networks: there is mtu=BYTES"
+                )));
+            }
         }
     }
     Ok(mtu)

@@ -20,7 +20,9 @@ use crate::{
 pub(crate) fn create(c: &Create, random: u64) -> Result<pb::ServiceSpec, Failure> {
     let global = c.mode == "global";
     if global && c.settings.replicas.is_some() {
-        return Err(Failure::usage("replicas: a global service has one task on every host: leave out --replicas, or --mode"));
+        return Err(Failure::usage(
+            "replicas: a global service has one task on every host: leave out --replicas, or --mode",
+        ));
     }
     let mut spec = pb::ServiceSpec {
         name: c.name.as_ref().map_or_else(|| name::name(random), ToString::to_string),
@@ -105,9 +107,10 @@ pub(crate) fn update(spec: &mut pb::ServiceSpec, u: &Update, networks_gone: &[St
 
 pub(crate) fn scale(spec: &mut pb::ServiceSpec, replicas: u32) -> Result<(), Failure> {
     match spec.mode {
-        Some(Mode::Global(_)) => {
-            Err(Failure::usage(format!("service {} is global: it has one task on every host, and no replicas", spec.name)))
-        }
+        Some(Mode::Global(_)) => Err(Failure::usage(format!(
+            "service {} is global: it has one task on every host, and no replicas",
+            spec.name
+        ))),
         Some(Mode::Replicas(_)) | None => {
             spec.mode = Some(Mode::Replicas(replicas));
             check(spec)

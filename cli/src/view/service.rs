@@ -103,8 +103,7 @@ impl From<pb::Service> for Service {
     fn from(s: pb::Service) -> Self {
         let spec = s.spec.unwrap_or_default();
         let resources = spec.resources.unwrap_or_default();
-        let (limits, reservations) =
-            (resources.limits.unwrap_or_default(), resources.reservations.unwrap_or_default());
+        let (limits, reservations) = (resources.limits.unwrap_or_default(), resources.reservations.unwrap_or_default());
         let restart = spec.restart.unwrap_or_default();
         let placement = spec.placement.unwrap_or_default();
         let update = spec.update.unwrap_or_default();
@@ -171,11 +170,7 @@ impl From<pb::ContainerSpec> for Container {
             user: c.user,
             labels: c.labels,
             stop_grace_ms: c.stop_grace_ms,
-            ports: c
-                .ports
-                .into_iter()
-                .map(|p| Port { name: p.name, port: p.port, protocol: p.protocol })
-                .collect(),
+            ports: c.ports.into_iter().map(|p| Port { name: p.name, port: p.port, protocol: p.protocol }).collect(),
         }
     }
 }

@@ -27,7 +27,11 @@ pub enum Error {
     #[error(transparent)]
     Setup(#[from] tls::SetupError),
     #[error("cannot reach {addr}")]
-    Connect { addr: SocketAddr, #[source] source: tonic::transport::Error },
+    Connect {
+        addr: SocketAddr,
+        #[source]
+        source: tonic::transport::Error,
+    },
 }
 
 /// Connects now, with the certificate in force now.

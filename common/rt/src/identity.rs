@@ -27,8 +27,15 @@ impl std::fmt::Debug for Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing} the identity file {path}")]
-    File { doing: &'static str, path: String, #[source] source: io::Error },
-    #[error("the identity file {path} is damaged ({what}); leave the cluster with 'shoal leave --force' and join again")]
+    File {
+        doing: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the identity file {path} is damaged ({what}); leave the cluster with 'shoal leave --force' and join again"
+    )]
     Damaged { path: String, what: String },
     #[error("the certificate is not one of a Shoal node")]
     NotANode(#[source] peer::Unreadable),

@@ -63,7 +63,8 @@ impl FromStr for JoinToken {
     type Err = Invalid;
     fn from_str(s: &str) -> Result<Self, Invalid> {
         // The value is not repeated: it may be nearly right, and logs are read by many.
-        let bad = || Invalid::new("token", "(not shown)", "SHOAL-1-…-… as printed by 'shoal join-token worker|manager'");
+        let bad =
+            || Invalid::new("token", "(not shown)", "SHOAL-1-…-… as printed by 'shoal join-token worker|manager'");
         let rest = s.trim().strip_prefix("SHOAL-1-").ok_or_else(bad)?;
         let (digest, secret) = rest.split_once('-').ok_or_else(bad)?;
         let digest = BASE32_NOPAD.decode(digest.to_ascii_uppercase().as_bytes()).map_err(|_| bad())?;

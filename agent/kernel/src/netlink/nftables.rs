@@ -109,7 +109,8 @@ pub(crate) fn fingerprint(socket: &mut Socket, family: u8, table: &str) -> Resul
         let mut sum = 0u64;
         socket.dump(&request(GET_ELEMENT, 0, &elements), |message| {
             const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-            for (_, element) in attribute(inner(&message), NFTA_SET_ELEM_LIST_ELEMENTS).into_iter().flat_map(attributes) {
+            for (_, element) in attribute(inner(&message), NFTA_SET_ELEM_LIST_ELEMENTS).into_iter().flat_map(attributes)
+            {
                 let mut one = DefaultHasher::new();
                 one.write(element);
                 sum = sum.wrapping_add(one.finish());

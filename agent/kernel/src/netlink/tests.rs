@@ -47,7 +47,9 @@ fn sh(ns: &Ns, line: &str) -> String {
 #[test]
 fn a_vxlan_link_moves_to_its_sandbox_under_its_new_name() {
     let (mut host, mut sandbox) = (fresh(), fresh());
-    host.route.ask_one(request::vxlan(&name("tmp0"), 4097.try_into().unwrap(), [192, 0, 2, 1].into(), 4789, MTU)).unwrap();
+    host.route
+        .ask_one(request::vxlan(&name("tmp0"), 4097.try_into().unwrap(), [192, 0, 2, 1].into(), 4789, MTU))
+        .unwrap();
     let index = route::index(&mut host.route, "tmp0").unwrap();
     host.route.ask_one(request::move_to(index, &name("vx0"), sandbox.fd.as_fd())).unwrap();
     assert!(route::index(&mut host.route, "tmp0").is_err());
@@ -93,7 +95,10 @@ fn one_request_makes_both_ends_of_a_veth_pair_where_they_belong() {
 #[test]
 fn forwarding_entries_go_to_the_link_and_to_its_bridge() {
     let mut sandbox = fresh();
-    sandbox.route.ask_one(request::vxlan(&name("vx0"), 4097.try_into().unwrap(), [192, 0, 2, 1].into(), 4789, MTU)).unwrap();
+    sandbox
+        .route
+        .ask_one(request::vxlan(&name("vx0"), 4097.try_into().unwrap(), [192, 0, 2, 1].into(), 4789, MTU))
+        .unwrap();
     sh(&sandbox, "ip link add br0 type bridge; ip link set vx0 master br0 up; ip link set br0 up");
     let vx0 = route::index(&mut sandbox.route, "vx0").unwrap();
     let many: Vec<_> = (0..2000u16)
@@ -147,7 +152,10 @@ fn any_change_of_a_table_changes_its_fingerprint_and_the_generation() {
     let seen = nftables::tables(&mut ns.filter).unwrap();
     let ours = nftables::Table { family: 1, name: "shoal".into(), comment: Some("d1".into()) };
     assert!(seen.contains(&ours) && seen.len() == 2, "{seen:?}");
-    let mut last = (nftables::generation(&mut ns.filter).unwrap().unwrap(), nftables::fingerprint(&mut ns.filter, 1, "shoal").unwrap());
+    let mut last = (
+        nftables::generation(&mut ns.filter).unwrap().unwrap(),
+        nftables::fingerprint(&mut ns.filter, 1, "shoal").unwrap(),
+    );
     for line in [
         "nft 'add element inet shoal m { 10.0.0.1 : drop }'",
         "nft 'add rule inet shoal c accept'",
@@ -155,7 +163,10 @@ fn any_change_of_a_table_changes_its_fingerprint_and_the_generation() {
         "nft 'delete element inet shoal m { 10.0.0.1 }'",
     ] {
         sh(&ns, line);
-        let now = (nftables::generation(&mut ns.filter).unwrap().unwrap(), nftables::fingerprint(&mut ns.filter, 1, "shoal").unwrap());
+        let now = (
+            nftables::generation(&mut ns.filter).unwrap().unwrap(),
+            nftables::fingerprint(&mut ns.filter, 1, "shoal").unwrap(),
+        );
         assert!(now.0 > last.0 && now.1 != last.1, "{line}: {last:?} {now:?}");
         last = now;
     }
@@ -167,14 +178,19 @@ fn any_change_of_a_table_changes_its_fingerprint_and_the_generation() {
 #[test]
 fn flows_are_forgotten_by_what_they_were_sent_to() {
     let mut ns = fresh();
-    sh(&ns, "ip link set lo up; nft 'table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }'");
+    sh(
+        &ns,
+        "ip link set lo up; nft 'table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }'",
+    );
     netns::enter(ns.fd.as_fd(), || {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(b"x", "127.0.0.2:99").unwrap();
         socket.send_to(b"x", "127.0.0.3:99").unwrap();
     })
     .unwrap();
-    let forgotten = conntrack::forget(&mut ns.filter, |f| f.protocol == 17 && f.destination == std::net::Ipv4Addr::new(127, 0, 0, 2));
+    let forgotten = conntrack::forget(&mut ns.filter, |f| {
+        f.protocol == 17 && f.destination == std::net::Ipv4Addr::new(127, 0, 0, 2)
+    });
     assert_eq!(forgotten.unwrap(), 1);
     let seen = sh(&ns, "conntrack -L -p udp 2>/dev/null");
     assert!(seen.contains("dst=127.0.0.3") && !seen.contains("dst=127.0.0.2"), "{seen}");

@@ -60,7 +60,13 @@ fn what_runs_for_an_instant_only_has_not_converged() {
     let up = reply(5, 5, 1, "any", vec![task(1, 1, 5, D::Running, S::Running, "")]);
     let down = reply(5, 5, 1, "any", vec![task(1, 1, 5, D::Running, S::Failed, "exit 1")]);
     assert!(waits(&story(5, &[(0, up.clone()), (500, down.clone())], 1500)));
-    let again = reply(5, 5, 1, "any", vec![task(1, 1, 5, D::Shutdown, S::Failed, ""), task(2, 1, 5, D::Running, S::Running, "")]);
+    let again = reply(
+        5,
+        5,
+        1,
+        "any",
+        vec![task(1, 1, 5, D::Shutdown, S::Failed, ""), task(2, 1, 5, D::Running, S::Running, "")],
+    );
     assert!(waits(&story(5, &[(0, up), (500, down), (900, again)], 1100)));
 }
 
@@ -112,14 +118,24 @@ fn failures_of_before_a_scaling_are_not_held_against_it() {
 fn a_task_that_cannot_be_placed_ends_the_wait_with_its_reason() {
     let full = |left: u32| {
         let why = format!("no address left in net app ({left} s more)");
-        reply(5, 5, 2, "any", vec![task(1, 1, 5, D::Running, S::Running, ""), task(2, 2, 5, D::Running, S::Pending, &why)])
+        reply(
+            5,
+            5,
+            2,
+            "any",
+            vec![task(1, 1, 5, D::Running, S::Running, ""), task(2, 2, 5, D::Running, S::Pending, &why)],
+        )
     };
     // The message counts down: that is no progress.
     let told = [(0, full(9)), (4000, full(5)), (8000, full(1))];
     assert!(waits(&story(5, &told, 9999)));
-    assert_eq!(story(5, &told, 10_000), Verdict::Stuck { why: vec!["web.2: no address left in net app (1 s more)".into()] });
+    assert_eq!(
+        story(5, &told, 10_000),
+        Verdict::Stuck { why: vec!["web.2: no address left in net app (1 s more)".into()] }
+    );
     // While another task is on its way, there is hope.
-    let hope = vec![task(1, 1, 5, D::Running, S::Preparing, ""), task(2, 2, 5, D::Running, S::Pending, "no address left")];
+    let hope =
+        vec![task(1, 1, 5, D::Running, S::Preparing, ""), task(2, 2, 5, D::Running, S::Pending, "no address left")];
     assert!(waits(&story(5, &[(0, reply(5, 5, 2, "any", hope))], 30_000)));
 }
 
@@ -127,7 +143,16 @@ fn a_task_that_cannot_be_placed_ends_the_wait_with_its_reason() {
 fn the_summary_says_who_waits_and_why() {
     let mut w = Watch::new(5, None, T0);
     let why = "no address left in net app (254 of 254)";
-    w.observe(&reply(5, 5, 2, "any", vec![task(1, 1, 5, D::Running, S::Running, ""), task(2, 2, 5, D::Running, S::Pending, why)]), T0);
+    w.observe(
+        &reply(
+            5,
+            5,
+            2,
+            "any",
+            vec![task(1, 1, 5, D::Running, S::Running, ""), task(2, 2, 5, D::Running, S::Pending, why)],
+        ),
+        T0,
+    );
     let s = w.summary();
     assert_eq!((s.name.as_str(), s.done, s.wanted), ("web", 1, 2));
     assert_eq!((s.tasks[1].name.as_str(), s.tasks[1].message.as_str()), ("web.2", why));

@@ -98,7 +98,10 @@ fn each_flag_of_create_sets_its_field_alone() {
 #[test]
 fn what_follows_the_image_is_the_command_whatever_it_looks_like() {
     let spec = created("--name web busybox sleep -d --replicas 9").expect("accepted");
-    assert_eq!(spec.container.map(|c| c.args), Some(vec!["sleep".into(), "-d".into(), "--replicas".into(), "9".into()]));
+    assert_eq!(
+        spec.container.map(|c| c.args),
+        Some(vec!["sleep".into(), "-d".into(), "--replicas".into(), "9".into()])
+    );
     assert_eq!(spec.mode, Some(Mode::Replicas(1)));
 }
 
@@ -161,7 +164,9 @@ fn an_update_changes_what_it_names_and_nothing_else() {
 
 #[test]
 fn taking_away_what_is_not_there_is_said() {
-    for flags in ["--label-rm x", "--constraint-rm node.role==worker", "--service-port-rm http", "--container-label-rm a"] {
+    for flags in
+        ["--label-rm x", "--constraint-rm node.role==worker", "--service-port-rm http", "--container-label-rm a"]
+    {
         assert!(updated(web(), flags).is_err(), "{flags}");
     }
 }
