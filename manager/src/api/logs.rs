@@ -7,7 +7,7 @@ mod subject;
 
 use futures::{StreamExt, future::ready, stream::BoxStream};
 use shoal_proto::pb;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
 
 use self::{ask::Hosts, subject::Subject};
@@ -36,16 +36,22 @@ pub(super) async fn service(manager: &Manager, asked: pb::ServiceLogsRequest) ->
         follow::follow(subject, hosts, manager.consensus.state())
     } else {
         let mut hosts = hosts;
-        merge::in_order_of_time(sources.into_iter().map(|s| hosts.lines(s)).collect())
+        merge::in_order_of_time(sources.into_iter().map(|s| hosts.lines(s, None)).collect())
     };
     Ok(each_gap_once(lines).map(Ok).boxed())
 }
 
-/// A host that cannot be reached is told once, not for each of its tasks.
+/// A host that cannot be asked is told once, not for each of its tasks, nor for each new try; and again if it was
+/// heard in between.
 fn each_gap_once(lines: BoxStream<'static, pb::ServiceLogsReply>) -> BoxStream<'static, pb::ServiceLogsReply> {
-    let mut told = BTreeSet::new();
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let news = move |line: pb::ServiceLogsReply| {
-        let news = line.gap.is_empty() || told.insert((line.node.clone(), line.gap.clone()));
+        let news = if line.gap.is_empty() {
+            told.remove(&line.node);
+            true
+        } else {
+            told.entry(line.node.clone()).or_default().insert(line.gap.clone())
+        };
         ready(news.then_some(line))
     };
     lines.filter_map(news).boxed()

@@ -44,16 +44,20 @@ impl Hosts {
         }
     }
 
-    /// What the task wrote, oldest first. The host is asked when the stream is first polled; if it cannot be asked,
+    /// What the task wrote (after `heard`, if some of it was heard before), oldest first. The host is asked when the stream is first polled; if it cannot be asked,
     /// or is lost on the way, that is the last thing said.
-    pub(super) fn lines(&mut self, source: Source) -> BoxStream<'static, pb::ServiceLogsReply> {
+    pub(super) fn lines(&mut self, source: Source, heard: Option<u64>) -> BoxStream<'static, pb::ServiceLogsReply> {
         let Some(addr) = source.addr else {
             let gap = gap(&source, "it has left the cluster".to_owned());
             return stream::iter([gap]).boxed();
         };
         let connecting = self.connection(source.node, addr);
-        let request =
-            pb::TaskLogsRequest { task: source.task.0, follow: self.follow, tail: self.tail, since_ms: self.since_ms };
+        let request = pb::TaskLogsRequest {
+            task: source.task.0,
+            follow: self.follow,
+            tail: self.tail,
+            since_ms: heard.map_or(self.since_ms, |at| at.saturating_add(1)),
+        };
         let lines = async move {
             match open(connecting, request).await {
                 Ok(Some(lines)) => lines.map(move |line| reply(&source, line)).boxed(),

@@ -41,7 +41,7 @@ impl Subject {
             return Ok(Subject::Task(task.id));
         }
         // The newest: a service of the same name may have been removed before.
-        let bearer = state.tasks.values().filter(|t| t.name() == name).next_back();
+        let bearer = state.tasks.values().rfind(|t| t.name() == name);
         let bearer = bearer.ok_or_else(|| find::unknown("service or task", name))?;
         Ok(Subject::Slot { service: bearer.service, name: bearer.service_name.clone(), slot: bearer.slot })
     }

@@ -6,7 +6,7 @@ use shoal_proto::pb::{self, control_server::Control as _};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Status};
 
-use super::stage::{Stage, Written, refused};
+use super::stage::{BREAKS, Stage, Written, refused};
 use crate::api::logs::Lines;
 
 fn lines(times: &[u64]) -> Vec<pb::TaskLogsReply> {
@@ -96,4 +96,23 @@ async fn following_ends_when_the_service_is_gone_and_everything_was_said() {
     let request = pb::RemoveServiceRequest { service: "web".into() };
     stage.control.remove_service(Request::new(request)).await.unwrap();
     assert!(following.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_host_that_was_lost_is_followed_on_where_it_was_left() {
+    let stage = Stage::set().await;
+    let mut written = lines(&[1, 2, 3]);
+    // A stream from the start fails after the first line; one from there on does not.
+    written[1] = pb::TaskLogsReply { time_ms: 1, line: BREAKS.to_vec(), ..Default::default() };
+    stage.show_own(Written::from([(4, written)]));
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    assert_eq!(stage.start(web, 1, NodeId(1)).await.0, 4);
+
+    let mut following = ask(&stage, "web", true, None).await.unwrap();
+    for expected in ["web.1@m1 at 1", "(m1)", "web.1@m1 at 3"] {
+        assert_eq!(short(following.next().await.unwrap()), expected);
+    }
+    let from_start = all(&stage, "web", None).await;
+    assert_eq!(from_start, ["web.1@m1 at 1", "(m1)"], "a gap in what is read from the start is told where it is");
 }

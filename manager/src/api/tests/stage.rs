@@ -183,6 +183,9 @@ fn description(hostname: &str, addr: SocketAddr) -> NodeDescription {
     }
 }
 
+/// A line that is none: the stream fails there.
+pub(super) const BREAKS: &[u8] = b"(breaks here)";
+
 /// A host's containers. One that is followed writes nothing new, and does not end.
 struct Shown(Written);
 
@@ -193,8 +196,13 @@ impl node_logs_server::NodeLogs for Shown {
     async fn task_logs(&self, r: Request<pb::TaskLogsRequest>) -> Result<Response<Self::TaskLogsStream>, Status> {
         let asked = r.into_inner();
         let lines = self.0.get(&asked.task).ok_or_else(|| Status::not_found("no container"))?;
+        let since = lines.iter().filter(|l| l.time_ms >= asked.since_ms);
         let tail = asked.tail.map_or(lines.len(), |n| lines.len().min(n as usize));
-        let lines = stream::iter(lines[lines.len() - tail..].to_vec()).map(Ok);
+        let lines: Vec<_> = since.skip(lines.len() - tail).cloned().collect();
+        let lines = stream::iter(lines).map(|line| match line.line == BREAKS {
+            true => Err(Status::unavailable("the daemon ends")),
+            false => Ok(line),
+        });
         Ok(Response::new(if asked.follow { lines.chain(stream::pending()).boxed() } else { lines.boxed() }))
     }
 }
