@@ -113,10 +113,13 @@ fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<sys::Socket> {
     Ok(socket)
 }
 
+/// Whether a notification of this kind and content is a change that a look would show.
+type Matters = fn(Ns, u16, &[u8]) -> bool;
+
 async fn listen(ns: Ns, subscriptions: Subscriptions, dirty: &Dirty) -> io::Result<()> {
     let (route, nftables) = (watched(subscriptions.route)?, watched(subscriptions.nftables)?);
     loop {
-        let (mut ready, matters): (_, fn(Ns, u16, &[u8]) -> bool) = tokio::select! {
+        let (mut ready, matters): (_, Matters) = tokio::select! {
             ready = route.readable() => (ready?, route_matters),
             ready = nftables.readable() => (ready?, nftables_matters),
         };

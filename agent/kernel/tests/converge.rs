@@ -90,7 +90,7 @@ async fn whatever_is_broken_is_repaired_by_the_next_look_and_nothing_else_is_tou
     }
     // A namespace that went behind our back.
     let path = a.kernel.netns_path(task(12));
-    a.run(Ns::Host, &format!("umount {}", path.display()));
+    a.run(Ns::Host, &format!("umount -l {}", path.display()));
     converge(&a, &assignment).await;
 }
 

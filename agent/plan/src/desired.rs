@@ -73,6 +73,9 @@ fn sandbox(
         ("net/bridge/bridge-nf-call-ip6tables", "1"),
         ("net/ipv4/conf/all/send_redirects", "0"),
         ("net/ipv4/conf/default/send_redirects", "0"),
+        // A new namespace may take after a host that has it off.
+        ("net/ipv6/conf/all/disable_ipv6", "0"),
+        ("net/ipv6/conf/default/disable_ipv6", "0"),
         // Addresses come from the log: nobody else has them, and waiting to find that out makes IPv6 late.
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
@@ -147,6 +150,8 @@ fn sandbox(
 fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, host: &HostFacts) -> Namespace {
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     for (path, value) in [
+        ("net/ipv6/conf/all/disable_ipv6", "0"),
+        ("net/ipv6/conf/default/disable_ipv6", "0"),
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_ra", "0"),

@@ -20,6 +20,8 @@ pub const SYSCTLS: &[&str] = &[
     "net/bridge/bridge-nf-call-ip6tables",
     "net/ipv4/conf/all/send_redirects",
     "net/ipv4/conf/default/send_redirects",
+    "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv6/conf/default/disable_ipv6",
     "net/ipv6/conf/all/accept_dad",
     "net/ipv6/conf/default/accept_dad",
     "net/ipv6/conf/default/accept_ra",
