@@ -142,8 +142,8 @@ impl Watch {
         });
         let done = count(done.count());
         let live_current = count(tasks.iter().filter(current).filter(|t| t.wanted && !t.state.is_terminal()).count());
-        let leaving = tasks.iter().filter(|t| !t.state.is_terminal() && !(t.wanted && current(t)));
-        let leaving = count(leaving.count());
+        let stays = |t: &&Seen<'_>| t.wanted && current(t);
+        let leaving = count(tasks.iter().filter(|t| !(t.state.is_terminal() || stays(t))).count());
         let whole = done >= service.wanted && live_current <= service.wanted && leaving == 0;
         self.whole_since = whole.then(|| self.whole_since.unwrap_or(now));
 

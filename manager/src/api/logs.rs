@@ -16,16 +16,19 @@ use crate::Manager;
 
 pub(super) type Lines = BoxStream<'static, Result<pb::ServiceLogsReply, Status>>;
 
-/// Tasks whose logs one call reads at the same time: each is a stream from its host.
-const MAX_TASKS: usize = 2000;
+/// Tasks whose logs one call reads from the start. Each is a stream that holds up to 2 MiB while others are read.
+const MAX_MERGED: usize = 256;
+/// Tasks that one call follows at the same time. Those of one host share a connection and its 5 MiB.
+const MAX_FOLLOWED: usize = 2000;
 
 pub(super) async fn service(manager: &Manager, asked: pb::ServiceLogsRequest) -> Result<Lines, Refusal> {
     let state = manager.consensus.read().await?;
     let subject = Subject::find(&state, &asked.service)?;
     let sources = subject.sources(&state);
-    if sources.len() > MAX_TASKS {
+    let most = if asked.follow { MAX_FOLLOWED } else { MAX_MERGED };
+    if sources.len() > most {
         return Err(Refusal::TooMuch(format!(
-            "{} has {} tasks with logs, and {MAX_TASKS} are read at once; name one task, such as {}",
+            "{} has {} tasks with logs, and {most} are read at once; name one task, such as {}",
             asked.service,
             sources.len(),
             sources.first().map_or("", |s| s.name.as_str()),

@@ -16,9 +16,9 @@ use super::subject::Source;
 
 /// How long a host that is connected may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Streams on one connection. Beyond what a server allows (hyper: 200) a stream waits for another to end, and a
-/// merge waits for all of them to begin.
-const STREAMS_PER_CONNECTION: usize = 100;
+/// A merge reads from one stream and leaves the others waiting, full. Their windows (hyper: 2 MiB a stream) must not
+/// use up the connection's (5 MiB), or the one that is read from would starve. Nothing that is followed waits.
+const MERGED_PER_CONNECTION: usize = 1000;
 
 /// A connection that is made when it is first needed, and shared.
 type Connecting = Shared<BoxFuture<'static, Result<Channel, String>>>;
@@ -75,7 +75,7 @@ impl Hosts {
 
     fn connection(&mut self, node: NodeId, addr: SocketAddr) -> Connecting {
         if let Some((streams, connecting)) = self.connections.get_mut(&node)
-            && *streams < STREAMS_PER_CONNECTION
+            && (self.follow || *streams < MERGED_PER_CONNECTION)
             && !matches!(connecting.peek(), Some(Err(_)))
         {
             *streams += 1;

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{MAX_TASKS, ask::Hosts, subject::Subject};
+use super::{MAX_FOLLOWED, ask::Hosts, subject::Subject};
 
 /// A host that could not be asked, or was lost, is asked again after this, if it is ready then.
 const RETRY: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ impl Follow {
         let state = self.states.borrow_and_update().clone();
         for source in self.subject.sources(&state) {
             let task = source.task;
-            if self.lines.len() < MAX_TASKS && self.asked.insert(task) {
+            if self.lines.len() < MAX_FOLLOWED && self.asked.insert(task) {
                 let lines = self.hosts.lines(source, self.heard.get(&task).copied());
                 self.lines.push(lines.map(move |line| (task, line)).boxed());
             }

@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use shoal_common::{NodeId, task::TaskState};
 use shoal_proto::pb::{self, control_server::Control as _};
+use std::{collections::BTreeSet, time::Duration};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Status};
 
@@ -115,4 +116,51 @@ async fn a_host_that_was_lost_is_followed_on_where_it_was_left() {
     }
     let from_start = all(&stage, "web", None).await;
     assert_eq!(from_start, ["web.1@m1 at 1", "(m1)"], "a gap in what is read from the start is told where it is");
+}
+
+#[tokio::test]
+async fn hundreds_of_tasks_of_one_host_are_followed_at_once() {
+    let stage = Stage::set().await;
+    let tasks = 4..=213;
+    stage.show_own(tasks.clone().map(|task| (task, lines(&[1]))).collect());
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    let started = stage.start_all(web, 1..=210, NodeId(1)).await;
+    assert_eq!(started.iter().map(|t| t.0).collect::<Vec<_>>(), tasks.collect::<Vec<_>>());
+
+    let following = ask(&stage, "web", true, None).await.unwrap();
+    let heard = following.take(started.len()).map(short).collect::<BTreeSet<_>>();
+    let heard = tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
+    assert_eq!(heard.len(), started.len());
+}
+
+#[tokio::test]
+async fn long_logs_that_wait_for_their_turn_do_not_stop_the_one_that_is_read() {
+    let stage = Stage::set().await;
+    // 6 MiB each; all that the first wrote is older than all that the others did.
+    let long = |first: u64| {
+        (first..first + 96).map(|t| pb::TaskLogsReply { time_ms: t, line: vec![b'x'; 64 << 10], ..Default::default() })
+    };
+    stage.show_own((4..=8).map(|task| (task, long(task * 1000).collect())).collect());
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    assert_eq!(stage.start_all(web, 1..=5, NodeId(1)).await.len(), 5);
+    let read = ask(&stage, "web", false, None).await.unwrap().map(|line| line.unwrap().time_ms).collect::<Vec<_>>();
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await.unwrap();
+    assert_eq!(read.len(), 5 * 96);
+    assert!(read.is_sorted());
+}
+
+#[tokio::test]
+async fn more_tasks_than_can_be_read_at_once_are_refused_and_one_is_named() {
+    let stage = Stage::set().await;
+    stage.network("blue", "").await.unwrap();
+    let web = stage.create("web", "").await.unwrap().id;
+    // Two rounds, for the network has no 257 addresses.
+    for _ in 0..2 {
+        for task in stage.start_all(web, 1..=129, NodeId(1)).await {
+            stage.report(NodeId(1), task, TaskState::Failed).await;
+        }
+    }
+    refused(ask(&stage, "web", false, None).await.map(|_| ()), Code::ResourceExhausted, "such as web.1");
 }

@@ -10,7 +10,7 @@ use shoal_common::{
 use shoal_proto::pb::{self, control_server::Control as _, node_logs_server};
 use shoal_rt::{Credentials, Identity, Incoming, clock};
 use shoal_state::{Command, Proposal, Reply, TaskChange, TaskReport};
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Response, Status};
@@ -131,26 +131,40 @@ impl Stage {
     }
 
     pub(super) async fn start(&self, service: u64, slot: u32, node: NodeId) -> TaskId {
+        self.start_all(service, slot..=slot, node).await[0]
+    }
+
+    /// One task in each of these slots, running.
+    pub(super) async fn start_all(&self, service: u64, slots: RangeInclusive<u32>, node: NodeId) -> Vec<TaskId> {
         let service = ServiceId(service);
-        let state = self.manager.consensus.read().await.unwrap();
-        let create = TaskChange::Create {
+        let before = self.manager.consensus.read().await.unwrap();
+        let create = |slot| TaskChange::Create {
             service,
-            spec_version: state.services[&service].spec_version,
+            spec_version: before.services[&service].spec_version,
             slot: Slot::Replica(slot),
             node: Some(node),
             why_pending: String::new(),
         };
-        assert_eq!(self.propose(Command::Orchestrate { changes: vec![create] }).await, Reply::Made(1));
+        let changes: Vec<TaskChange> = slots.map(create).collect();
+        let made = Reply::Made(changes.len());
+        assert_eq!(self.propose(Command::Orchestrate { changes }).await, made);
         let state = self.manager.consensus.read().await.unwrap();
-        let task = state.tasks_of_service(service).last().unwrap().id;
-        self.report(node, task, TaskState::Running).await;
-        task
+        let new = |task: &TaskId| !before.tasks.contains_key(task);
+        let tasks: Vec<TaskId> = state.tasks_of_service(service).map(|t| t.id).filter(new).collect();
+        let running = |task: &TaskId| report(node, *task, TaskState::Running);
+        let reports = tasks.iter().map(running).collect();
+        assert_eq!(self.propose(Command::ReportStatus { reports }).await, made);
+        tasks
     }
 
     pub(super) async fn report(&self, node: NodeId, task: TaskId, new: TaskState) {
-        let report = TaskReport { node, task, state: new, message: String::new(), exit_code: None };
-        assert_eq!(self.propose(Command::ReportStatus { reports: vec![report] }).await, Reply::Made(1));
+        let reports = vec![report(node, task, new)];
+        assert_eq!(self.propose(Command::ReportStatus { reports }).await, Reply::Made(1));
     }
+}
+
+fn report(node: NodeId, task: TaskId, state: TaskState) -> TaskReport {
+    TaskReport { node, task, state, message: String::new(), exit_code: None }
 }
 
 pub(super) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, says: &str) {
@@ -162,7 +176,7 @@ pub(super) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code,
 pub(super) fn spec(name: &str) -> pb::ServiceSpec {
     pb::ServiceSpec {
         name: name.into(),
-        mode: Some(pb::service_spec::Mode::Replicas(9)),
+        mode: Some(pb::service_spec::Mode::Replicas(500)),
         networks: vec![pb::NetworkAttachment { network: "blue".into(), aliases: vec![] }],
         container: Some(pb::ContainerSpec { image: "busybox".into(), ..Default::default() }),
         ..Default::default()
