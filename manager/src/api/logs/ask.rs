@@ -18,7 +18,7 @@ use super::subject::Source;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A merge reads from one stream and leaves the others waiting, full. Their windows (hyper: 2 MiB a stream) must not
 /// use up the connection's (5 MiB), or the one that is read from would starve. Nothing that is followed waits.
-const MERGED_PER_CONNECTION: usize = 1000;
+const MERGED_PER_CONNECTION: usize = 2;
 
 /// A connection that is made when it is first needed, and shared.
 type Connecting = Shared<BoxFuture<'static, Result<Channel, String>>>;
