@@ -21,8 +21,9 @@ use tonic::{Request, Response, Status};
 
 use crate::Seat;
 
-/// The largest message either way. A list of all tasks is one message: about 400 bytes each, a hundred thousand tasks.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The largest message either way, as the command line accepts it. A list of all tasks is one message, of about 400
+/// bytes each.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Served on the local socket of every host; a host that is no manager says so.
 pub fn service(seat: Seat) -> control_server::ControlServer<Control> {
