@@ -40,7 +40,7 @@ async fn wired(cluster: &Cluster) -> [Host; 2] {
     [a, b]
 }
 
-fn at(host: &Host, last: u8) {
+fn at(host: &Host, last: u16) {
     echo(host, task(last), (v4(last), PORT));
     echo(host, task(last), (v6(last), PORT));
 }
@@ -165,4 +165,30 @@ async fn a_backend_that_leaves_gets_nothing_new_and_what_is_under_way_elsewhere_
         assert_eq!(call(&a, task(11), (vip, PORT)).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(begun.elapsed() < Duration::from_secs(1), "{vip} refused after {:?}", begun.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_task_asks_of_the_resolver_comes_to_the_resolvers_own_port() {
+    let [a, _b] = wired(&cluster()).await;
+    let at = ([127, 0, 0, 11], shoal_plan::names::RESOLVER_PORT).into();
+    let resolver = a.kernel.udp_socket(task(11), at).await.unwrap();
+    let _tcp = a.kernel.tcp_listener(task(11), at).await.unwrap();
+    resolver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let asked = a.inside(task(11), || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.send_to(b"who?", "127.0.0.11:53").unwrap();
+        let mut answer = [0; 8];
+        let (length, from) = socket.recv_from(&mut answer).unwrap();
+        // A resolver library takes no answer from another address than it asked.
+        assert_eq!(from, "127.0.0.11:53".parse().unwrap());
+        // And the port stays free for the container's own server.
+        (answer[..length].to_vec(), std::net::UdpSocket::bind("0.0.0.0:53").is_ok())
+    });
+    let mut question = [0; 8];
+    let (length, from) = resolver.recv_from(&mut question).unwrap();
+    assert_eq!(&question[..length], b"who?");
+    resolver.send_to(b"me", from).unwrap();
+    assert_eq!(asked.join().unwrap(), (b"me".to_vec(), true));
+    assert!(a.inside(task(11), || std::net::TcpStream::connect("127.0.0.11:53").is_ok()).join().unwrap());
 }
