@@ -109,7 +109,7 @@ check "five hosts are one cluster, by init and join" within 10 is_cluster
 voters() { [ "$(ask node ls --format json | jq -r 'select(.raft == "leader" or .raft == "voter") | .hostname' | wc -l)" = 3 ]; }
 check "three managers vote" within 10 voters
 
-is_ready() { ask node ls --format json | jq -e --arg h "$1" 'select(.hostname == $h and .status == "ready")' >/dev/null; }
+is_ready() { ask node ls --format json | jq -es --arg h "$1" 'any(.hostname == $h and .status == "ready")' >/dev/null; }
 
 echo "== an image, without any network"
 mkdir -p "$work/root/bin" "$work/root/www" "$work/root/etc" "$work/root/tmp"

@@ -63,7 +63,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         data_dir: config.data_dir.clone(),
         run_dir: config.run_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
-        supervisor: std::env::current_exe().context("cannot tell which program this is")?,
+        // This program, also after its file was replaced by a newer one.
+        supervisor: "/proc/self/exe".into(),
         host_ns: None,
         resolv_conf: "/etc/resolv.conf".into(),
     })

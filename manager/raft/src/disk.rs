@@ -4,12 +4,20 @@
 //! sled's file through a handle of our own. An error of either is fatal: after a failed fsync nobody knows what the
 //! disk holds.
 
-use std::{fs::File, io, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::keys;
 
 /// Of sled's page cache. The log is read from our own cache; sled's holds a snapshot at most.
 const CACHE_BYTES: u64 = 16 << 20;
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
@@ -23,18 +31,12 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let db = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE_BYTES)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None)
-            .open()
-            .map_err(broken)?;
-        let open = |name: &str| db.open_tree(name).map_err(broken);
+        let db = open(dir)?;
+        let tree = |name: &str| db.open_tree(name).map_err(broken);
         let disk = Self {
-            log: open(keys::LOG)?,
-            meta: open(keys::META)?,
-            snapshot: open(keys::SNAPSHOT)?,
+            log: tree(keys::LOG)?,
+            meta: tree(keys::META)?,
+            snapshot: tree(keys::SNAPSHOT)?,
             file: Arc::new(File::open(dir.join("db"))?),
             db,
         };
@@ -59,6 +61,25 @@ impl Disk {
 
     pub(crate) fn put_meta(&self, key: &str, value: Vec<u8>) -> io::Result<()> {
         self.meta.insert(key, value).map(drop).map_err(broken)
+    }
+}
+
+/// A member that was just closed lets go of sled's lock when its last thread has ended.
+fn open(dir: &Path) -> io::Result<sled::Db> {
+    let begin = Instant::now();
+    loop {
+        let opened = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None)
+            .open();
+        match opened {
+            Err(sled::Error::Io(e)) if e.to_string().contains("lock") && begin.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened.map_err(broken),
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! Messages to other members.
 
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use openraft::{
     OptionalSend,
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
@@ -31,13 +35,20 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Of a snapshot, in one message.
 const SNAPSHOT_PIECE: usize = 256 << 10;
 
+/// Heartbeats have a deadline of their own, far below this; entries and votes may wait for a disk that is busy.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Channels to other members, made when first needed. A channel that failed is made anew, for the certificate or the
 /// address may have changed.
 #[derive(Clone)]
 pub(crate) struct Peers {
     connector: Arc<dyn Connector>,
-    channels: Arc<Mutex<BTreeMap<(NodeId, SocketAddr), Channel>>>,
+    channels: Arc<Mutex<BTreeMap<(NodeId, SocketAddr), Connecting>>>,
 }
+
+/// A connection that is being made, or was. It goes on also when whoever asked for it has given up waiting, so that a
+/// short deadline cannot keep it from ever being made.
+type Connecting = Shared<BoxFuture<'static, Result<Channel, String>>>;
 
 /// Why a message was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -71,16 +82,22 @@ impl Peers {
         Peer { node, addr: addr.to_owned(), peers: self.clone() }
     }
 
-    fn known(&self, key: &(NodeId, SocketAddr)) -> Option<Channel> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    fn channel(&self, node: NodeId, addr: SocketAddr) -> Connecting {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = channels.get(&(node, addr)).filter(|c| !matches!(c.peek(), Some(Err(_))));
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let connector = Arc::clone(&self.connector);
+        let made = async move { connector.connect(node, addr).await.map_err(|e| root_cause(&*e)) };
+        let connecting = made.boxed().shared();
+        tokio::spawn(connecting.clone());
+        channels.insert((node, addr), connecting.clone());
+        connecting
     }
 
-    fn remember(&self, key: (NodeId, SocketAddr), channel: Option<Channel>) {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        match channel {
-            Some(channel) => channels.insert(key, channel),
-            None => channels.remove(&key),
-        };
+    fn forget(&self, node: NodeId, addr: SocketAddr) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, addr));
     }
 }
 
@@ -96,38 +113,21 @@ impl Peer {
     {
         let node = self.node;
         let addr = self.addr.parse().map_err(|_| SendError::Address { node, addr: self.addr.clone() })?;
-        let key = (node, addr);
         let work = async {
-            let channel = match self.peers.known(&key) {
-                Some(channel) => channel,
-                None => {
-                    let made = self.peers.connector.connect(node, addr).await.map_err(|e| SendError::Connect {
-                        node,
-                        addr,
-                        why: root_cause(&*e),
-                    })?;
-                    self.peers.remember(key, Some(made.clone()));
-                    made
-                }
-            };
+            let channel = self.peers.channel(node, addr).await;
+            let channel = channel.map_err(|why| SendError::Connect { node, addr, why })?;
             let client = RaftClient::new(channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
             call(client).await.map(tonic::Response::into_inner).map_err(|status| {
                 // What the member itself answered has no source.
                 if std::error::Error::source(&status).is_some() {
-                    self.peers.remember(key, None);
+                    self.peers.forget(node, addr);
                 }
                 SendError::Status { node, status }
             })
         };
-        match tokio::time::timeout(limit, work).await {
-            Ok(done) => done,
-            Err(_) => {
-                self.peers.remember(key, None);
-                Err(SendError::Timeout { node, limit })
-            }
-        }
+        tokio::time::timeout(limit, work).await.unwrap_or(Err(SendError::Timeout { node, limit }))
     }
 
     pub(crate) fn decode<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, SendError> {
@@ -144,7 +144,8 @@ impl Peer {
         F: Future<Output = Result<tonic::Response<RaftMessage>, Status>>,
     {
         let payload = codec::encode(question).map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))?;
-        let answer = self.call(option.soft_ttl(), |client| call(client, RaftMessage { payload })).await;
+        let limit = option.soft_ttl().max(PATIENCE);
+        let answer = self.call(limit, |client| call(client, RaftMessage { payload })).await;
         answer.and_then(|message| self.decode(&message)).map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
     }
 }

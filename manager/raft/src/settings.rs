@@ -4,7 +4,7 @@ use shoal_common::NodeId;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tonic::transport::Channel;
 
-/// Times are chosen for hosts in one data centre: a lost leader is replaced in about a second.
+/// Times are chosen for hosts in one data centre: a lost leader is replaced in one to two seconds.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Who this member is. Ids come from the log and are never used twice, so a vote cannot be confused.
@@ -25,8 +25,8 @@ impl Settings {
         Self {
             node,
             dir,
-            heartbeat: Duration::from_millis(100),
-            election: (Duration::from_millis(600), Duration::from_millis(1200)),
+            heartbeat: Duration::from_millis(150),
+            election: (Duration::from_millis(1000), Duration::from_millis(2000)),
             snapshot_every: 5000,
             deadline: Duration::from_secs(5),
         }
