@@ -37,8 +37,6 @@ pub enum Cause {
     #[error("the sysctl cannot be written")]
     Sysctl(#[source] io::Error),
     #[error(transparent)]
-    Nft(#[from] nft::Error),
-    #[error(transparent)]
     Namespace(#[from] Box<Error>),
 }
 
@@ -263,10 +261,10 @@ impl Run<'_> {
             Op::DelRoute { route, .. } => {
                 self.put_at(at, &route.link, |index| request::delete_route(route.to, route.via, index))
             }
-            Op::ReplaceTable { name, text, .. } => {
+            Op::ReplaceTable { name, chains, digest, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::replace(&namespace, name, text)?)
+                Ok(nft::replace(&namespace, name, digest, chains)?)
             }
             Op::DelTable { name, .. } => {
                 self.settle();

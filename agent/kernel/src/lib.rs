@@ -1,5 +1,4 @@
-//! The hands of the data plane: the only crate that opens netlink, enters a network namespace, runs `nft` and writes
-//! sysctls.
+//! The hands of the data plane: the only crate that opens netlink, enters a network namespace and writes sysctls.
 //!
 //! [`Kernel::observe`] reads what is true into the [`World`](shoal_plan::World) that `shoal-plan` compares with what
 //! is wanted; [`Kernel::apply_all`] does what that asks for; [`Kernel::changes`] says where to look again. Nothing is

@@ -1,27 +1,16 @@
-//! nftables: whole tables replaced by `nft` in one transaction, and read by netlink.
+//! nftables: whole tables, replaced in one transaction.
 //!
 //! A table says in its comment what text it was made from. That it still is as it was made is known by the
 //! namespace's generation number, which any transaction raises; when that moved without us, the table's contents are
 //! compared with what they were right after we made it.
 
-use nix::errno::Errno;
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use shoal_plan::nft::Chain;
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
     namespace::Namespace,
-    netlink::{Refusal, Socket, nftables},
+    netlink::{Refusal, Socket, nftables, table},
 };
-
-/// Where distributions put it, for a daemon that was started without a PATH.
-const NFT: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
-/// An error message of `nft` repeats the line that it is about; a map may be one of a thousand elements.
-const COMPLAINT_BYTES: usize = 2 << 10;
 
 /// NFPROTO_INET.
 pub(crate) const INET: u8 = 1;
@@ -81,27 +70,22 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, R
     Ok(tables)
 }
 
-/// Puts `text`, which is the whole table, in the place of the table of that name.
-pub(crate) fn replace(ns: &Namespace, name: &str, text: &str) -> Result<(), Error> {
-    apply(ns, &format!("{}{text}\n", emptied(name)), &[(INET, name.to_owned())])
+/// Makes a table of these chains, in the place of the table of that name.
+pub(crate) fn replace(ns: &Namespace, name: &str, digest: &str, chains: &[Chain]) -> Result<(), Refusal> {
+    apply(ns, table::replace(name, Some((digest, chains))), &[(INET, name.to_owned())])
 }
 
 /// Deletes a table, if it is there.
-pub(crate) fn delete(ns: &Namespace, name: &str) -> Result<(), Error> {
-    apply(ns, &emptied(name), &[])
+pub(crate) fn delete(ns: &Namespace, name: &str) -> Result<(), Refusal> {
+    apply(ns, table::replace(name, None), &[])
 }
 
-/// There is no "delete if it is there" before nft 1.0.7: it is added first, which does nothing if it is.
-fn emptied(name: &str) -> String {
-    format!("add table inet {name}\ndelete table inet {name}\n")
-}
-
-/// Feeds `script` to `nft` as one transaction, then remembers how `made` looks, and forgets what is not there.
-fn apply(ns: &Namespace, script: &str, made: &[Key]) -> Result<(), Error> {
+/// Puts one transaction, then remembers how `made` looks, and forgets what is not there.
+fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: &[Key]) -> Result<(), Refusal> {
     let mut memory = ns.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let before = nftables::generation(&mut ns.filter()).ok().flatten();
-    ns.enter(|| run(script)).map_err(Error::Start)??;
     let mut socket = ns.filter();
+    let before = nftables::generation(&mut socket).ok().flatten();
+    socket.transaction(transaction)?;
     for key in made {
         match nftables::fingerprint(&mut socket, key.0, &key.1) {
             Ok(print) => memory.fingerprints.insert(key.clone(), print),
@@ -130,38 +114,4 @@ pub(crate) fn is_ours(name: &str) -> bool {
 
 fn tables(socket: &mut Socket) -> Vec<Key> {
     nftables::tables(socket).unwrap_or_default().into_iter().map(|t| (t.family, t.name)).collect()
-}
-
-fn run(script: &str) -> Result<(), Error> {
-    let spawn = |program: &str| {
-        let mut command = Command::new(program);
-        command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
-    };
-    // The child is in the namespace of the thread that spawns it.
-    let mut child = match NFT.iter().map(|path| spawn(path)).find(|r| !absent(r)).unwrap_or_else(|| spawn("nft")) {
-        Ok(child) => child,
-        Err(error) => return Err(Error::Start(error)),
-    };
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
-    let output = child.wait_with_output().map_err(Error::Start)?;
-    if !output.status.success() {
-        let mut complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if complaint.len() > COMPLAINT_BYTES {
-            complaint = complaint.chars().take(COMPLAINT_BYTES / 4).chain(['…']).collect();
-        }
-        return Err(Error::Refused { complaint });
-    }
-    written.map_err(Error::Start)
-}
-
-fn absent<T>(result: &io::Result<T>) -> bool {
-    result.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::ENOENT as i32))
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot run nft (package nftables)")]
-    Start(#[source] io::Error),
-    #[error("nft refused it: {complaint}")]
-    Refused { complaint: String },
 }

@@ -102,7 +102,7 @@ impl Reading {
         for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
             if family == nft::INET {
                 let table =
-                    Table { text: String::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
+                    Table { chains: Vec::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
                 reading.seen.tables.insert(name, table);
             }
         }

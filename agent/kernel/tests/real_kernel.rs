@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Host, eventually};
 use ipnet::IpNet;
 use shoal_common::{LinkName, MacAddr, Mtu, NetworkId, TaskId, Vni};
-use shoal_plan::{Fdb, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, names};
+use shoal_plan::{Fdb, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, Table, names, nft};
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
@@ -247,12 +247,15 @@ async fn doing_it_again_fails_only_where_a_link_would_be_made_twice() {
 async fn what_fails_is_told_and_the_rest_is_done() {
     let [a, _b] = network().await;
     let ns = SANDBOX;
+    let goto = nft::Action::GotoByDestination([(v4(2), "nowhere".to_owned())].into());
+    let goes_nowhere =
+        nft::Chain { name: "pre".into(), hook: None, rules: vec![nft::Rule { matches: vec![], action: goto }] };
     let ops = [
         Op::AddAddress { ns, link: link("nope"), address: "10.0.9.9/32".parse().unwrap() },
         Op::AddAddress { ns, link: link("br0"), address: "10.0.9.9/32".parse().unwrap() },
         Op::SetSysctl { ns, path: "net/ipv4/no_such_thing".into(), value: "1".into() },
         Op::AddBridge { ns: task(99), link: link("br0"), mac: None, mtu: mtu() },
-        Op::ReplaceTable { ns, name: "shoal".into(), text: "table inet shoal { nonsense }".into(), digest: "x".into() },
+        Op::ReplaceTable { ns, name: "shoal".into(), chains: vec![goes_nowhere], digest: "x".into() },
         // Gone already: done.
         Op::DelLink { ns, link: link("nope") },
         Op::DelAddress { ns, link: link("nope"), address: "10.0.9.9/32".parse().unwrap() },
@@ -268,24 +271,24 @@ async fn what_fails_is_told_and_the_rest_is_done() {
     let at: Vec<_> = failed.iter().map(|(at, _)| *at).collect();
     assert_eq!(at, [0, 2, 3, 4], "{failed:#?}");
     let said = std::error::Error::source(&failed[3].1).unwrap().to_string();
-    assert!(said.contains("nonsense"), "{said}");
+    assert!(said.contains("refused"), "{said}");
     let seen = observed(&a, ns).await;
     for added in ["10.0.9.9/32", "10.0.9.10/32"] {
         assert!(seen.links[&link("br0")].addresses.contains(&added.parse().unwrap()), "{added}");
     }
 }
 
-const VIP_TABLE: &str = r#"table inet shoal {
-  comment "d1"
-  chain svc_4 { dnat ip to numgen inc mod 2 map { 0 : 10.0.9.12, 1 : 10.0.9.13 }; }
-  chain pre { type nat hook prerouting priority dstnat; ip daddr 10.0.9.200 goto svc_4; }
-}"#;
+fn vip_table() -> Table {
+    let IpAddr::V4(vip4) = v4(200) else { unreachable!() };
+    let backends4 = [[10, 0, 9, 12].into(), [10, 0, 9, 13].into()].into();
+    nft::sandbox(&[nft::VirtualService { vip4: Some(vip4), backends4, ..Default::default() }], false)
+}
 
 fn vip_ops() -> Vec<Op> {
-    let ns = SANDBOX;
+    let (ns, Table { chains, digest, .. }) = (SANDBOX, vip_table());
     vec![
         Op::AddAddress { ns, link: names::bridge(), address: "10.0.9.200/32".parse().unwrap() },
-        Op::ReplaceTable { ns, name: names::TABLE.into(), text: VIP_TABLE.into(), digest: "d1".into() },
+        Op::ReplaceTable { ns, name: names::TABLE.into(), chains, digest },
     ]
 }
 
@@ -295,12 +298,12 @@ async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forg
     done(&a, vip_ops()).await;
     serve(&b, task(12), "10.0.9.12:80");
     serve(&b, task(13), "10.0.9.13:80");
-    let answers: BTreeSet<_> = (0..4).map(|_| call(&a, task(11), "10.0.9.200:80").unwrap()).collect();
+    let answers: BTreeSet<_> = (0..32).map(|_| call(&a, task(11), "10.0.9.200:80").unwrap()).collect();
     assert_eq!(answers, ["10.0.9.12 10.0.9.11", "10.0.9.13 10.0.9.11"].map(String::from).into());
     assert!(a.run(SANDBOX, "nft -j list table inet shoal").contains("10.0.9.13"));
 
     // Nobody listens; the flow is tracked all the same.
-    let send = r#"for n in 1 2 3 4; do echo x > /dev/udp/10.0.9.200/53; done"#;
+    let send = r#"for n in $(seq 32); do echo x > /dev/udp/10.0.9.200/53; done"#;
     a.run(task(11), &format!("bash -c '{send}'"));
     let flows = "conntrack -L -p udp --dst-nat 2>/dev/null";
     let seen = a.run(SANDBOX, flows);
@@ -319,18 +322,19 @@ async fn digest(kernel: &shoal_kernel::Kernel) -> Option<String> {
 async fn a_table_is_known_as_ours_until_somebody_changes_it_also_across_a_restart() {
     let [a, _b] = network().await;
     done(&a, vip_ops()).await;
-    assert_eq!(digest(&a.kernel).await.as_deref(), Some("d1"));
+    let made = vip_table().digest;
+    assert_eq!(digest(&a.kernel).await.as_deref(), Some(made.as_str()));
     // Somebody else's table is not our business.
     a.run(SANDBOX, "nft 'table ip other { chain c { }; }'");
-    assert_eq!(digest(&a.kernel).await.as_deref(), Some("d1"));
+    assert_eq!(digest(&a.kernel).await.as_deref(), Some(made.as_str()));
     let restarted = a.reopened();
-    assert_eq!(digest(&restarted).await.as_deref(), Some("d1"));
+    assert_eq!(digest(&restarted).await.as_deref(), Some(made.as_str()));
     // Changed while nobody looked.
-    a.run(SANDBOX, "nft 'flush chain inet shoal svc_4'");
+    a.run(SANDBOX, "nft 'flush chain inet shoal svc0_4'");
     assert_eq!(digest(&restarted).await.as_deref(), Some(""));
     assert_eq!(digest(&a.reopened()).await.as_deref(), Some(""));
     done(&a, vip_ops()).await;
-    assert_eq!(digest(&a.kernel).await.as_deref(), Some("d1"));
+    assert_eq!(digest(&a.kernel).await.as_deref(), Some(made.as_str()));
     a.run(SANDBOX, "nft flush ruleset");
     assert_eq!(digest(&a.kernel).await, None);
     done(&a, vip_ops()).await;

@@ -6,6 +6,7 @@ use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
+    nft::Chain,
     ns::Ns,
     world::{Fdb, Neighbour, PortFlags, Route},
 };
@@ -130,12 +131,11 @@ pub enum Op {
         ns: Ns,
         route: Route,
     },
-    /// `text` is the definition alone; what is there under that name goes in the same transaction
-    /// (`table inet NAME; delete table inet NAME; TEXT`).
+    /// What is there under that name goes in the same transaction. [`crate::nft::text`] prints it.
     ReplaceTable {
         ns: Ns,
         name: String,
-        text: String,
+        chains: Vec<Chain>,
         digest: String,
     },
     DelTable {

@@ -296,8 +296,8 @@ fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
         if before.is_some_and(|b| b.digest == table.digest) {
             continue;
         }
-        let (text, digest) = (table.text.clone(), table.digest.clone());
-        steps.add_tables.push(Op::ReplaceTable { ns, name: name.clone(), text, digest });
+        let (chains, digest) = (table.chains.clone(), table.digest.clone());
+        steps.add_tables.push(Op::ReplaceTable { ns, name: name.clone(), chains, digest });
         if before.is_some() && matches!(ns, Ns::Sandbox(_)) {
             steps.add_tables.push(Op::FlushUdpFlows { ns, keep: table.backends.clone() });
         }

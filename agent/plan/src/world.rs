@@ -136,9 +136,9 @@ pub struct Route {
 /// One nftables table. It is replaced as a whole, in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Desired: `table inet NAME { comment "DIGEST"; … }`. Observed: empty.
-    pub text: String,
-    /// Of the text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
+    /// Observed: empty.
+    pub chains: Vec<crate::nft::Chain>,
+    /// Of the chains' text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
     /// table was changed since we made it, or when that cannot be told: then it is replaced.
     pub digest: String,
     /// IPv4 and IPv6 addresses to which this table sends VIP traffic; UDP flows to any other are forgotten when the

@@ -6,6 +6,7 @@ pub(crate) mod nftables;
 pub(crate) mod request;
 pub(crate) mod route;
 pub(crate) mod socket;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 

@@ -36,6 +36,10 @@ const BATCH: usize = 128;
 /// Bytes sent in one datagram; the kernel allocates it in one piece.
 const BATCH_BYTES: usize = 32 << 10;
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+/// What fits into a socket's buffer as it is (`net.core.wmem_default`, and what the kernel adds).
+const SMALL_BYTES: usize = 64 << 10;
+/// A transaction is one datagram. Enough for the VIPs of about 50,000 endpoints of a network.
+const SEND_BUFFER_BYTES: usize = 32 << 20;
 /// The kernel fills a datagram of a dump up to 32 KiB (`netlink_dump`).
 const DATAGRAM_BYTES: usize = 64 << 10;
 /// The kernel answers at once. Whoever waits longer waits for an answer that was lost.
@@ -152,6 +156,42 @@ impl Socket {
         failed(Errno::EIO.into(), answers)
     }
 
+    /// Puts messages that are one transaction, as nftables takes them: all of it is done, or nothing. The last but one
+    /// is the last that the kernel answers; before it come the answers to those that it refused.
+    pub(crate) fn transaction(&mut self, messages: Vec<Vec<u8>>) -> Result<(), Refusal> {
+        let (first, count) = (self.sequence.wrapping_add(1), messages.len() as u32);
+        self.sequence = self.sequence.wrapping_add(count);
+        let (mut datagram, mut sequence, last) = (Vec::new(), first, first.wrapping_add(count.saturating_sub(2)));
+        for message in messages {
+            let ack = if sequence == last { NLM_F_ACK } else { 0 };
+            append(&mut datagram, message, sequence, NLM_F_REQUEST | ack);
+            sequence = sequence.wrapping_add(1);
+        }
+        if datagram.len() > SEND_BUFFER_BYTES / 2 {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        // Most are small; the buffer is a limit, not an allocation.
+        if datagram.len() > SMALL_BYTES && setsockopt(&self.inner, sockopt::SndBufForce, &SEND_BUFFER_BYTES).is_err() {
+            setsockopt(&self.inner, sockopt::SndBuf, &SEND_BUFFER_BYTES)?;
+        }
+        self.inner.send(&datagram, 0)?;
+        let (mut refused, mut buffer) = (None, vec![0; DATAGRAM_BYTES]);
+        loop {
+            let length = self.receive(&mut buffer)?;
+            for message in messages_of(&buffer[..length], first, count) {
+                let Some(answer) = acknowledgement(&message) else { continue };
+                // About the whole of it, if it is to the first.
+                let whole = message.sequence == first;
+                if let Err(refusal) = answer {
+                    refused.get_or_insert(refusal);
+                }
+                if whole || message.sequence == last {
+                    return refused.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
     /// Asks for a whole table and hands over each message. A request that the kernel refuses is an error.
     pub(crate) fn dump(&mut self, request: &[u8], mut each: impl FnMut(Message<'_>)) -> Result<(), Refusal> {
         for attempt in 1.. {
@@ -212,6 +252,10 @@ impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socket").field("fd", &self.inner.as_raw_fd()).finish_non_exhaustive()
     }
+}
+
+fn messages_of(datagram: &[u8], first: u32, count: u32) -> impl Iterator<Item = Message<'_>> {
+    messages(datagram).filter(move |message| message.sequence.wrapping_sub(first) < count)
 }
 
 fn append(datagram: &mut Vec<u8>, mut request: Vec<u8>, sequence: u32, flags: u16) {

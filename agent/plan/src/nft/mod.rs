@@ -1,0 +1,136 @@
+//! Our nftables tables: what is in each, as text and as values, and the digest by which an observer tells which of
+//! our tables it sees. A table's comment bears it.
+
+mod rule;
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+pub use rule::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
+
+use crate::{names, world::Table};
+
+/// The whole table as `nft -f` takes it. nft 1.0.6 wants one statement a line.
+pub fn text(name: &str, digest: &str, chains: &[Chain]) -> String {
+    format!("table inet {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
+}
+
+fn body(chains: &[Chain]) -> String {
+    chains.iter().map(ToString::to_string).collect()
+}
+
+fn table(chains: Vec<Chain>, backends: BTreeSet<IpAddr>) -> Table {
+    let digest = HEXLOWER.encode(&Sha256::digest(body(&chains).as_bytes())[..16]);
+    Table { chains, digest, backends }
+}
+
+fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
+    Rule { matches: matches.into(), action }
+}
+
+fn at(hook: Hook, name: &str, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), hook: Some(hook), rules }
+}
+
+/// A VIP and where its connections go, of one address family each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VirtualService {
+    pub vip4: Option<Ipv4Addr>,
+    pub vip6: Option<Ipv6Addr>,
+    pub backends4: BTreeSet<Ipv4Addr>,
+    pub backends6: BTreeSet<Ipv6Addr>,
+}
+
+/// What the VIPs of one family make of a sandbox.
+#[derive(Default)]
+struct Vips {
+    chains: Vec<Chain>,
+    to_chain: BTreeMap<IpAddr, String>,
+    dead: Addresses,
+    backends: Addresses,
+}
+
+impl Vips {
+    fn add(&mut self, vip: IpAddr, backends: Addresses, chain: String) {
+        if backends.is_empty() {
+            self.dead.insert(vip);
+            return;
+        }
+        self.backends.extend(&backends);
+        self.to_chain.insert(vip, chain.clone());
+        let rules = vec![rule([], Action::TranslateToOneOf(backends))];
+        self.chains.push(Chain { name: chain, hook: None, rules });
+    }
+}
+
+/// A network's sandbox: VIPs are translated to a backend chosen at random per connection, so the client's address is
+/// kept. A VIP without a backend refuses at once. `masquerade`: what leaves by the uplink bears the uplink's address.
+pub fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
+    let (mut four, mut six) = (Vips::default(), Vips::default());
+    for (n, service) in services.iter().enumerate() {
+        if let Some(vip) = service.vip4 {
+            let backends = service.backends4.iter().copied().map(IpAddr::V4).collect();
+            four.add(vip.into(), backends, format!("svc{n}_4"));
+        }
+        if let Some(vip) = service.vip6 {
+            let backends = service.backends6.iter().copied().map(IpAddr::V6).collect();
+            six.add(vip.into(), backends, format!("svc{n}_6"));
+        }
+    }
+    let (mut chains, mut pre, mut post, mut input) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut all = BTreeSet::new();
+    for vips in [four, six] {
+        chains.extend(vips.chains);
+        if !vips.to_chain.is_empty() {
+            pre.push(rule([], Action::GotoByDestination(vips.to_chain)));
+            all.extend(&vips.backends);
+            // A backend that is sent to itself would see its own address as the client's, and answer past the
+            // translation.
+            post.push(rule([Match::Translated, Match::ToItself(vips.backends)], Action::Masquerade));
+        }
+        if !vips.dead.is_empty() {
+            input.push(rule([Match::To(vips.dead.clone()), Match::Tcp], Action::Reset));
+            input.push(rule([Match::To(vips.dead)], Action::Reject));
+        }
+    }
+    if masquerade {
+        post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
+    }
+    chains.push(at(Hook::NatPrerouting, "pre", pre));
+    chains.push(at(Hook::NatPostrouting, "post", post));
+    chains.push(at(Hook::FilterInput, "in", input));
+    table(chains, all)
+}
+
+/// A task: what it asks 127.0.0.11 goes to the resolver's own port, so that port 53 stays free for the container.
+pub fn task() -> Table {
+    let resolver = IpAddr::from([127, 0, 0, 11]);
+    let redirect = |transport| {
+        let matches = [Match::To([resolver].into()), Match::Port(transport, 53)];
+        rule(matches, Action::TranslateTo(resolver, names::RESOLVER_PORT))
+    };
+    let rules = [Transport::Udp, Transport::Tcp].map(redirect).into();
+    table(vec![at(Hook::NatOutput, "out", rules)], BTreeSet::new())
+}
+
+/// The host: the way out of the sandboxes, none from one to another, and VXLAN from hosts of the cluster only.
+pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16) -> Table {
+    let uplinks = || Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned());
+    let forward = vec![rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop)];
+    let post = vec![rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade)];
+    let vxlan = || Match::Port(Transport::Udp, data_path_port);
+    let (v4, v6): (Addresses, Addresses) = peers.iter().partition(|ip| ip.is_ipv4());
+    let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
+    let mut input: Vec<Rule> = known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)).collect();
+    input.push(rule([vxlan()], Action::Drop));
+    let chains = vec![
+        at(Hook::FilterForward, "forward", forward),
+        at(Hook::NatPostrouting, "post", post),
+        at(Hook::FilterInput, "in", input),
+    ];
+    table(chains, BTreeSet::new())
+}
