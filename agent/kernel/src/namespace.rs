@@ -3,7 +3,9 @@
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use shoal_plan::Ns;
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,6 +28,8 @@ pub(crate) struct Namespace {
     route: Mutex<Socket>,
     filter: Mutex<Socket>,
     pub(crate) tables: Mutex<nft::Memory>,
+    /// To which backends translated UDP flows may lead, if that is known.
+    pub(crate) flows_to: Mutex<Option<BTreeSet<IpAddr>>>,
     _monitor: Monitor,
 }
 
@@ -53,6 +57,7 @@ impl Namespace {
             route: Mutex::new(route),
             filter: Mutex::new(filter),
             tables: Mutex::new(nft::Memory::load(memory)),
+            flows_to: Mutex::new(None),
             _monitor: monitor,
         })
     }

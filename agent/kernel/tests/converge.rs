@@ -86,7 +86,6 @@ async fn whatever_is_broken_is_repaired_by_the_next_look_and_nothing_else_is_tou
         let _ = a.run(ns, line);
         let done = converge(&a, &assignment).await;
         assert!(!done.is_empty(), "not noticed: {line}");
-        println!("{line}\n    {}", lines(&done).join("\n    "));
     }
     // A namespace that went behind our back.
     let path = a.kernel.netns_path(task(12));

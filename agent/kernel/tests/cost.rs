@@ -1,7 +1,7 @@
 //! What the network part of a task costs. Prints; run by hand, with optimisation:
 //! `CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test -p shoal-kernel --test cost -- --ignored --nocapture --test-threads 1`
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod fixture;
 
@@ -127,4 +127,33 @@ async fn tasks_that_come_one_by_one() {
         let empty = Assignment { node: before.node.clone(), ..Assignment::default() };
         converge(&a, &empty).await;
     }
+}
+
+/// A fifth of a hundred tasks, on each of five hosts: what one of them spends when one task more is ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn endpoints_that_begin_to_serve() {
+    let [a, _b] = Host::pair();
+    let mut cluster = (10..110).fold(Cluster::default(), |c, last| c.with(last, 1 + u64::from(last) % 5, WEB, &[BLUE]));
+    cluster.members.values_mut().for_each(|member| member.serving = false);
+    let mut before = cluster.assignment(1);
+    converge(&a, &before).await;
+    let spent = Spent::now();
+    for last in 10..110 {
+        cluster.members.get_mut(&last).unwrap().serving = true;
+        let after = cluster.assignment(1);
+        follow(&a, &before, &after).await;
+        before = after;
+    }
+    spent.tell("one of a hundred endpoints begins to serve", 100);
+    let spent = Spent::now();
+    for _ in 0..100 {
+        std::hint::black_box((cluster.assignment(1), wanted(&before), wanted(&before)));
+    }
+    spent.tell("of it, computing", 100);
+    let spent = Spent::now();
+    for _ in 0..100 {
+        a.kernel.observe(&[Ns::Sandbox(BLUE)].into()).await.unwrap();
+    }
+    spent.tell("of it, observing", 100);
 }
