@@ -212,6 +212,11 @@ fn host_namespace(assignment: &Assignment, data_path_port: u16, facts: &HostFact
     }
     if !links.is_empty() {
         host.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
+    }
+    // Only where it is needed: a host that forwards IPv6 no longer believes router advertisements, by which it may
+    // have its own address and way out.
+    let is_v6 = |network: &&NetworkAssignment| network.subnets.iter().any(|s| s.net.addr().is_ipv6());
+    if networks.iter().filter(|network| !network.internal).any(is_v6) {
         host.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
     }
     host.links = links;

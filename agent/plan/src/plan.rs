@@ -63,6 +63,7 @@ struct Steps {
     del_links: Vec<Op>,
     del_netns: Vec<Op>,
     add_netns: Vec<Op>,
+    add_guards: Vec<Op>,
     settings: Vec<Op>,
     add_links: Vec<Op>,
     attributes: Vec<Op>,
@@ -77,10 +78,12 @@ impl Steps {
     fn in_order(self) -> Vec<Op> {
         [
             self.del_routes,
-            self.del_tables,
             self.del_links,
             self.del_netns,
+            // After the links that a table keeps apart, and before them.
+            self.del_tables,
             self.add_netns,
+            self.add_guards,
             // Before the links: a new link inherits the defaults of its namespace.
             self.settings,
             self.add_links,
@@ -90,6 +93,7 @@ impl Steps {
             self.entries,
             // After up: the kernel refuses a route by a link that is down.
             self.add_routes,
+            // After the entries by which a new backend is reached.
             self.add_tables,
         ]
         .concat()
@@ -297,9 +301,15 @@ fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
             continue;
         }
         let (chains, digest) = (table.chains.clone(), table.digest.clone());
-        steps.add_tables.push(Op::ReplaceTable { ns, name: name.clone(), chains, digest });
-        if before.is_some() && matches!(ns, Ns::Sandbox(_)) {
-            steps.add_tables.push(Op::FlushUdpFlows { ns, keep: table.backends.clone() });
+        let op = Op::ReplaceTable { ns, name: name.clone(), chains, digest };
+        match ns {
+            Ns::Host | Ns::Task(_) => steps.add_guards.push(op),
+            Ns::Sandbox(_) => {
+                steps.add_tables.push(op);
+                if before.is_some() {
+                    steps.add_tables.push(Op::FlushUdpFlows { ns, keep: table.backends.clone() });
+                }
+            }
         }
     }
 }

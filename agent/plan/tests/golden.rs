@@ -1,0 +1,115 @@
+//! Whole plans, for a network engineer to review: their order, and that nothing is done in vain.
+//! `UPDATE_GOLDEN=1 cargo test -p shoal-plan --test golden` writes them anew.
+
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+
+use fixture::{
+    cluster::{BLUE, CLIENT, Cluster, RED, WEB, wanted},
+    model::Model,
+};
+use shoal_common::assignment::Assignment;
+use shoal_plan::{Op, World, names, nft, plan};
+
+/// The lines of a plan, and below a table's line its text.
+fn text(ops: &[Op]) -> String {
+    let line = |op: &Op| match op {
+        Op::ReplaceTable { digest, chains, .. } => {
+            let text = nft::text(names::TABLE, digest, chains);
+            let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
+            format!("{op}\n{indented}")
+        }
+        other => format!("{other}\n"),
+    };
+    ops.iter().map(line).collect()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "golden files are files, and whoever runs the test says whether to write them"
+)]
+fn check(name: &str, ops: &[Op]) {
+    let path = format!("{}/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let got = text(ops);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &got).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(got, golden, "the plan differs from {path}");
+}
+
+/// What is planned on node 1 when `before` is true and `after` is wanted.
+fn between(before: &World, after: &World) -> Vec<Op> {
+    let mut kernel = Model::default();
+    kernel.reach(before);
+    let all = before.namespaces.keys().chain(after.namespaces.keys()).copied().collect();
+    plan(after, &kernel.observe(&all), &all)
+}
+
+fn step(name: &str, before: &Cluster, after: &Cluster) {
+    check(name, &between(&wanted(&before.assignment(1)), &wanted(&after.assignment(1))));
+}
+
+fn small() -> Cluster {
+    Cluster::default().with(11, 1, CLIENT, &[BLUE])
+}
+
+/// Web on both hosts, and its client.
+fn running() -> Cluster {
+    small().with(12, 1, WEB, &[BLUE]).with(21, 2, WEB, &[BLUE])
+}
+
+#[test]
+fn the_first_task_on_a_network() {
+    step("first-task", &Cluster::default(), &small());
+}
+
+#[test]
+fn the_first_task_on_an_internal_network() {
+    step("first-task-internal", &Cluster::default(), &Cluster::default().with(11, 1, CLIENT, &[RED]));
+}
+
+#[test]
+fn a_second_task_on_a_network() {
+    step("second-task", &small(), &small().with(12, 1, WEB, &[BLUE]));
+}
+
+#[test]
+fn an_endpoint_on_another_host() {
+    step("remote-endpoint", &small(), &small().with(21, 2, WEB, &[BLUE]));
+}
+
+#[test]
+fn an_endpoint_that_moved_to_another_host() {
+    let mut moved = running();
+    moved.members.get_mut(&21).unwrap().node = 3;
+    step("endpoint-moved", &running(), &moved);
+}
+
+#[test]
+fn a_backend_that_leaves_its_vip() {
+    let mut leaving = running();
+    leaving.members.get_mut(&21).unwrap().serving = false;
+    step("backend-leaves", &running(), &leaving);
+}
+
+#[test]
+fn a_task_that_ended() {
+    let mut ended = running();
+    ended.members.remove(&12);
+    step("task-ended", &running(), &ended);
+}
+
+#[test]
+fn the_last_task_of_a_network() {
+    let node = running().assignment(1).node;
+    let empty = Assignment { node, ..Assignment::default() };
+    check("network-gone", &between(&wanted(&running().assignment(1)), &wanted(&empty)));
+}
+
+#[test]
+fn a_daemon_that_starts_again_does_nothing() {
+    let world = wanted(&running().assignment(1));
+    assert_eq!(text(&between(&world, &world)), "");
+}
