@@ -16,7 +16,7 @@ use crate::{
     monitor::{Dirty, Monitor, Subscriptions},
     netlink::Socket,
     netns::{self, Identity},
-    nft,
+    nft, sysctl,
 };
 
 /// A namespace that lives at least as long as this: whoever drops it lets it go.
@@ -28,6 +28,7 @@ pub(crate) struct Namespace {
     route: Mutex<Socket>,
     filter: Mutex<Socket>,
     pub(crate) tables: Mutex<nft::Memory>,
+    pub(crate) sysctls: Mutex<sysctl::Open>,
     /// To which backends translated UDP flows may lead, if that is known.
     pub(crate) flows_to: Mutex<Option<BTreeSet<IpAddr>>>,
     _monitor: Monitor,
@@ -57,6 +58,7 @@ impl Namespace {
             route: Mutex::new(route),
             filter: Mutex::new(filter),
             tables: Mutex::new(nft::Memory::load(memory)),
+            sysctls: Mutex::default(),
             flows_to: Mutex::new(None),
             _monitor: monitor,
         })

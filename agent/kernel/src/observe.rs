@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use crate::{
@@ -144,11 +144,15 @@ impl Reading {
         let of_bridges = bridges.map(|(name, _)| format!("net/ipv4/conf/{name}/send_redirects"));
         let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).collect();
         let ns = self.namespace.ns;
-        let read = || wanted.into_iter().map(|path| sysctl::read(&path).map(|value| (path, value))).collect();
-        let read: Vec<_> = self.namespace.enter(read).map_err(|source| Error::Sysctl { ns, source })?;
-        for result in read {
-            if let (path, Some(value)) = result.map_err(|source| Error::Sysctl { ns, source })? {
-                self.seen.sysctls.insert(path, value);
+        let failed = |source| Error::Sysctl { ns, source };
+        let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seen.sysctls = kept.read().map_err(failed)?;
+        if !wanted.iter().all(|path| self.seen.sysctls.contains_key(path)) {
+            let open = self.namespace.enter(|| sysctl::Open::open(&wanted)).and_then(|open| open).map_err(failed)?;
+            self.seen.sysctls = open.read().map_err(failed)?;
+            // Sandboxes are few and looked at whenever an endpoint of theirs moves; of tasks there are many.
+            if matches!(ns, Ns::Sandbox(_)) && open.has(&wanted) {
+                *kept = open;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ mod fixture;
 
 use fixture::{
     Host,
-    cluster::{BLUE, Cluster, WEB, converge, look, wanted},
+    cluster::{BLUE, Cluster, Member, WEB, converge, look, wanted},
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use shoal_common::assignment::Assignment;
@@ -138,6 +138,22 @@ async fn endpoints_that_begin_to_serve() {
     cluster.members.values_mut().for_each(|member| member.serving = false);
     let mut before = cluster.assignment(1);
     converge(&a, &before).await;
+    let spent = Spent::now();
+    for last in 110..130 {
+        cluster.members.insert(last, Member { node: 1, service: WEB, networks: vec![BLUE], serving: false });
+        let after = cluster.assignment(1);
+        follow(&a, &before, &after).await;
+        before = after;
+    }
+    spent.tell("one local task more, of a hundred, not serving yet", 20);
+    let spent = Spent::now();
+    for last in 130..150 {
+        cluster.members.insert(last, Member { node: 1, service: WEB, networks: vec![BLUE], serving: false });
+    }
+    let after = cluster.assignment(1);
+    follow(&a, &before, &after).await;
+    before = after;
+    spent.tell("twenty local tasks at once, each", 20);
     let spent = Spent::now();
     for last in 10..110 {
         cluster.members.get_mut(&last).unwrap().serving = true;
