@@ -148,7 +148,7 @@ impl Reading {
         let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen.sysctls = kept.read().map_err(failed)?;
         if !wanted.iter().all(|path| self.seen.sysctls.contains_key(path)) {
-            let open = self.namespace.enter(|| sysctl::Open::open(&wanted)).and_then(|open| open).map_err(failed)?;
+            let open = self.namespace.enter(|| sysctl::Open::find(&wanted)).and_then(|open| open).map_err(failed)?;
             self.seen.sysctls = open.read().map_err(failed)?;
             // Sandboxes are few and looked at whenever an endpoint of theirs moves; of tasks there are many.
             if matches!(ns, Ns::Sandbox(_)) && open.has(&wanted) {

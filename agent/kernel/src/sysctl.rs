@@ -19,7 +19,7 @@ pub(crate) struct Open(BTreeMap<String, fs::File>);
 
 impl Open {
     /// Opens those that this kernel has, in the calling thread's namespace.
-    pub(crate) fn open(names: &[String]) -> io::Result<Self> {
+    pub(crate) fn find(names: &[String]) -> io::Result<Self> {
         let mut open = BTreeMap::new();
         for name in names {
             match fs::File::open(file(name)) {
