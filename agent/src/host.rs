@@ -2,7 +2,6 @@
 
 use futures::future::join_all;
 use shoal_common::{Invalid, Mtu, node::NodeDescription, service::Amount};
-use shoal_dns::Resolver;
 use shoal_kernel::{Kernel, KernelConfig};
 use shoal_plan::{Namespace, Ns, World, plan};
 use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
@@ -14,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use crate::memory::{self, Memory};
+use crate::{
+    memory::{self, Memory},
+    resolver::{self, Client},
+};
 
 /// What a host that leaves gives its containers between the stop signal and SIGKILL.
 const LEAVE_GRACE: Duration = Duration::from_secs(10);
@@ -30,7 +32,8 @@ pub struct HostConfig {
     pub run_dir: PathBuf,
     /// The cgroup above those of the containers.
     pub cgroup_parent: String,
-    /// The program that supervises one container when started as `PROGRAM supervise DIR`.
+    /// The program that supervises one container when started as `PROGRAM supervise DIR`, and answers names when
+    /// started as `PROGRAM resolve RUN_DIR RESOLV_CONF`.
     pub supervisor: PathBuf,
     /// The host's network namespace; default: that of the calling thread.
     pub host_ns: Option<PathBuf>,
@@ -72,9 +75,9 @@ pub struct Host(Arc<Inner>);
 struct Inner {
     runtime: Runtime,
     kernel: Kernel,
-    resolver: Resolver,
+    resolver: Client,
+    run_dir: PathBuf,
     memory: Memory,
-    resolv_conf: PathBuf,
 }
 
 impl Host {
@@ -87,14 +90,14 @@ impl Host {
         let kernel = Kernel::open(kernel).map_err(Error::Kernel)?;
         let runtime = RuntimeConfig {
             data_dir: config.data_dir.clone(),
-            run_dir: config.run_dir,
+            run_dir: config.run_dir.clone(),
             cgroup_parent: config.cgroup_parent,
-            supervisor: config.supervisor,
+            supervisor: config.supervisor.clone(),
         };
         let runtime = Runtime::open(runtime).await.map_err(Error::Runtime)?;
         let memory = Memory::new(&config.data_dir);
-        let resolver = Resolver::new();
-        Ok(Self(Arc::new(Inner { runtime, kernel, resolver, memory, resolv_conf: config.resolv_conf })))
+        let resolver = Client::new(config.supervisor, config.run_dir.clone(), config.resolv_conf);
+        Ok(Self(Arc::new(Inner { runtime, kernel, resolver, run_dir: config.run_dir, memory })))
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -105,16 +108,12 @@ impl Host {
         &self.0.kernel
     }
 
-    pub(crate) fn resolver(&self) -> &Resolver {
+    pub(crate) fn resolver(&self) -> &Client {
         &self.0.resolver
     }
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.0.memory
-    }
-
-    pub(crate) fn resolv_conf(&self) -> &PathBuf {
-        &self.0.resolv_conf
     }
 
     /// What the host says of itself to the managers.
@@ -151,6 +150,12 @@ impl Host {
     /// kernel. What fails does not keep the rest; all of it is told. No [`crate::Agent`] may be running.
     pub async fn clear(&self) -> Result<(), Error> {
         let mut failures = Vec::new();
+        let run_dir = self.0.run_dir.clone();
+        match tokio::task::spawn_blocking(move || resolver::quit(&run_dir)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failures.push(format!("the resolver does not end: {error}")),
+            Err(error) => failures.push(format!("the resolver does not end: {error}")),
+        }
         let removals = self.0.runtime.list().into_iter().map(|c| async move {
             if matches!(c.state, ContainerState::Running { .. })
                 && let Err(error) = self.0.runtime.stop(&c.id, LEAVE_GRACE).await

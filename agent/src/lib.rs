@@ -24,6 +24,7 @@ mod logs;
 mod memory;
 mod reconcile;
 mod report;
+pub mod resolver;
 mod scope;
 mod session;
 mod tasks;

@@ -120,7 +120,7 @@ async fn a_daemon_that_comes_back_with_no_manager_goes_on_from_memory_and_tells_
     let daemon = machine.daemon(addr).await;
     assert_eq!(daemon.agent.status().generation, held);
     assert_eq!(pid(&daemon), before);
-    eventually("names are served again", || daemon.names(1, "web.1") == "10.0.1.11\n").await;
+    assert_eq!(daemon.names(1, "web.1"), "10.0.1.11\n");
     assert!(!daemon.agent.status().connected);
 
     let manager = record.serve_at(ca.credentials(ELSEWHERE), addr).await;
@@ -141,6 +141,35 @@ async fn a_daemon_that_comes_back_with_no_manager_goes_on_from_memory_and_tells_
     assert!(daemon.runs(1));
     let _manager = record.serve_at(ca.credentials(ELSEWHERE), addr).await;
     eventually("it is gone", || daemon.host.runtime().list().is_empty() && !daemon.has(Ns::Task(TaskId(1)))).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_answered_while_no_daemon_runs_and_after_the_resolver_was_killed() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1, 2], "exec sleep 1000"));
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("both run", || [1, 2].iter().all(|t| record.last(*t) == Some(TaskState::Running))).await;
+    eventually("a name is known", || daemon.names(1, "web.2") == "10.0.1.12\n").await;
+
+    // The process that answers is none of the daemon's.
+    daemon.stop().await;
+    let names = |task, name| machine.names(task, name);
+    assert_eq!((names(1, "web.2").as_str(), names(2, "web.1").as_str()), ("10.0.1.12\n", "10.0.1.11\n"));
+    let daemon = machine.daemon(manager.addr).await;
+    let resolver = machine.resolver();
+    nix::sys::signal::kill(resolver, nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually("another one answers", || daemon.names(1, "web.2") == "10.0.1.12\n").await;
+    assert_ne!(machine.resolver(), resolver);
+
+    // Who has ended is not served any more.
+    record.change(|a| {
+        a.tasks.clear();
+        a.endpoints.clear();
+    });
+    eventually("both are gone", || daemon.host.runtime().list().is_empty() && !daemon.has(Ns::Task(TaskId(1)))).await;
     daemon.stop().await;
 }
 

@@ -32,6 +32,15 @@ fn main() -> ExitCode {
     }
     let mut argv = std::env::args_os().skip(1);
     match argv.next() {
+        Some(verb) if verb == shoal_agent::resolver::VERB => {
+            shoal_rt::telemetry::init();
+            return match (argv.next(), argv.next(), argv.next()) {
+                (Some(run_dir), Some(resolv_conf), None) => {
+                    shoal_agent::resolver::resolve(Path::new(&run_dir), Path::new(&resolv_conf))
+                }
+                _ => end(&Failure::usage("resolve RUN_DIR RESOLV_CONF: the daemon calls this, people do not")),
+            };
+        }
         Some(verb) if verb == lab::init::VERB => return lab::init::main(argv),
         Some(verb) if verb == lab::enter::VERB => return lab::enter::main(argv),
         Some(_) | None => {}

@@ -1,5 +1,7 @@
 //! A manager on loopback: hosts join, are given certificates, hear of their tasks and tell of them.
 
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
 use shoal_common::{
     Mtu, NodeId,
     node::{Availability, Liveness, NodeDescription, Role},

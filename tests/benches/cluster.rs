@@ -39,7 +39,10 @@ fn main() {
     }
     let lab = Lab::up(Shape { managers: 3, workers: 2 }).unwrap();
     lab.import("page").unwrap();
-    lab.shoal("m1", ["network", "create", "-d", "overlay", "--subnet", "10.9.0.0/16", "blue"]).unwrap().success().unwrap();
+    lab.shoal("m1", ["network", "create", "-d", "overlay", "--subnet", "10.9.0.0/16", "blue"])
+        .unwrap()
+        .success()
+        .unwrap();
     many_replicas(&lab);
     removals(&lab);
     lab.down().unwrap();
@@ -47,7 +50,9 @@ fn main() {
 
 /// `service create --replicas 100` on an overlay.
 fn many_replicas(lab: &Lab) {
-    println!("{REPLICAS} replicas on an overlay of 5 hosts: until all run, and CPU of the whole machine beside an idle lab");
+    println!(
+        "{REPLICAS} replicas on an overlay of 5 hosts: until all run, and CPU of the whole machine beside an idle lab"
+    );
     println!("{:>8} {:>12} {:>14} {:>14}", "round", "seconds", "CPU-ms/task", "rm: seconds");
     for round in 1..=3 {
         let idle = {
@@ -57,10 +62,25 @@ fn many_replicas(lab: &Lab) {
         };
         let (begin, cpu) = (Instant::now(), cpu_seconds());
         let replicas = REPLICAS.to_string();
-        lab.shoal("m1", ["service", "create", "--detach", "--name", "many", "--network", "blue", "--replicas", &replicas, "page", "idle"])
-            .unwrap()
-            .success()
-            .unwrap();
+        lab.shoal(
+            "m1",
+            [
+                "service",
+                "create",
+                "--detach",
+                "--name",
+                "many",
+                "--network",
+                "blue",
+                "--replicas",
+                &replicas,
+                "page",
+                "idle",
+            ],
+        )
+        .unwrap()
+        .success()
+        .unwrap();
         let took = wait_for_running(lab, "many", REPLICAS, begin);
         let busy = cpu_seconds() - cpu - idle * begin.elapsed().as_secs_f64();
         let begin = Instant::now();
@@ -130,7 +150,12 @@ fn removals(lab: &Lab) {
 fn row(what: &str, times: &mut [u64]) {
     times.sort_unstable();
     let ms = |n: usize| times[n.min(times.len() - 1)] as f64 / 1e3;
-    println!("{what:<52} {:>8.1} {:>8.1} {:>8.1}", ms(times.len() / 2), ms(times.len() * 99 / 100), ms(times.len() - 1));
+    println!(
+        "{what:<52} {:>8.1} {:>8.1} {:>8.1}",
+        ms(times.len() / 2),
+        ms(times.len() * 99 / 100),
+        ms(times.len() - 1)
+    );
 }
 
 /// A process in a container's network that asks for `tasks.web` all the time, and tells when the answer changes.
@@ -257,6 +282,7 @@ fn now_us() -> u64 {
 /// Of the whole machine, all but idle and waiting, since boot (proc_stat(5)); its unit is 1/100 s.
 fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap();
-    let fields: Vec<f64> = stat.lines().next().unwrap().split_whitespace().skip(1).map(|f| f.parse().unwrap()).collect();
+    let fields: Vec<f64> =
+        stat.lines().next().unwrap().split_whitespace().skip(1).map(|f| f.parse().unwrap()).collect();
     (fields[0] + fields[1] + fields[2] + fields[5] + fields[6]) / 100.0
 }

@@ -1,9 +1,10 @@
 //! Who is asking.
 
+use serde::{Deserialize, Serialize};
 use shoal_common::{NetworkId, TaskId, assignment::TaskAssignment};
 
 /// What a container may see. It does not change while the task lives: other networks mean another task.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// It finds itself by name also before it serves.
     pub task: Option<TaskId>,

@@ -26,9 +26,9 @@ use std::{
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     Host, chain,
@@ -43,8 +43,6 @@ use step::{Image, Step, View, next};
 const FETCHES: usize = 4;
 /// Containers started at once: more only take each other's time.
 const STARTS: usize = 8;
-/// How often the host's resolv.conf is read again.
-const RESOLV_CONF: Duration = Duration::from_secs(10);
 /// How long a task's network may fail to be wired before the task is given up: another host may do better.
 const WIRE_PATIENCE: Duration = Duration::from_secs(20);
 /// Ended containers of this host whose logs can still be read although their tasks are over, and for how long. They
@@ -121,7 +119,7 @@ impl Tasks {
         reports: Reports,
     ) -> Self {
         Self {
-            names: Names::new(host.kernel().clone(), host.resolver().clone(), host.resolv_conf()),
+            names: Names::new(host.resolver().clone()),
             host,
             assignment,
             converged,
@@ -136,8 +134,9 @@ impl Tasks {
     /// Goes round until `shutdown`, and leaves the containers as they are then.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut containers = self.host.runtime().changes();
-        let mut resolv_conf = interval(RESOLV_CONF);
-        resolv_conf.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resolver_ended = self.names.ended.clone();
+        let resolving = tokio::spawn(self.names.clone().run());
+        let _resolving = AbortOnDropHandle::new(resolving);
         self.assignment.mark_changed();
         loop {
             let wake = self.wake_at();
@@ -158,7 +157,7 @@ impl Tasks {
                 changed = containers.changed() => if changed.is_err() { return },
                 changed = self.converged.changed() => if changed.is_err() { return },
                 Some(done) = self.work.join_next() => self.note(done),
-                _ = resolv_conf.tick() => self.names.refresh_servers(),
+                changed = resolver_ended.changed() => if changed.is_err() { return },
                 () = rested => {}
             }
             // One look for all that is done by now.
@@ -227,6 +226,10 @@ impl Tasks {
         for task in all {
             self.look_at(task, &assignment, &containers, kept.contains(&task));
         }
+        // Also one that an earlier daemon had served, and that has ended since.
+        let alive = containers.iter().filter(|(_, state)| !matches!(state, ContainerState::Exited(_)));
+        let prepared = self.lives.iter().filter(|(_, life)| life.busy || life.serving.is_some());
+        self.names.retain(alive.map(|(id, _)| *id).chain(prepared.map(|(id, _)| *id)).collect());
     }
 
     fn kept(&self) -> BTreeSet<TaskId> {

@@ -1,102 +1,93 @@
-//! The resolver inside of each container's network namespace.
+//! Who is answered names: whom the host's resolver serves, brought in line with which containers there are.
 
 use shoal_common::{TaskId, assignment::Assignment};
-use shoal_dns::{RESOLVER_ADDRESS, Resolver, Scope, ServeError, Zone, upstream_servers};
-use shoal_kernel::Kernel;
-use shoal_plan::{Ns, names::RESOLVER_PORT};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
+use shoal_dns::Scope;
+use std::{collections::BTreeSet, sync::Arc};
+use tokio::sync::watch;
+
+use crate::{
+    chain,
+    resolver::{Client, Error},
 };
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("cannot open the sockets of {task}'s resolver")]
-    Open {
-        task: TaskId,
-        #[source]
-        source: shoal_kernel::Error,
-    },
-    #[error("cannot serve names to {task}")]
-    Serve {
-        task: TaskId,
-        #[source]
-        source: ServeError,
-    },
-}
-
-/// What all resolvers of the host answer from.
 #[derive(Debug, Clone)]
-pub(crate) struct Names {
-    kernel: Kernel,
-    resolver: Resolver,
-    zone: watch::Sender<Arc<Zone>>,
-    servers: watch::Sender<Vec<SocketAddr>>,
-    resolv_conf: PathBuf,
+pub(super) struct Names {
+    resolver: Client,
+    /// Rises with every resolver process that has ended.
+    pub(super) ended: watch::Receiver<u64>,
+    /// Whom the resolver may serve; all others it is told to stop serving.
+    kept: watch::Sender<BTreeSet<TaskId>>,
 }
 
-/// One container's resolver. It ends with this.
+/// A container's resolver listens, unless its process has ended since.
 #[derive(Debug)]
-pub(crate) struct Serving {
-    task: JoinHandle<()>,
-    _end: DropGuard,
+pub(super) struct Serving {
+    ended: watch::Receiver<u64>,
+    at: u64,
 }
 
 impl Serving {
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.task.is_finished()
+    pub(super) fn is_alive(&self) -> bool {
+        *self.ended.borrow() == self.at
     }
 }
 
 impl Names {
-    pub(crate) fn new(kernel: Kernel, resolver: Resolver, resolv_conf: &Path) -> Self {
-        let (zone, servers) = (watch::Sender::new(Arc::default()), watch::Sender::new(Vec::new()));
-        let names = Self { kernel, resolver, zone, servers, resolv_conf: resolv_conf.to_owned() };
-        names.refresh_servers();
-        names
+    pub(super) fn new(resolver: Client) -> Self {
+        Self { ended: resolver.ended(), resolver, kept: watch::Sender::default() }
+    }
+
+    /// Keeps the resolver there, told and in line. Never ends by itself.
+    pub(super) async fn run(self) {
+        tokio::join!(self.resolver.run(), self.keep());
     }
 
     /// From now on every answer is made from this.
-    pub(crate) fn tell(&self, assignment: &Assignment) {
-        self.zone.send_replace(Arc::new(Zone::of(assignment)));
+    pub(super) fn tell(&self, assignment: &Arc<Assignment>) {
+        self.resolver.tell(Arc::clone(assignment));
     }
 
-    /// The host's resolv.conf, and the servers in it, as they are now. A file that cannot be read changes nothing.
-    pub(crate) fn refresh_servers(&self) {
-        if let Some(text) = self.host_resolv_conf() {
-            let servers = upstream_servers(&text);
-            self.servers.send_if_modified(|before| {
-                let news = *before != servers;
-                *before = servers;
-                news
-            });
-        }
-    }
-
-    pub(crate) fn host_resolv_conf(&self) -> Option<String> {
-        match std::fs::read_to_string(&self.resolv_conf) {
+    pub(super) fn host_resolv_conf(&self) -> Option<String> {
+        let path = self.resolver.resolv_conf();
+        match std::fs::read_to_string(path) {
             Ok(text) => Some(text),
             Err(error) => {
-                tracing::debug!(%error, path = %self.resolv_conf.display(), "cannot read the host's resolv.conf");
+                tracing::debug!(%error, path = %path.display(), "cannot read the host's resolv.conf");
                 None
             }
         }
     }
 
-    /// Opens a container's resolver: it listens when this returns.
-    pub(crate) async fn serve(&self, task: TaskId, scope: Scope) -> Result<Serving, Error> {
-        let addr = SocketAddr::new(RESOLVER_ADDRESS, RESOLVER_PORT);
-        let failed = |source| Error::Open { task, source };
-        let udp = self.kernel.udp_socket(Ns::Task(task), addr).await.map_err(failed)?;
-        let tcp = self.kernel.tcp_listener(Ns::Task(task), addr).await.map_err(failed)?;
-        let end = CancellationToken::new();
-        let serving = self
-            .resolver
-            .serve(udp, tcp, Arc::new(scope), self.zone.subscribe(), self.servers.subscribe(), end.clone())
-            .map_err(|source| Error::Serve { task, source })?;
-        Ok(Serving { task: serving, _end: end.drop_guard() })
+    /// It listens when this returns.
+    pub(super) async fn serve(&self, task: TaskId, scope: Scope) -> Result<Serving, Error> {
+        let ended = self.resolver.ended();
+        let at = *ended.borrow();
+        self.resolver.serve(task, scope).await?;
+        Ok(Serving { ended, at })
+    }
+
+    /// Nobody else is served from now on.
+    pub(super) fn retain(&self, kept: BTreeSet<TaskId>) {
+        self.kept.send_if_modified(|before| {
+            let news = *before != kept;
+            *before = kept;
+            news
+        });
+    }
+
+    async fn keep(&self) {
+        let mut kept = self.kept.subscribe();
+        while kept.changed().await.is_ok() {
+            let kept = kept.borrow_and_update().clone();
+            let stopped = async {
+                for task in self.resolver.serving().await?.difference(&kept) {
+                    self.resolver.stop(*task).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = stopped.await {
+                tracing::warn!(error = chain(&error), "containers that have ended may still be answered names");
+            }
+        }
     }
 }
