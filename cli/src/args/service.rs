@@ -74,7 +74,7 @@ pub(crate) struct Settings {
     /// Working directory
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
-    /// UID[:GID] or USER[:GROUP]
+    /// UID, UID:GID, USER or USER:GROUP
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// In place of the image's entrypoint

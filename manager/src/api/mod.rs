@@ -1,5 +1,5 @@
 //! What users ask of managers: the `Control` service. One noun a file; what is refused, and with which status, is in
-//! [`status`].
+//! `status`.
 
 mod cluster;
 mod constraint;
