@@ -5,8 +5,8 @@
 //! decided here.
 //!
 //! Three facts of the kernel shape this crate. A netlink socket belongs to the namespace in which it was opened, so
-//! there are sockets for each ([`namespace`]). Entering a namespace changes the thread, so it is done on threads that
-//! end right after ([`netns`]). And the kernel answers while `send` still runs, so netlink is spoken synchronously
+//! there are sockets for each (`namespace`). Entering a namespace changes the thread, so it is done on threads that
+//! end right after (`netns`). And the kernel answers while `send` still runs, so netlink is spoken synchronously
 //! and in batches, on blocking threads ([`netlink`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
