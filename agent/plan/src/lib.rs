@@ -1,4 +1,4 @@
-//! What to do to this host: [`desired`] turns an assignment into a [`World`], [`plan`] turns two worlds into
+//! What to do to this host: [`desired()`] turns an assignment into a [`World`], [`plan()`] turns two worlds into
 //! operations. Pure: no tokio, no I/O, no clock, no randomness.
 
 pub mod desired;
