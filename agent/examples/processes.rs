@@ -1,4 +1,4 @@
-//! `supervisor supervise DIR` and `supervisor resolve RUN_DIR RESOLV_CONF`: what `shoal` is with these words, for tests
+//! `processes supervise DIR` and `processes resolve RUN_DIR RESOLV_CONF`: what `shoal` is with these words, for tests
 //! and benches of this crate alone.
 
 use std::{path::Path, process::ExitCode};
