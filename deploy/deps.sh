@@ -50,14 +50,28 @@ install_packages() {
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# rustup's own program, from the host that the toolchains come from, and checked: one host less to reach.
+install_rustup() {
+    local url dir
+    url=https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu/rustup-init
+    dir=$(mktemp -d) || return
+    curl --proto '=https' --tlsv1.2 -fsS --retry 3 -o "$dir/rustup-init" "$url" &&
+        curl --proto '=https' --tlsv1.2 -fsS --retry 3 "$url.sha256" |
+        (cd "$dir" && awk '{ print $1 "  rustup-init" }' | sha256sum --check --status) &&
+        chmod +x "$dir/rustup-init" &&
+        "$dir/rustup-init" -y -q --no-modify-path --profile minimal --component rustfmt --component clippy
+    local status=$?
+    rm -rf "$dir"
+    return $status
+}
+
 install_rust() {
     if have rustup; then
         echo "deps: the toolchain is older than $rust_wanted; installing the stable one"
         rustup toolchain install stable --profile minimal --component rustfmt --component clippy || return
     else
         echo "deps: installing rustup and the stable toolchain for $(id -un)"
-        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
-            sh -s -- -y -q --no-modify-path --profile minimal --component rustfmt --component clippy || return
+        install_rustup || return
         hash -r
     fi
     export RUSTUP_TOOLCHAIN=stable
