@@ -26,7 +26,7 @@ impl Settings {
             node,
             dir,
             heartbeat: Duration::from_millis(150),
-            election: (Duration::from_millis(1000), Duration::from_millis(2000)),
+            election: (Duration::from_millis(750), Duration::from_millis(1250)),
             snapshot_every: 5000,
             deadline: Duration::from_secs(5),
         }
