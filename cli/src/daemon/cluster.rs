@@ -179,7 +179,7 @@ impl Cluster {
             let channel = shoal_rt::connect::connect_joiner(manager, token.ca).await.map_err(|e| {
                 let why = root_cause(&e);
                 Status::unavailable(if why.contains(shoal_rt::tls::WRONG_CA) {
-                    format!("{remote} is not a manager of the token's cluster: {why}")
+                    format!("{remote} is not a manager of the token's cluster: {}", shoal_rt::tls::WRONG_CA)
                 } else {
                     format!("cannot reach a manager at {remote}: {why}")
                 })
