@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 mod first;
+mod survive;
