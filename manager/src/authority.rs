@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     Manager, Seat,
     ca::{self, Ca},
-    peer, refused,
+    peer, refused, removed,
 };
 
 #[derive(Debug)]
@@ -64,16 +64,16 @@ impl CertificateAuthority for Authority {
             propose(&manager, command).await?;
         }
         let state = manager.consensus.read().await.map_err(refused)?;
-        certificate(&state, node, role, &r.signing_request_der)
+        // A join that is repeated finds the node as it is now, whatever the token says.
+        let known = state.nodes.get(&node).ok_or_else(|| removed(node))?;
+        certificate(&state, node, known.role, &r.signing_request_der)
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::Certificate>, Status> {
         let manager = self.0.manager()?;
         let node = peer::node(&request)?.node;
         let state = manager.consensus.read().await.map_err(refused)?;
-        let Some(known) = state.nodes.get(&node) else {
-            return Err(Status::permission_denied(format!("{node} was removed from the cluster")));
-        };
+        let known = state.nodes.get(&node).ok_or_else(|| removed(node))?;
         if known.role == Role::Worker {
             let leadership = manager.consensus.leadership();
             let leadership = leadership.borrow();

@@ -62,7 +62,10 @@ pub fn signing_request() -> Result<(Vec<u8>, Vec<u8>), Error> {
 }
 
 /// Hex SHA-256 of the request's public key: by it a retried join finds the node that it already became.
+///
+/// The request must be signed with that key: public keys are no secret, and nobody may pass for a node by its own.
 pub fn public_key_sha256(signing_request_der: &[u8]) -> Result<String, Error> {
+    verified(signing_request_der)?;
     let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(signing_request_der)
         .map_err(|e| Error::Request(e.to_string()))?;
     Ok(data_encoding::HEXLOWER.encode(&Sha256::digest(request.certification_request_info.subject_pki.raw)))
@@ -96,8 +99,7 @@ impl Ca {
 
     /// A certificate, as DER, for this node in this role.
     pub fn sign(&self, signing_request_der: &[u8], node: NodeId, role: Role, now: Timestamp) -> Result<Vec<u8>, Error> {
-        let request = CertificateSigningRequestParams::from_der(&signing_request_der.to_vec().into())
-            .map_err(|e| Error::Request(e.to_string()))?;
+        let request = verified(signing_request_der)?;
         let mut names = vec![peer::node_name(node)];
         if role == Role::Manager {
             names.push(peer::MANAGER_NAME.to_owned());
@@ -124,6 +126,12 @@ pub fn certificate_der(settings: &ClusterSettings) -> Result<Vec<u8>, Error> {
     Ok(pem.contents)
 }
 
+/// Signed with the key that it is about.
+fn verified(signing_request_der: &[u8]) -> Result<CertificateSigningRequestParams, Error> {
+    CertificateSigningRequestParams::from_der(&signing_request_der.to_vec().into())
+        .map_err(|e| Error::Request(e.to_string()))
+}
+
 fn name(parts: &[(DnType, &str)]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for (kind, value) in parts {
@@ -135,4 +143,65 @@ fn name(parts: &[(DnType, &str)]) -> DistinguishedName {
 fn life(from: Timestamp, length: Duration) -> (OffsetDateTime, OffsetDateTime) {
     let from = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(i64::try_from(from.0).unwrap_or(i64::MAX));
     (from - BACKDATED, from + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::PublicKeyData;
+    use shoal_rt::PeerIdentity;
+
+    const CLUSTER: &str = "c1";
+
+    fn authority() -> Ca {
+        let CaMaterial { certificate_pem, key_pem } = generate(CLUSTER).unwrap();
+        let settings = ClusterSettings {
+            id: CLUSTER.to_owned(),
+            ca_certificate_pem: certificate_pem,
+            ca_key_pem: key_pem,
+            worker_join_secret: String::new(),
+            manager_join_secret: String::new(),
+            address_pools: Vec::new(),
+            subnet_prefix_len: 24,
+            ula_prefix: "fd00::/48".parse().unwrap(),
+            data_path_port: 4789,
+        };
+        Ca::from_settings(&settings).unwrap()
+    }
+
+    #[test]
+    fn who_asks_for_another_name_is_given_its_own() {
+        let key = KeyPair::generate().unwrap();
+        let mut params =
+            CertificateParams::new(vec![peer::node_name(NodeId(1)), peer::MANAGER_NAME.to_owned()]).unwrap();
+        params.distinguished_name =
+            name(&[(DnType::CommonName, "node-1"), (DnType::OrganizationalUnitName, "manager")]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let request = params.serialize_request(&key).unwrap();
+
+        let now = Timestamp(1_800_000_000_000);
+        let certificate = authority().sign(request.der(), NodeId(7), Role::Worker, now).unwrap();
+        let (identity, (from, until)) = PeerIdentity::of_certificate(&certificate).unwrap();
+        assert_eq!(identity, PeerIdentity { node: NodeId(7), role: Role::Worker });
+        assert_eq!(now.0 - from.0, 3_600_000);
+        assert_eq!(until.0 - now.0, 90 * 24 * 3_600_000);
+
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&certificate).unwrap();
+        assert!(!certificate.is_ca());
+        let names = certificate.subject_alternative_name().unwrap().unwrap();
+        let names: Vec<String> = names.value.general_names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["DNSName(node-7.shoal)"]);
+        assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
+    }
+
+    #[test]
+    fn a_request_is_of_no_use_to_who_lacks_its_key() {
+        let (_, mut request) = signing_request().unwrap();
+        assert!(public_key_sha256(&request).is_ok());
+        // The end of a request is its signature.
+        *request.last_mut().unwrap() ^= 1;
+        assert!(matches!(public_key_sha256(&request), Err(Error::Request(_))));
+        let signed = authority().sign(&request, NodeId(7), Role::Worker, clock::now());
+        assert!(matches!(signed, Err(Error::Request(_))));
+    }
 }

@@ -14,6 +14,10 @@ pub mod seat;
 pub use dispatcher::Heard;
 pub use seat::{Manager, Seat, seat};
 
+fn removed(node: shoal_common::NodeId) -> tonic::Status {
+    tonic::Status::permission_denied(format!("{node} was removed from the cluster"))
+}
+
 /// The answer to a call that is refused.
 fn refused<E: Into<api::status::Refusal>>(error: E) -> tonic::Status {
     tonic::Status::from(error.into())

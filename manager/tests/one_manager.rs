@@ -162,6 +162,30 @@ async fn a_join_that_is_repeated_becomes_the_same_node() {
 }
 
 #[tokio::test]
+async fn the_public_key_of_a_node_does_not_open_its_record() {
+    let stage = Stage::set().await;
+    let (key, request) = ca::signing_request().unwrap();
+    let node = stage.join_with(&stage.worker_token, "w1", key.clone(), request.clone()).await.unwrap().current().node;
+    let before = stage.manager.consensus.read().await.unwrap();
+
+    // Whoever has spoken with the host knows its public key, but cannot sign with it.
+    let mut forged = request.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let refused = stage.join_with(&stage.worker_token, "thief", key.clone(), forged).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let after = stage.manager.consensus.read().await.unwrap();
+    assert_eq!(after.nodes.get(&node), before.nodes.get(&node));
+    assert_eq!(after.nodes.len(), before.nodes.len());
+
+    // Who repeats its own join is what it is now, whatever the token said then.
+    let role = Some(Role::Manager);
+    let (labels_add, labels_remove) = Default::default();
+    stage.propose(Command::UpdateNode { node, availability: None, role, labels_add, labels_remove }).await.unwrap();
+    let again = stage.join_with(&stage.worker_token, "w1", key, request).await.unwrap().current();
+    assert_eq!((again.node, again.role), (node, Role::Manager));
+}
+
+#[tokio::test]
 async fn a_certificate_follows_the_role_and_dies_with_the_node() {
     let stage = Stage::set().await;
     let credentials = stage.join(&stage.worker_token, "w1").await.unwrap();

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use crate::removed;
+
 /// Messages that an agent has not read yet. While it is full, changes gather into the next one.
 pub(super) const UNREAD: usize = 4;
 
@@ -21,7 +23,7 @@ impl Sent {
     /// The next message that this state asks for, if any.
     pub(super) fn next(&mut self, state: &State, node: NodeId) -> Result<Option<Kind>, Status> {
         let Some(now) = assignment(state, node) else {
-            return Err(Status::permission_denied(format!("{node} was removed from the cluster")));
+            return Err(removed(node));
         };
         let kind = match &self.0 {
             None => Kind::Complete(now.clone().into()),
@@ -61,5 +63,84 @@ pub(super) async fn send(
             () = agent.closed() => return,
             () = &mut ended => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_common::{
+        Mtu, Timestamp,
+        node::{Liveness, NodeDescription},
+        service::Amount,
+    };
+    use shoal_state::{ClusterSettings, Command, Proposal};
+    use tonic::Code;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn description(addr: &str) -> Box<NodeDescription> {
+        Box::new(NodeDescription {
+            hostname: "m1".to_owned(),
+            control_addr: addr.parse().unwrap(),
+            vtep: "192.0.2.1".parse().unwrap(),
+            underlay_mtu: Mtu::ETHERNET,
+            underlay: vec!["192.0.2.0/24".parse().unwrap()],
+            capacity: Amount { nano_cpus: 1, memory_bytes: 1 },
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            version: "0.1.0".to_owned(),
+        })
+    }
+
+    struct Log(State, u64);
+
+    impl Log {
+        fn begun() -> Self {
+            let settings = ClusterSettings {
+                id: "c1".to_owned(),
+                ca_certificate_pem: String::new(),
+                ca_key_pem: String::new(),
+                worker_join_secret: "w".to_owned(),
+                manager_join_secret: "m".to_owned(),
+                address_pools: vec!["10.0.0.0/16".parse().unwrap()],
+                subnet_prefix_len: 24,
+                ula_prefix: "fd00::/48".parse().unwrap(),
+                data_path_port: 4789,
+            };
+            let mut log = Self(State::default(), 0);
+            log.add(Command::InitCluster { cluster: Box::new(settings), node: *description("192.0.2.1:2377") });
+            log
+        }
+
+        fn add(&mut self, command: Command) {
+            self.1 += 1;
+            let proposal = Proposal { at: Timestamp(1), request: None, command };
+            self.0.apply(shoal_common::LogIndex(self.1), &proposal).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_concern_the_host_is_not_sent_and_leaves_no_gap() {
+        let mut log = Log::begun();
+        let mut sent = Sent::default();
+        let Some(Kind::Complete(whole)) = sent.next(&log.0, NODE).unwrap() else { panic!("first the whole") };
+        assert_eq!(whole.generation, log.1);
+
+        log.add(Command::SetLiveness { nodes: vec![(NODE, Liveness::Ready)] });
+        assert_eq!(sent.next(&log.0, NODE).unwrap(), None);
+
+        // The next that concerns it follows on what the host holds, not on what was skipped.
+        log.add(Command::DescribeNode { node: NODE, description: *description("192.0.2.1:9999") });
+        let Some(Kind::Incremental(delta)) = sent.next(&log.0, NODE).unwrap() else { panic!("then what changed") };
+        assert_eq!((delta.from, delta.to), (whole.generation, log.1));
+        assert_eq!(delta.node.unwrap().managers, [(NODE.0, "192.0.2.1:9999".to_owned())].into());
+        assert_eq!(sent.next(&log.0, NODE).unwrap(), None);
+    }
+
+    #[test]
+    fn a_host_that_is_no_member_is_told_so() {
+        let refused = Sent::default().next(&Log::begun().0, NodeId(9)).unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
     }
 }

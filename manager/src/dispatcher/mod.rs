@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::{Manager, Seat, peer, refused};
+use crate::{Manager, Seat, peer, refused, removed};
 use reports::Reports;
 
 pub use heard::Heard;
@@ -76,7 +76,10 @@ impl Dispatcher for Dispatch {
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Result<Response<pb::HeartbeatReply>, Status> {
         let manager = self.seat.manager()?;
         let node = peer::node(&request)?.node;
-        if !manager.consensus.state().borrow().nodes.contains_key(&node) {
+        let known = |state: &State| state.nodes.contains_key(&node);
+        let known_here = known(&manager.consensus.state().borrow());
+        // A member that is behind must not call a node removed.
+        if !known_here && !known(&*manager.consensus.read().await.map_err(refused)?) {
             return Err(removed(node));
         }
         self.alive(&manager, node)?;
@@ -164,8 +167,4 @@ async fn describe(manager: &Manager, node: NodeId, description: NodeDescription)
         }
         None => Err(removed(node)),
     }
-}
-
-fn removed(node: NodeId) -> Status {
-    Status::permission_denied(format!("{node} was removed from the cluster"))
 }
