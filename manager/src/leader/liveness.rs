@@ -18,6 +18,8 @@ pub(super) async fn run(manager: &Manager, heard: &Heard) {
     let mut next = origin;
     loop {
         tokio::select! {
+            // After a slow proposal: what was heard meanwhile counts before silence does.
+            biased;
             nodes = heard.next() => {
                 for node in &nodes {
                     liveness.heard(*node, now());

@@ -22,9 +22,12 @@ const RETRY_LIMIT: Duration = Duration::from_secs(2);
 pub async fn run(manager: Manager, heard: Heard, shutdown: CancellationToken) {
     let mut leadership = manager.consensus.leadership();
     loop {
-        let leads = leadership.borrow_and_update().is_self;
+        let (leads, term) = {
+            let now = leadership.borrow_and_update();
+            (now.is_self, now.term)
+        };
         if leads {
-            tracing::info!(term = leadership.borrow().term, "this manager leads");
+            tracing::info!(term, "this manager leads");
         }
         let work = async {
             if leads {
@@ -35,7 +38,9 @@ pub async fn run(manager: Manager, heard: Heard, shutdown: CancellationToken) {
         };
         let turned = async {
             while leadership.changed().await.is_ok() {
-                if leadership.borrow().is_self != leads {
+                let now = leadership.borrow();
+                // Another term of its own: others may have led, and heard nodes, in between.
+                if now.is_self != leads || (leads && now.term != term) {
                     return true;
                 }
             }
