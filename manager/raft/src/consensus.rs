@@ -312,8 +312,15 @@ impl Tries<'_> {
         self.end.saturating_duration_since(Instant::now()).min(ONE_TRY)
     }
 
+    /// A try is over, too, when another member turns out to lead: the one that was asked may never answer.
     async fn within<T>(&self, attempt: impl Future<Output = Result<T, Option<String>>>) -> Result<T, Option<String>> {
-        tokio::time::timeout_at(self.end, attempt).await.unwrap_or(Err(None))
+        let mut leadership = self.member.leadership();
+        let asked = leadership.borrow().leader;
+        let moved = leadership.wait_for(|now| now.leader.is_some() && now.leader != asked);
+        tokio::select! {
+            done = tokio::time::timeout_at(self.end, attempt) => done.unwrap_or(Err(None)),
+            Ok(_) = moved => Err(None),
+        }
     }
 
     /// Waits before the next try; fails if there is none.
