@@ -4,3 +4,4 @@
 mod first;
 mod refused;
 mod survive;
+mod work;
