@@ -11,7 +11,10 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -26,6 +29,8 @@ use crate::chain;
 
 /// How often the host's resolv.conf is read again.
 const RESOLV_CONF: Duration = Duration::from_secs(10);
+/// With nobody to serve and no daemon for so long, it is of no use: its daemon ended before it had begun.
+const IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -65,11 +70,13 @@ pub(super) fn run(run_dir: &Path, resolv_conf: &Path) -> Result<(), Error> {
             zone: watch::Sender::default(),
             servers: watch::Sender::default(),
             tasks: Mutex::default(),
+            daemons: AtomicUsize::default(),
             quit: CancellationToken::new(),
         });
         tokio::select! {
             () = served.quit.cancelled() => {}
             () = served.follow(resolv_conf) => {}
+            () = served.useless() => {}
             () = accept(listener, &served) => {}
         }
         let _ = std::fs::remove_file(&socket);
@@ -84,10 +91,12 @@ async fn accept(listener: UnixListener, served: &Arc<Served>) {
         match listener.accept().await {
             Ok((daemon, _)) => {
                 let served = Arc::clone(served);
+                served.daemons.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     if let Err(error) = served.talk(daemon).await {
                         tracing::warn!(%error, "the resolver does not understand its daemon");
                     }
+                    served.daemons.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             Err(error) => {
@@ -104,6 +113,8 @@ struct Served {
     zone: watch::Sender<Arc<Zone>>,
     servers: watch::Sender<Vec<SocketAddr>>,
     tasks: Mutex<BTreeMap<TaskId, Serving>>,
+    /// Connections of daemons.
+    daemons: AtomicUsize,
     quit: CancellationToken,
 }
 
@@ -162,6 +173,19 @@ impl Served {
             }
         }
         Ok(())
+    }
+
+    /// Returns when it has been so for a while.
+    async fn useless(&self) {
+        let mut before = false;
+        loop {
+            tokio::time::sleep(IDLE / 2).await;
+            let now = self.daemons.load(Ordering::Relaxed) == 0 && self.tasks.lock().await.is_empty();
+            if before && now {
+                return;
+            }
+            before = now;
+        }
     }
 
     async fn serve(&self, task: TaskId, scope: Scope) -> Result<(), Refusal> {
