@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{
     Host,
     cluster::{BLUE, CLIENT, Cluster, DB, RED, VIP, WEB, converge, task, v4, v6},
-    traffic::{call, echo, hold, lives},
+    traffic::{ask, call, echo, echo_datagrams, hold, lives},
 };
 use shoal_plan::Ns;
 use std::{
@@ -82,6 +82,28 @@ async fn a_task_reaches_tasks_on_both_hosts_by_address_and_each_replica_by_vip()
         }
     }
     assert!(met_itself);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_to_the_vip_reach_each_replica_and_their_answers_come_from_the_vip() {
+    let [a, b] = wired(&cluster()).await;
+    for last in [12, 21, 22, 23] {
+        let host = if last < 20 { &a } else { &b };
+        echo_datagrams(host, task(last), (v4(last), PORT));
+        echo_datagrams(host, task(last), (v6(last), PORT));
+    }
+    for (vip, client, all) in [
+        (IpAddr::from(v4(VIP)), IpAddr::from(v4(11)), [12, 21, 22, 23].map(|l| IpAddr::from(v4(l)))),
+        (v6(VIP).into(), v6(11).into(), [12, 21, 22, 23].map(|l| v6(l).into())),
+    ] {
+        let mut by = BTreeSet::new();
+        for _ in 0..CALLS {
+            let (server, seen) = ask(&a, task(11), (vip, PORT)).unwrap();
+            assert_eq!(seen, client);
+            by.insert(server);
+        }
+        assert_eq!(by, all.into());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
