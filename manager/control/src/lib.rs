@@ -16,8 +16,8 @@ mod orchestrator;
 mod reaper;
 mod scheduler;
 
-use shoal_common::Timestamp;
-use shoal_state::{Command, State};
+use shoal_common::{Timestamp, service::Placement};
+use shoal_state::{Command, Node, State};
 
 pub use draft::BATCH_CHANGES;
 pub use liveness::Liveness;
@@ -32,6 +32,11 @@ pub struct Decision {
     pub commands: Vec<Command>,
     /// A delay of a restart or of an update ends here. Nothing else depends on time.
     pub wake_at: Option<Timestamp>,
+}
+
+/// Whether the node meets every constraint.
+pub fn meets_constraints(node: &Node, placement: &Placement) -> bool {
+    scheduler::filter::unmet(node, placement).is_none()
 }
 
 /// Decides which tasks are created, placed, ended and forgotten.

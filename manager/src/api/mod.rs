@@ -2,7 +2,6 @@
 //! `status`.
 
 mod cluster;
-mod constraint;
 mod find;
 mod logs;
 mod network;

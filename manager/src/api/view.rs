@@ -6,12 +6,11 @@ use shoal_common::{
     service::{Mode, ServiceSpec},
     task::{DesiredState, Slot},
 };
+use shoal_control::meets_constraints;
 use shoal_proto::pb;
 use shoal_raft::Leadership;
 use shoal_state::{Network, Node, Service, State, Task};
 use std::collections::{BTreeMap, BTreeSet};
-
-use super::constraint;
 
 pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: NodeId) -> pb::Node {
     let tasks = state.tasks_of_node(node.id).filter(|t| !t.status.state.is_terminal()).count();
@@ -131,7 +130,7 @@ fn has_place(node: &Node, spec: &ServiceSpec, live: &BTreeSet<Slot>) -> bool {
     let keeps = node.availability != Availability::Drain
         && node.liveness != Liveness::Down
         && live.contains(&Slot::Node(node.id));
-    (node.is_schedulable() || keeps) && spec.placement.constraints.iter().all(|c| constraint::holds(c, node))
+    (node.is_schedulable() || keeps) && meets_constraints(node, &spec.placement)
 }
 
 pub(super) fn task(state: &State, task: &Task) -> pb::Task {
