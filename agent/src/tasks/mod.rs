@@ -49,6 +49,9 @@ const WIRE_PATIENCE: Duration = Duration::from_secs(20);
 /// are those that ended by themselves: somebody will want to know why.
 const KEPT: usize = 10;
 const KEPT_FOR: Duration = Duration::from_secs(300);
+/// Between a task's leaving its VIPs and names and its stop signal: the other hosts hear of it within this, so that
+/// nobody is sent to a container that is ending.
+const DRAIN: Duration = Duration::from_millis(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -77,6 +80,8 @@ struct Life {
     backoff: Backoff,
     /// It waits for a network that cannot be wired.
     unwired_since: Option<Instant>,
+    /// It is to end, and the other hosts are hearing of that.
+    draining_since: Option<Instant>,
     /// When it was seen to have ended by itself.
     ended_at: Option<Instant>,
     /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
@@ -93,6 +98,7 @@ impl Default for Life {
             rest_until: None,
             backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT),
             unwired_since: None,
+            draining_since: None,
             ended_at: None,
             grace: ContainerSpec::DEFAULT_STOP_GRACE,
         }
@@ -171,7 +177,10 @@ impl Tasks {
     fn wake_at(&self) -> Option<Instant> {
         // One that is busy is looked at when its step is done.
         let idle = self.lives.values().filter(|l| !l.busy);
-        idle.flat_map(|l| [l.rest_until, l.unwired_since.map(|at| at + WIRE_PATIENCE)]).flatten().min()
+        let times = |l: &Life| {
+            [l.rest_until, l.unwired_since.map(|at| at + WIRE_PATIENCE), l.draining_since.map(|at| at + DRAIN)]
+        };
+        idle.flat_map(times).flatten().min()
     }
 
     fn note(&mut self, done: Result<(TaskId, Outcome), JoinError>) {
@@ -280,6 +289,9 @@ impl Tasks {
             return;
         }
         life.rest_until = None;
+        if step != Step::Stop {
+            life.draining_since = None;
+        }
         match (step, task) {
             (Step::Wait, _) => {}
             (Step::Forget, _) => {
@@ -290,6 +302,14 @@ impl Tasks {
             (Step::Start, Some(task)) => self.start(id, task),
             (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
                 unreachable!("only what is assigned is prepared and started")
+            }
+            // One that the managers have forgotten has no network any more: nothing reaches it.
+            (Step::Stop, Some(task)) if !task.endpoints.is_empty() => {
+                let since = *life.draining_since.get_or_insert(now);
+                if now >= since + DRAIN {
+                    life.draining_since = None;
+                    self.stop(id);
+                }
             }
             (Step::Stop, _) => self.stop(id),
             (Step::Remove, _) => self.remove(id),
