@@ -1,5 +1,7 @@
 //! What must survive: daemons that are killed, managers that are lost, hosts that come and go.
 
+mod connection;
+
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use shoal_tests::{Lab, Shape, eventually, story};
