@@ -85,7 +85,7 @@ pub enum ProposeError {
     NotInitialised,
     #[error("the managers have no leader, for want of a majority ({reachable})")]
     NoLeader { reachable: String },
-    #[error("the managers have no quorum: no answer within {0:?}")]
+    #[error("the managers have no quorum: no answer within {0:?}; look again before you repeat a change")]
     NoQuorum(Duration),
     #[error("this manager has stopped: {0}")]
     Stopped(String),
@@ -252,6 +252,10 @@ impl Consensus {
     }
 
     pub(crate) async fn propose_as_leader(&self, logged: Logged) -> Result<(LogIndex, Outcome), LeaderError> {
+        // What is logged without a majority may be committed when one is back, long after it was refused.
+        if self.metrics().state == ServerState::Leader && !self.0.leadership.borrow().is_self {
+            return Err(LeaderError::Unsure("no majority of the managers has answered lately".to_owned()));
+        }
         let work = self.0.raft.client_write(logged);
         match tokio::time::timeout(self.0.settings.deadline, work).await {
             Ok(Ok(done)) => match done.data.0 {

@@ -85,6 +85,16 @@ async fn without_a_majority_the_answer_is_an_error_within_the_deadline() {
     assert!(begun.elapsed() < members::DEADLINE * 2, "{:?}", begun.elapsed());
     assert!(alone.read().await.is_err());
     eventually("a leader that nobody answers steps back", async || !alone.leadership().borrow().is_self).await;
+
+    // What is refused from then on is not made later, when a majority is back.
+    assert!(alone.propose(network("red")).await.is_err());
+    for id in [1, 2, 3] {
+        if id != leader {
+            group.restart(id).await;
+        }
+    }
+    let state = group.member(group.leader().await).read().await.unwrap();
+    assert!(state.find_network("red").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
