@@ -157,6 +157,18 @@ impl Consensus {
         }
     }
 
+    /// As [`Self::propose`], if this member leads, and tried once.
+    pub async fn propose_leading(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
+        let limit = self.0.settings.deadline;
+        match self.propose_as_leader(Logged(Arc::new(proposal))).await {
+            Ok(done) => Ok(done),
+            Err(LeaderError::NotLeader) => {
+                Err(ProposeError::NoLeader { reachable: "this member does not lead any more".to_owned() })
+            }
+            Err(LeaderError::Unsure(_)) => Err(ProposeError::NoQuorum(limit)),
+        }
+    }
+
     /// The state with everything in it that was acknowledged before the call (a linearizable read).
     pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
         let mut tries = self.tries()?;
@@ -214,7 +226,7 @@ impl Consensus {
     pub async fn align_membership(&self, wanted: &BTreeMap<NodeId, SocketAddr>) -> Result<bool, ProposeError> {
         let metrics = self.metrics();
         let Some((change, last)) = next_change(&metrics, wanted) else {
-            return Ok(metrics.membership_config.voter_ids().count() == wanted.len());
+            return Ok(metrics.membership_config.voter_ids().eq(wanted.keys().map(|id| id.0)));
         };
         tracing::info!(%change, "the managers' membership changes");
         let work = self.0.raft.change_membership(change, false);
@@ -391,9 +403,12 @@ fn next_change(
     wanted: &BTreeMap<NodeId, SocketAddr>,
 ) -> Option<(ChangeMembers<u64, BasicNode>, bool)> {
     let membership = &metrics.membership_config;
-    if wanted.is_empty() || membership.get_joint_config().len() > 1 {
-        // A change is under way.
+    if wanted.is_empty() {
         return None;
+    }
+    if membership.get_joint_config().len() > 1 {
+        // Whoever began this change may be gone. This adds nobody, and leaves the joint configuration.
+        return Some((ChangeMembers::AddVoterIds(BTreeSet::new()), false));
     }
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
     let present: BTreeMap<u64, &BasicNode> = membership.nodes().map(|(id, node)| (*id, node)).collect();

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Disk {
     pub(crate) meta: sled::Tree,
     pub(crate) snapshot: sled::Tree,
     file: Arc<File>,
+    snapshots: Arc<Mutex<()>>,
 }
 
 impl Disk {
@@ -38,6 +39,7 @@ impl Disk {
             meta: tree(keys::META)?,
             snapshot: tree(keys::SNAPSHOT)?,
             file: Arc::new(File::open(dir.join("db"))?),
+            snapshots: Arc::default(),
             db,
         };
         disk.sync()?;
@@ -53,6 +55,11 @@ impl Disk {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush().map_err(broken)?;
         self.file.sync_data()
+    }
+
+    /// Held while the current snapshot is read or replaced: one may be built while another is installed.
+    pub(crate) fn hold_snapshots(&self) -> MutexGuard<'_, ()> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn get_meta(&self, key: &str) -> io::Result<Option<sled::IVec>> {

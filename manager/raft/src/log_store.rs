@@ -22,6 +22,10 @@ use crate::{
 /// Entries kept decoded: what is applied and replicated is nearly always among the last.
 const CACHED_ENTRIES: usize = 2048;
 
+/// To a follower that is far behind, in one message: far below what a message may be.
+const ENTRIES_AT_ONCE: u64 = 512;
+const BYTES_AT_ONCE: usize = 8 << 20;
+
 /// Appends that wait for one sync. openraft has far fewer under way.
 const WAITING_FLUSHES: usize = 4096;
 
@@ -39,7 +43,14 @@ struct Inner {
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The newest entries, without a hole up to the last one.
-    cache: BTreeMap<u64, Entry>,
+    cache: BTreeMap<u64, Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    entry: Entry,
+    /// Its size in the log.
+    bytes: usize,
 }
 
 impl LogStore {
@@ -54,10 +65,10 @@ impl LogStore {
             // A purge that was cut short may have left entries before its mark.
             let first = first.max(purged.map_or(0, |p| p.index + 1));
             for (index, bytes) in read_pieces(&disk.log, first, None)? {
-                cache.insert(index, codec::decode::<Entry>(&bytes)?);
+                cache.insert(index, Cached { entry: codec::decode(&bytes)?, bytes: bytes.len() });
             }
         }
-        let last = cache.last_key_value().map(|(_, e)| e.log_id).or(purged);
+        let last = cache.last_key_value().map(|(_, cached)| cached.entry.log_id).or(purged);
         let (flushes, queue) = mpsc::sync_channel(WAITING_FLUSHES);
         let syncing = disk.clone();
         // Group commit: one sync covers every append that was made before it began.
@@ -118,6 +129,29 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
+        Ok(self.read(range).await?.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.inner().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let found = self.read(start..end.min(start + ENTRIES_AT_ONCE)).await?;
+        let mut room = Some(BYTES_AT_ONCE);
+        // The one that is over the limit still goes, so that any is sent at all.
+        let fits = found.into_iter().take_while(|(_, bytes)| {
+            let goes = room.is_some();
+            room = room.and_then(|room| room.checked_sub(*bytes));
+            goes
+        });
+        Ok(fits.map(|(entry, _)| entry).collect())
+    }
+}
+
+impl LogStore {
+    /// Entries, and the size of each.
+    async fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<(Entry, usize)>> {
         let (from, to) = bounds(&range);
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
@@ -130,23 +164,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 let end = to.map_or(Bound::Unbounded, Bound::Excluded);
                 return Ok(match to {
                     Some(to) if to <= from => Vec::new(),
-                    _ => inner.cache.range((Bound::Included(from), end)).map(|(_, e)| e.clone()).collect(),
+                    _ => inner
+                        .cache
+                        .range((Bound::Included(from), end))
+                        .map(|(_, cached)| (cached.entry.clone(), cached.bytes))
+                        .collect(),
                 });
             }
             from
         };
         let tree = self.disk.log.clone();
-        blocking(move || read_pieces(&tree, from, to)?.iter().map(|(_, bytes)| codec::decode(bytes)).collect()).await
-    }
-
-    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.inner().vote)
-    }
-
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        /// One message to a follower that is far behind.
-        const AT_ONCE: u64 = 512;
-        self.try_get_log_entries(start..end.min(start + AT_ONCE)).await
+        blocking(move || {
+            let found = read_pieces(&tree, from, to)?;
+            found.iter().map(|(_, bytes)| Ok((codec::decode(bytes)?, bytes.len()))).collect()
+        })
+        .await
     }
 }
 
@@ -187,13 +219,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut inner = self.inner();
             let entries: Vec<Entry> = entries.into_iter().collect();
+            let mut sizes = Vec::with_capacity(entries.len());
             for entry in &entries {
-                write_pieces(&mut batch, entry.log_id.index, &codec::encode(entry)?)?;
+                let bytes = codec::encode(entry)?;
+                write_pieces(&mut batch, entry.log_id.index, &bytes)?;
+                sizes.push(bytes.len());
             }
             self.disk.log.apply_batch(batch).map_err(disk::broken)?;
-            for entry in entries {
+            for (entry, bytes) in entries.into_iter().zip(sizes) {
                 inner.last = Some(entry.log_id);
-                inner.cache.insert(entry.log_id.index, entry);
+                inner.cache.insert(entry.log_id.index, Cached { entry, bytes });
             }
             while inner.cache.len() > CACHED_ENTRIES {
                 inner.cache.pop_first();
@@ -230,5 +265,37 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             remove_pieces(&disk.log, 0, Some(upto.index + 1))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Logged;
+    use openraft::{EntryPayload, impls::leader_id_std::LeaderId, vote::RaftLeaderId as _};
+    use shoal_common::{Timestamp, node::Role};
+    use shoal_state::{Command, Proposal};
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let command = Command::RotateJoinToken { role: Role::Worker, secret: "s".repeat(bytes) };
+        let proposal = Proposal { at: Timestamp(1), request: None, command };
+        let term = LeaderId { term: 1, voted_for: 1 }.to_committed();
+        Entry { log_id: LogId::new(term, index), payload: EntryPayload::Normal(Logged(Arc::new(proposal))) }
+    }
+
+    #[tokio::test]
+    async fn one_message_holds_no_more_than_it_may_and_always_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path()).unwrap();
+        let mut log = LogStore::open(disk.clone()).unwrap();
+        let sizes = [3 * BYTES_AT_ONCE, BYTES_AT_ONCE / 2, BYTES_AT_ONCE / 4, BYTES_AT_ONCE, 1];
+        log.append((1..).zip(sizes).map(|(index, bytes)| entry(index, bytes)), IOFlushed::noop()).await.unwrap();
+        // From the cache, and from the disk.
+        log.inner().cache.retain(|index, _| *index > 3);
+        for (start, sent) in [(1, 1), (2, 3), (4, 1), (5, 1)] {
+            let found = log.limited_get_log_entries(start, 6).await.unwrap();
+            assert_eq!(found.len(), sent, "from {start}");
+            assert_eq!(found[0].log_id.index, start);
+        }
     }
 }

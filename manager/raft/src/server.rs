@@ -1,7 +1,10 @@
-//! Messages from other members. Only a manager's certificate is listened to.
+//! Messages from other members. Only a manager's certificate is listened to, and a certificate outlives what it says:
+//! a node that was removed is refused by everyone who knows of it. Whoever asks for what only a leader does must be a
+//! manager in the leader's eyes. Raft's own messages are heard from any other holder, for a member that was away may
+//! have a leader that it does not know yet.
 
 use serde::{Serialize, de::DeserializeOwned};
-use shoal_common::node::Role;
+use shoal_common::{NodeId, node::Role};
 use shoal_proto::pb::{
     RaftMessage, ReadIndexReply, ReadIndexRequest,
     raft_server::{Raft as RaftService, RaftServer},
@@ -39,11 +42,23 @@ pub fn service(member: Member) -> RaftServer<Server> {
 
 impl Server {
     fn member<T>(&self, request: &Request<T>) -> Result<Consensus, Status> {
-        let peer = request.extensions().get::<Peer>().and_then(|p| p.identity);
-        if peer.is_none_or(|p| p.role != Role::Manager) {
-            return Err(Status::permission_denied("only managers speak Raft"));
+        let node = sender(request)?;
+        let member = (self.member)().ok_or_else(|| Status::unavailable("this host is not a manager"))?;
+        if member.state().borrow().was_removed(node) {
+            return Err(Status::permission_denied(format!("{node} was removed from the cluster")));
         }
-        (self.member)().ok_or_else(|| Status::unavailable("this host is not a manager"))
+        Ok(member)
+    }
+
+    /// For what a leader is asked, whose state is the newest.
+    fn leader<T>(&self, request: &Request<T>) -> Result<Consensus, Status> {
+        let member = self.member(request)?;
+        let node = sender(request)?;
+        // Else it refuses by itself, in words that make the other look for the leader.
+        if member.leadership().borrow().is_self && !member.state().borrow().is_manager(node) {
+            return Err(Status::permission_denied(format!("{node} is not a manager any more")));
+        }
+        Ok(member)
     }
 
     /// Decodes, asks, encodes.
@@ -62,6 +77,13 @@ impl Server {
         let question = decode(&request.into_inner())?;
         reply(&ask(raft, question).await.map_err(|e| Status::unavailable(e.to_string()))?)
     }
+}
+
+/// The node whose certificate, a manager's, the other end holds.
+fn sender<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    let peer = request.extensions().get::<Peer>().and_then(|p| p.identity);
+    let manager = peer.filter(|p| p.role == Role::Manager);
+    Ok(manager.ok_or_else(|| Status::permission_denied("only managers speak Raft"))?.node)
 }
 
 fn decode<T: DeserializeOwned>(message: &RaftMessage) -> Result<T, Status> {
@@ -110,13 +132,13 @@ impl RaftService for Server {
     }
 
     async fn propose(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let member = self.member(&request)?;
+        let member = self.leader(&request)?;
         let proposal: Logged = decode(&request.into_inner())?;
         reply(&member.propose_as_leader(proposal).await.map_err(refusal)?)
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
-        let member = self.member(&request)?;
+        let member = self.leader(&request)?;
         let index = member.read_index_as_leader().await.map_err(refusal)?;
         Ok(Response::new(ReadIndexReply { index }))
     }

@@ -4,11 +4,12 @@
 
 mod members;
 
-use members::{Group, describe, eventually, network};
-use shoal_common::NodeId;
+use members::{Group, describe, eventually, network, proposal, register};
+use shoal_common::{NodeId, node::Role};
 use shoal_raft::ProposeError;
-use shoal_state::{Rejection, Reply};
+use shoal_state::{Command, Rejection, Reply};
 use std::time::Duration;
+use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_remembers_what_it_acknowledged() {
@@ -119,6 +120,44 @@ async fn a_member_that_was_away_for_long_catches_up_by_a_snapshot() {
     // And it can lead with what it has: the whole state is the same.
     let theirs = group.member(leader).read().await.unwrap();
     eventually("the states are equal", async || *back.state().borrow().as_ref() == *theirs).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_members_that_was_cut_short_is_finished() {
+    let mut group = Group::new();
+    group.bootstrap(1).await;
+    group.open(2).await;
+    group.open(3).await;
+    let (leader, wanted) = (group.member(1), group.addresses(&[1, 2, 3]));
+    // In the midst of the joint configuration, whose first half is member 1 alone, the one that asked for it is gone.
+    let mut leadership = leader.leadership();
+    let joint = leadership.wait_for(|now| now.voters.len() == 3);
+    tokio::select! {
+        biased;
+        _ = joint => {}
+        () = async { loop { leader.align_membership(&wanted).await.unwrap(); } } => {}
+    }
+    group.grow(&[1, 2, 3]).await;
+    group.stop(1).await;
+    assert_ne!(group.leader().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_outlived_its_node_or_its_role_opens_nothing() {
+    let mut group = Group::new();
+    group.bootstrap(1).await;
+    let member = group.member(1);
+    let join = async |name, role| match member.propose(register(name, role)).await.unwrap().1 {
+        Ok(Reply::Node(node)) => node,
+        other => panic!("{other:?}"),
+    };
+    let (manager, demoted, gone) =
+        (join("a", Role::Manager).await, join("b", Role::Worker).await, join("c", Role::Worker).await);
+    let remove = proposal(Command::RemoveNode { node: gone, force: true });
+    member.propose(remove).await.unwrap().1.unwrap();
+    assert_eq!(group.ask(1, manager.0).await, Ok(()));
+    assert_eq!(group.ask(1, demoted.0).await, Err(Code::PermissionDenied));
+    assert_eq!(group.ask(1, gone.0).await, Err(Code::PermissionDenied));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,7 +51,11 @@ pub(super) async fn send(
     let mut sent = Sent::default();
     loop {
         // First room, then the state: what is sent is never older than it must be.
-        let Ok(room) = agent.reserve().await else { return };
+        let room = tokio::select! {
+            room = agent.reserve() => room,
+            () = &mut ended => return,
+        };
+        let Ok(room) = room else { return };
         let state = states.borrow_and_update().clone();
         match sent.next(&state, node) {
             Ok(Some(kind)) => room.send(Ok(pb::AssignmentsReply { kind: Some(kind) })),

@@ -124,9 +124,13 @@ impl Dispatcher for Dispatch {
         request: Request<pb::RelayHeartbeatsRequest>,
     ) -> Result<Response<pb::RelayHeartbeatsReply>, Status> {
         let manager = self.seat.manager()?;
-        peer::manager(&request)?;
+        let relaying = peer::manager(&request)?.node;
         if !manager.consensus.leadership().borrow().is_self {
             return Err(Status::failed_precondition("this manager does not lead"));
+        }
+        // A certificate outlives what it says.
+        if !manager.consensus.state().borrow().is_manager(relaying) {
+            return Err(Status::permission_denied(format!("{relaying} is not a manager any more")));
         }
         for node in request.into_inner().nodes {
             // What the leader's loop does not take is told by its own nodes' heartbeats.

@@ -58,10 +58,11 @@ fn retry() -> Backoff {
     Backoff::new(RETRY_FIRST, RETRY_LIMIT)
 }
 
-/// True if it was applied; why not is logged, and the caller looks again after a while.
+/// True if it was applied; why not is logged, and the caller looks again after a while. Not for another leader to
+/// log: what this one decided, of whom it hears above all, is not what the next one would.
 async fn propose(manager: &Manager, command: Command) -> bool {
     let proposal = Proposal { at: clock::now(), request: None, command };
-    match manager.consensus.propose(proposal).await {
+    match manager.consensus.propose_leading(proposal).await {
         Ok((_, Ok(_))) => true,
         Ok((_, Err(rejection))) => {
             tracing::warn!(%rejection, "the leader's own proposal was refused");

@@ -202,6 +202,15 @@ impl State {
         }
     }
 
+    /// It was in the cluster once. Ids are not given out again, so what is true stays true.
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        node.0 <= self.last_id && !self.nodes.contains_key(&node)
+    }
+
+    pub fn is_manager(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|n| n.role == Role::Manager)
+    }
+
     pub fn managers(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().filter(|n| n.role == Role::Manager)
     }

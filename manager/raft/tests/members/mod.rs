@@ -6,6 +6,7 @@ use shoal_common::{
     node::{NodeDescription, Role},
     service::Amount,
 };
+use shoal_proto::pb::{self, raft_client::RaftClient};
 use shoal_raft::{Connector, Consensus, Settings};
 use shoal_rt::{Peer, PeerIdentity};
 use shoal_state::{ClusterSettings, Command, Proposal};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
+/// The header that names who sends a request.
+const SPEAKER: &str = "speaker";
 pub(crate) const SNAPSHOT_EVERY: u64 = 50;
 
 struct Plain;
@@ -66,10 +69,11 @@ impl Group {
         host.serving = CancellationToken::new();
         let (member, serving, addr) = (Arc::clone(&host.member), host.serving.clone(), host.addr);
         let service = shoal_raft::service(Arc::new(move || member.lock().unwrap().clone()));
-        // In the daemon TLS says who speaks.
+        // In the daemon TLS says who speaks; here the request does, or it is member 1.
         let authenticated =
             tonic::service::interceptor::InterceptedService::new(service, move |mut request: tonic::Request<()>| {
-                let identity = Some(PeerIdentity { node: NodeId(0), role: Role::Manager });
+                let says = request.metadata().get(SPEAKER).and_then(|v| v.to_str().ok()?.parse().ok());
+                let identity = Some(PeerIdentity { node: NodeId(says.unwrap_or(1)), role: Role::Manager });
                 request.extensions_mut().insert(Peer { addr, identity });
                 Ok(request)
             });
@@ -97,7 +101,7 @@ impl Group {
                 self.open(*id).await;
             }
         }
-        let wanted: BTreeMap<NodeId, SocketAddr> = ids.iter().map(|id| (NodeId(*id), self.0[id].addr)).collect();
+        let wanted = self.addresses(ids);
         eventually("the membership is as wanted", async || {
             let leader = self.member(self.leader().await);
             let aligned = leader.align_membership(&wanted).await;
@@ -108,8 +112,20 @@ impl Group {
         .await;
     }
 
+    pub(crate) fn addresses(&self, ids: &[u64]) -> BTreeMap<NodeId, SocketAddr> {
+        ids.iter().map(|id| (NodeId(*id), self.0[id].addr)).collect()
+    }
+
     pub(crate) fn member(&self, id: u64) -> Consensus {
         self.0[&id].member.lock().unwrap().clone().unwrap()
+    }
+
+    /// Asks member `id` for a read index, as `speaker` with a manager's certificate.
+    pub(crate) async fn ask(&self, id: u64, speaker: u64) -> Result<(), tonic::Code> {
+        let channel = Plain.connect(NodeId(id), self.0[&id].addr).await.unwrap();
+        let mut request = tonic::Request::new(pb::ReadIndexRequest {});
+        request.metadata_mut().insert(SPEAKER, speaker.into());
+        RaftClient::new(channel).read_index(request).await.map(drop).map_err(|status| status.code())
     }
 
     pub(crate) fn running(&self) -> Vec<u64> {
@@ -176,6 +192,11 @@ pub(crate) fn network(name: &str) -> Proposal {
         labels: BTreeMap::new(),
     };
     proposal(Command::CreateNetwork { spec })
+}
+
+pub(crate) fn register(hostname: &str, role: Role) -> Proposal {
+    let public_key_sha256 = hostname.to_owned();
+    proposal(Command::RegisterNode { role, description: description(hostname), public_key_sha256 })
 }
 
 pub(crate) fn describe(node: u64, hostname: &str) -> Proposal {
