@@ -99,8 +99,12 @@ impl Cluster {
         let mut active = self.active.lock().await;
         let Some(identity) = Identity::load(&self.config.identity()).context("cannot read this host's identity")?
         else {
-            // What a crash in the middle of `init` left: without an identity it is nobody's.
-            return remove_dir(&self.config.raft_dir());
+            // What a crash in the middle of `init` or `leave` left: without an identity it is nobody's.
+            remove_dir(&self.config.raft_dir())?;
+            if let Err(error) = self.host.clear().await {
+                tracing::warn!(%error, "what an earlier cluster left on this host is not all gone");
+            }
+            return Ok(());
         };
         let joined = Joined::load(&self.config.joined())
             .with_context(|| format!("cannot read {}", self.config.joined().display()))?;

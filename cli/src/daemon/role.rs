@@ -64,7 +64,9 @@ impl Keeper {
         loop {
             let wanted = assigned.borrow_and_update().as_ref().map(|n| n.role);
             let identity = self.credentials.current();
-            let step = next(wanted, identity.role, leading.is_some(), is_old(&identity, clock::now()));
+            // A worker with a log is one whose demotion was cut short.
+            let seated = leading.is_some() || (identity.role == Role::Worker && self.config.raft_dir().exists());
+            let step = next(wanted, identity.role, seated, is_old(&identity, clock::now()));
             let done = match step {
                 Step::Rest => Ok(()),
                 Step::Seat => self.open().await.map(|manager| leading = Some(self.sit(manager))),
