@@ -98,6 +98,12 @@ impl Lab {
         self.hosts.iter().map(|h| h.host.as_str())
     }
 
+    /// Where a host's daemon keeps what must outlive it.
+    pub fn data(&self, host: &str) -> anyhow::Result<&Path> {
+        let host = self.hosts.iter().find(|h| h.host == host).with_context(|| format!("no host {host}"))?;
+        Ok(&host.data)
+    }
+
     /// Up, daemon down, or off: as `lab ls` says now.
     pub fn state_of(&self, host: &str) -> anyhow::Result<String> {
         let hosts = self.ls()?;

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{
     net::UnixStream,
-    process::Command,
+    process::{Child, Command},
     sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
@@ -163,14 +163,13 @@ impl Client {
     async fn connect(&self) -> Result<(UnixStream, BTreeSet<TaskId>), Error> {
         let end = Instant::now() + START_LIMIT;
         let socket = super::socket(&self.0.run_dir);
-        let mut started = false;
+        let mut started: Option<Child> = None;
         loop {
             match UnixStream::connect(&socket).await {
                 Ok(mut stream) => match exchange(&mut stream, &Ask::Hello).await {
                     Ok(Answer::Hello { version, serving }) if version == VERSION => return Ok((stream, serving)),
                     Ok(Answer::Hello { .. }) => {
                         exchange(&mut stream, &Ask::Quit).await?;
-                        started = false;
                     }
                     Ok(other) => return Err(unexpected(&other)),
                     // It was ending.
@@ -178,29 +177,27 @@ impl Client {
                     Err(_) => {}
                 },
                 Err(error) if Instant::now() >= end => return Err(Error::Start(error)),
-                Err(_) if !started => {
-                    self.start().map_err(Error::Start)?;
-                    started = true;
-                }
-                Err(_) => {}
+                // One that found another still ending has ended itself.
+                Err(_) => match started.as_mut().map(Child::try_wait) {
+                    Some(Ok(None)) => {}
+                    Some(Ok(Some(_)) | Err(_)) | None => started = Some(self.start().map_err(Error::Start)?),
+                },
             }
             sleep(START_PAUSE).await;
         }
     }
 
     /// In a process group of its own: what ends the daemon does not end it.
-    fn start(&self) -> io::Result<()> {
-        let child = Command::new(&self.0.program)
+    fn start(&self) -> io::Result<Child> {
+        // tokio reaps it when it ends before us.
+        Command::new(&self.0.program)
             .arg0("shoal")
             .arg(super::VERB)
             .args([&self.0.run_dir, &self.0.resolv_conf])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0)
-            .spawn()?;
-        // tokio reaps it when it ends before us.
-        drop(child);
-        Ok(())
+            .spawn()
     }
 }
 

@@ -2,13 +2,15 @@
 
 use shoal_common::{TaskId, assignment::Assignment};
 use shoal_dns::Scope;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
     chain,
     resolver::{Client, Error},
 };
+
+const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -78,15 +80,17 @@ impl Names {
     async fn keep(&self) {
         let mut kept = self.kept.subscribe();
         while kept.changed().await.is_ok() {
-            let kept = kept.borrow_and_update().clone();
+            let now = kept.borrow_and_update().clone();
             let stopped = async {
-                for task in self.resolver.serving().await?.difference(&kept) {
+                for task in self.resolver.serving().await?.difference(&now) {
                     self.resolver.stop(*task).await?;
                 }
                 Ok::<_, Error>(())
             };
             if let Err(error) = stopped.await {
                 tracing::warn!(error = chain(&error), "containers that have ended may still be answered names");
+                tokio::time::sleep(RETRY).await;
+                kept.mark_changed();
             }
         }
     }

@@ -93,6 +93,15 @@ fn requests(lab: &Lab, from: &Task, url: &str, seconds: u32) -> anyhow::Result<u
     Ok(lab.inside(&from.node_name, &from.id, ["sh", "-c", &script])?.success()?.trim().parse()?)
 }
 
+/// Of containers, networks and rules, on a host that is in no cluster any more.
+fn nothing_is_left(lab: &Lab, host: &str) -> anyhow::Result<()> {
+    let left = lab.exec(host, ["sh", "-c", "ls -A /run/shoal/netns; nft list tables; pgrep -f 'bin/(serve|idle)'"])?;
+    ensure!(left.stdout.is_empty(), "{left}");
+    let links = lab.exec(host, ["ip", "-br", "link"])?.success()?;
+    ensure!(links.lines().count() == 2, "not only lo and eth0: {links}");
+    Ok(())
+}
+
 #[test]
 fn every_daemon_is_killed_at_once_and_nobody_notices() -> anyhow::Result<()> {
     story(Shape { managers: 3, workers: 1 }, |lab| {
@@ -261,6 +270,7 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
         let refused = lab.shoal("w2", ["leave"])?.failure(4)?;
         ensure!(refused.contains("demote"), "{refused}");
         lab.shoal("w3", ["leave"])?.success()?;
+        nothing_is_left(lab, "w3")?;
         let nodes_now = eventually("w3 is down", REPLACED_WITHIN, || {
             let nodes = nodes(lab, "w1")?;
             ensure!(nodes["w3"].status == "down", "{nodes:?}");
@@ -278,5 +288,73 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
             ensure!(clients.iter().any(|t| t.node_name == "w3"), "{clients:?}");
             Ok(())
         })
+    })
+}
+
+#[test]
+fn a_leave_and_a_demotion_that_were_cut_short_are_finished_at_the_next_start() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        stage(lab)?;
+        // Both begin with the certificate: it is gone, or that of a worker already.
+        lab.lab(["kill", "w1", "w2"])?.success()?;
+        for file in ["identity", "cluster.json"] {
+            fs::remove_file(lab.data("w1")?.join(file)).context(file)?;
+        }
+        let log = lab.data("w2")?.join("raft");
+        fs::create_dir(&log)?;
+        fs::write(log.join("db"), "of a manager")?;
+        let on_w2: Vec<Task> = running(lab, "m1", "client")?.into_iter().filter(|t| t.node_name == "w2").collect();
+        lab.lab(["start", "w1", "w2"])?.success()?;
+
+        eventually("nothing of the cluster is left on w1", SETTLES_WITHIN, || nothing_is_left(lab, "w1"))?;
+        eventually("w2 is no manager", SETTLES_WITHIN, || {
+            ensure!(!log.exists(), "{} is still there", log.display());
+            Ok(())
+        })?;
+        ensure!(running(lab, "m1", "client")?.into_iter().filter(|t| t.node_name == "w2").eq(on_w2), "it was replaced");
+        // And it is a host like any other.
+        let token = lab.shoal("m1", ["join-token", "-q", "worker"])?.success()?;
+        lab.shoal("w1", ["join", "--token", token.trim(), "172.31.0.11:2377"])?.success().map(drop)
+    })
+}
+
+#[test]
+fn a_host_that_lost_its_power_is_replaced_and_comes_back_with_nothing_of_before() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        stage(lab)?;
+        let addresses = |tasks: &[Task]| -> BTreeSet<String> {
+            tasks
+                .iter()
+                .flat_map(|t| &t.endpoints)
+                .map(|e| e.v4.split('/').next().unwrap_or_default().to_owned())
+                .collect()
+        };
+        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "m1").context("on m1")?;
+        let answered = || -> anyhow::Result<BTreeSet<String>> {
+            let dig = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", "tasks.web", "A"];
+            Ok(lab.inside("m1", &asker.id, dig)?.success()?.lines().map(str::to_owned).collect())
+        };
+        lab.lab(["power-off", "w1"])?.success()?;
+        let web = eventually("web runs elsewhere", REPLACED_WITHIN, || {
+            let web = running(lab, "m1", "web")?;
+            ensure!(web.len() == 3 && web.iter().all(|t| t.node_name != "w1"), "{web:?}");
+            Ok(web)
+        })?;
+        ensure!(answered()? == addresses(&web), "{:?} is answered, {web:?} runs", answered()?);
+
+        lab.lab(["start", "w1"])?.success()?;
+        let client = eventually("w1 works again", SETTLES_WITHIN, || {
+            let clients = running(lab, "m1", "client")?;
+            clients.into_iter().find(|t| t.node_name == "w1").context("a client on w1")
+        })?;
+        // Its own network namespace and that of the network; nothing of the tasks that it had.
+        eventually("w1 has what it should", SETTLES_WITHIN, || {
+            let there = lab.exec("w1", ["ls", "/run/shoal/netns"])?.success()?;
+            ensure!(there.lines().count() == 2 && there.contains(&client.id), "{there}");
+            Ok(())
+        })?;
+        ensure!(running(lab, "m1", "web")? == web, "its return moved tasks");
+        let url = format!("http://{}/", vip(lab, "m1", "web")?);
+        requests(lab, &client, &url, 1).map(drop)
     })
 }
