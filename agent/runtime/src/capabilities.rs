@@ -1,5 +1,7 @@
 //! Which capabilities a container has: the usual ones, more, or fewer.
 
+use std::{fs, io};
+
 use crate::{Error, Options};
 
 /// capabilities(7), in the order of their numbers.
@@ -47,18 +49,24 @@ const ALL: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// What is left of `usual` and added to it. `ALL` is meant first, so `--cap-drop ALL --cap-add CHOWN` leaves one.
-pub(crate) fn chosen(usual: &[&'static str], options: &Options) -> Result<Vec<&'static str>, Error> {
+/// What this process has to give: a bit for each capability.
+pub(crate) fn held() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask = |field| status.lines().find_map(|l| u64::from_str_radix(l.strip_prefix(field)?.trim(), 16).ok());
+    Ok(mask("CapPrm:").unwrap_or(0) & mask("CapBnd:").unwrap_or(0))
+}
+
+/// What is left of `usual` and added to it. `ALL` is meant first, so `--cap-drop ALL --cap-add CHOWN` leaves one; it
+/// means all of those that are `held`, while one that is named and not held fails the start.
+pub(crate) fn chosen(usual: &[&'static str], options: &Options, held: u64) -> Result<Vec<&'static str>, Error> {
     let (add, add_all) = parse(&options.cap_add)?;
     let (drop, drop_all) = parse(&options.cap_drop)?;
-    if options.privileged {
-        return Ok(ALL.to_vec());
-    }
-    let has = |one: &&&'static str| {
-        let kept = (usual.contains(one) && !drop_all) || add_all;
-        (kept && !drop.contains(one)) || add.contains(one)
+    let has = |number: usize, one: &&'static str| {
+        let given = held & (1 << number) != 0;
+        let kept = (usual.contains(one) && !drop_all) || (add_all && given);
+        if options.privileged { given } else { (kept && !drop.contains(one)) || add.contains(one) }
     };
-    Ok(ALL.iter().filter(has).copied().collect())
+    Ok(ALL.iter().enumerate().filter(|(number, one)| has(*number, one)).map(|(_, one)| *one).collect())
 }
 
 /// The names in the kernel's own spelling, and whether all were meant.
@@ -87,7 +95,7 @@ mod tests {
         let usual = ["CAP_CHOWN", "CAP_KILL"];
         let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let of = |add: &[&str], drop: &[&str]| {
-            chosen(&usual, &Options { cap_add: list(add), cap_drop: list(drop), ..Options::default() })
+            chosen(&usual, &Options { cap_add: list(add), cap_drop: list(drop), ..Options::default() }, u64::MAX)
         };
         assert_eq!(of(&[], &[]).unwrap(), usual);
         assert_eq!(of(&["net_admin"], &["CAP_KILL"]).unwrap(), ["CAP_CHOWN", "CAP_NET_ADMIN"]);
@@ -95,6 +103,7 @@ mod tests {
         assert_eq!(of(&["ALL"], &["SYS_ADMIN"]).unwrap().len(), ALL.len() - 1);
         assert!(matches!(of(&["FLY"], &[]), Err(Error::Capability(name)) if name == "FLY"));
         let privileged = Options { privileged: true, ..Options::default() };
-        assert_eq!(chosen(&usual, &privileged).unwrap(), ALL);
+        assert_eq!(chosen(&usual, &privileged, u64::MAX).unwrap(), ALL);
+        assert_eq!(chosen(&usual, &privileged, 0b10_0001).unwrap(), ["CAP_CHOWN", "CAP_KILL"]);
     }
 }

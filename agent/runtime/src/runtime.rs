@@ -382,7 +382,7 @@ impl Runtime {
         earlier: Option<Arc<Record>>,
     ) -> Result<(Dir, fs::File), Error> {
         mounts::check(&config)?;
-        capabilities::chosen(&[], &config.options)?;
+        capabilities::chosen(&[], &config.options, 0)?;
         let place = Place {
             layers_dir: self.0.images.layers_dir(),
             cgroup: format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id),

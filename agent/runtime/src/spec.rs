@@ -54,6 +54,8 @@ pub(crate) struct Host {
     pub(crate) cgroup_namespaces: bool,
     /// cgroup v2 alone: there is no device filter.
     pub(crate) unified: bool,
+    /// What can be given to those who shall have all.
+    pub(crate) capabilities: u64,
 }
 
 /// The whole of `config.json`.
@@ -63,7 +65,7 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Resul
         usual.push("CAP_MKNOD");
     }
     let options = &record.options;
-    let bounding = capabilities::chosen(&usual, options)?;
+    let bounding = capabilities::chosen(&usual, options, host.capabilities)?;
     // As execve would leave it: only root keeps what is in the bounding set.
     let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
 

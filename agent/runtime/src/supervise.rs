@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    Error, cgroup,
+    Error, capabilities, cgroup,
     config::Exit,
     log::{FILE_MAX_BYTES, Lines, Log, LogStream},
     mounts, process,
@@ -171,7 +171,11 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
     mounts::fill(record, dir).map_err(os("fill a volume with what the image has"))?;
     write_files(record, dir)?;
 
-    let host = Host { cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(), unified: cgroup::is_unified() };
+    let host = Host {
+        cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+        unified: cgroup::is_unified(),
+        capabilities: capabilities::held().map_err(os("read our own capabilities"))?,
+    };
     let config = dir.at("config.json");
     let text = serde_json::to_vec(&spec(record, dir, &user, host)?)
         .map_err(|e| Failure::Os("write the specification", e.into()))?;
