@@ -28,13 +28,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod atomic;
+mod capabilities;
 mod cgroup;
 mod config;
+mod devices;
 mod error;
 mod exits;
 pub mod image;
 mod log;
 mod logs;
+mod mounts;
 mod process;
 mod record;
 mod rootfs;
@@ -43,11 +46,13 @@ mod seccomp;
 mod spec;
 mod supervise;
 mod user;
+mod volumes;
 
-pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, RuntimeConfig};
+pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, Mount, MountSource, Options, RuntimeConfig};
 pub use error::Error;
 pub use image::{Image, ImageSummary, Images, Reference};
 pub use log::{LogLine, LogStream};
 pub use logs::LogOptions;
 pub use runtime::Runtime;
 pub use supervise::supervise;
+pub use volumes::Volume;

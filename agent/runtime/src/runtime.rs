@@ -18,12 +18,15 @@ use tokio::{
 };
 
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, MountSource,
+    RuntimeConfig, Volume, capabilities, cgroup,
     config::Exit,
     exits::{Exits, Locks, Noticed},
-    logs, process,
+    image::Place,
+    logs, mounts, process,
     record::{Dir, Record, now_ms},
     supervise::Report,
+    volumes,
 };
 
 const SIGKILL: i32 = nix::libc::SIGKILL;
@@ -59,9 +62,20 @@ struct Inner {
 struct Entry {
     record: Arc<Record>,
     state: ContainerState,
+    started_at_ms: Option<u64>,
+    /// Whether the state is an end and its supervisor is gone, so that nothing more comes of it.
     ended: watch::Sender<bool>,
-    /// Between the entry and the supervisor's first word, nobody else judges the state.
-    starting: bool,
+    busy: Busy,
+}
+
+/// What is being done to a container. Meanwhile nobody else judges its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    No,
+    /// Until the supervisor's first word.
+    Starting,
+    /// Its files are going away.
+    Removing,
 }
 
 impl Drop for Inner {
@@ -86,6 +100,7 @@ impl Runtime {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
         let images = Images::open(config.data_dir.join("images"))?;
+        volumes::open(&config.data_dir.join("volumes"))?;
         // Watched before the first look: an end between the two is seen by one of them.
         let exits = Exits::watch(&locks.0).map_err(Error::file("watch", &locks.0))?;
         let runtime = Runtime(Arc::new(Inner {
@@ -100,8 +115,10 @@ impl Runtime {
         blocking("adopt containers", move || adopting.adopt()).await?;
         let task = tokio::spawn(notice(Arc::downgrade(&runtime.0), exits));
         *runtime.0.noticing.lock().expect(UNPOISONED) = Some(task.abort_handle());
-        for status in runtime.list().into_iter().filter(|c| c.state == ContainerState::Created) {
-            tokio::spawn(runtime.clone().see_it_run(status.id));
+        let unsettled: Vec<String> =
+            runtime.containers().values().filter(|e| e.is_unsettled()).map(|e| e.record.id.clone()).collect();
+        for id in unsettled {
+            tokio::spawn(runtime.clone().see_it_run(id));
         }
         Ok(runtime)
     }
@@ -126,6 +143,9 @@ impl Runtime {
     }
 
     /// Starts a container from an image that is here or can be pulled; done when its first process runs.
+    ///
+    /// One that exists and has ended is started again, in place: on the image it was made from, with the files it
+    /// wrote and with its log, all else as `config` says. It has ended as it did until it runs.
     pub async fn start(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
         // On a task of its own: a caller that goes away shall not leave half a start behind.
         let this = self.clone();
@@ -136,13 +156,23 @@ impl Runtime {
 
     async fn start_whole(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
         check_id(&config.id)?;
-        if self.containers().contains_key(&config.id) {
-            return Err(Error::Exists(config.id));
-        }
-        let image = self.0.images.ensure(&config.spec.image).await?;
+        let earlier = self.at_rest(&config.id).await?;
+        let image = match &earlier {
+            None => self.0.images.ensure(&config.spec.image).await?,
+            Some(earlier) if earlier.image != config.spec.image => {
+                return Err(Error::OtherImage {
+                    container: config.id,
+                    made_from: earlier.image.clone(),
+                    wanted: config.spec.image,
+                });
+            }
+            // Its name may be another image's by now.
+            Some(earlier) => self.0.images.image(&earlier.image_id)?,
+        };
         let id = config.id.clone();
         let this = self.clone();
-        let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image)).await?;
+        let again = earlier.is_some();
+        let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image, earlier)).await?;
         let started = self.launch(&id, &dir, lock).await;
         let failed = match started {
             Ok(Report::Running(_)) => None,
@@ -150,10 +180,13 @@ impl Runtime {
             Err(e) => Some(e),
         };
         if let Some(entry) = self.containers().get_mut(&id) {
-            entry.starting = false;
+            entry.busy = Busy::No;
         }
         self.refresh(id.clone()).await?;
         if let Some(error) = failed {
+            if again {
+                return Err(error);
+            }
             // What could not be removed now is adopted as ended by the next daemon.
             if let Err(e) = self.remove(&id).await {
                 tracing::warn!(container = id, error = %e, "a container that did not start could not be removed");
@@ -161,6 +194,23 @@ impl Runtime {
             return Err(error);
         }
         self.status(&id)
+    }
+
+    /// What is known of a container that has ended; `None` if there is none.
+    async fn at_rest(&self, id: &str) -> Result<Option<Arc<Record>>, Error> {
+        let look =
+            || self.containers().get(id).map(|e| (Arc::clone(&e.record), e.state.clone(), e.busy, *e.ended.borrow()));
+        match look() {
+            None => Ok(None),
+            Some((record, _, Busy::No, true)) => Ok(Some(record)),
+            // Its supervisor has a last word, or an earlier daemon starts it just now.
+            Some((record, ContainerState::Exited(_), Busy::No, false)) => {
+                let end = tokio::time::timeout(KILL_PATIENCE, self.wait(id)).await;
+                end.map_err(|_| Error::Exists(id.to_owned()))??;
+                Ok(Some(record))
+            }
+            Some(_) => Err(Error::Exists(id.to_owned())),
+        }
     }
 
     pub fn list(&self) -> Vec<ContainerStatus> {
@@ -219,13 +269,14 @@ impl Runtime {
         let Ok(record) = self.record(id) else {
             return Ok(());
         };
-        if !matches!(self.status(id), Ok(ContainerStatus { state: ContainerState::Exited(_), .. }) | Err(_)) {
+        if !self.begin_to_remove(id) {
             let killing = async {
                 // One that is just being started has no process to kill yet.
                 loop {
                     self.kill(id, SIGKILL).await?;
-                    if let Ok(exit) = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await {
-                        return exit;
+                    let _ = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await;
+                    if self.begin_to_remove(id) {
+                        return Ok(());
                     }
                 }
             };
@@ -233,19 +284,87 @@ impl Runtime {
         }
         let this = self.clone();
         blocking("remove a container", move || {
-            cgroup::remove(&record.cgroup)?;
-            let dir = this.dir(&record.id);
-            remove_dir(&dir)?;
-            let lock = this.0.locks.path(&record.id);
-            match fs::remove_file(&lock) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e))?,
-                Ok(()) | Err(_) => {}
+            let removed = this.remove_files(&record);
+            match &removed {
+                Ok(()) => drop(this.containers().remove(&record.id)),
+                Err(_) => {
+                    if let Some(entry) = this.containers().get_mut(&record.id) {
+                        entry.busy = Busy::No;
+                    }
+                }
             }
-            this.containers().remove(&record.id);
             this.changed();
+            removed
+        })
+        .await
+    }
+
+    /// From now on it is not started again. False if it has not ended yet.
+    fn begin_to_remove(&self, id: &str) -> bool {
+        match self.containers().get_mut(id) {
+            Some(entry) if entry.busy == Busy::Starting || !*entry.ended.borrow() => false,
+            Some(entry) => {
+                entry.busy = Busy::Removing;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn remove_files(&self, record: &Record) -> Result<(), Error> {
+        cgroup::remove(&record.cgroup)?;
+        remove_dir(&self.dir(&record.id))?;
+        let lock = self.0.locks.path(&record.id);
+        match fs::remove_file(&lock) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// All volumes, in the order of their names.
+    pub async fn volumes(&self) -> Result<Vec<Volume>, Error> {
+        let this = self.clone();
+        blocking("list volumes", move || {
+            let dir = this.volumes_dir();
+            let names = volumes::names(&dir)?;
+            let containers = this.containers();
+            let volume = |name: String| Volume { path: dir.join(&name), used_by: users(&containers, &name), name };
+            Ok(names.into_iter().map(volume).collect())
+        })
+        .await
+    }
+
+    /// Makes an empty volume. Nothing to do if it is there.
+    pub async fn create_volume(&self, name: &str) -> Result<Volume, Error> {
+        let (this, name) = (self.clone(), name.to_owned());
+        blocking("make a volume", move || {
+            let containers = this.containers();
+            let path = volumes::make(&this.volumes_dir(), &name)?;
+            Ok(Volume { path, used_by: users(&containers, &name), name })
+        })
+        .await
+    }
+
+    /// Removes a volume and all that is in it; refused while it is mounted in a container, run or not.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), Error> {
+        let (this, name) = (self.clone(), name.to_owned());
+        blocking("remove a volume", move || {
+            let aside = {
+                // The lock keeps a container from being started with it meanwhile.
+                let containers = this.containers();
+                if let Some(container) = users(&containers, &name).into_iter().next() {
+                    return Err(Error::VolumeInUse { volume: name, container });
+                }
+                volumes::remove(&this.volumes_dir(), &name)?
+            };
+            drop(aside);
             Ok(())
         })
         .await
+    }
+
+    fn volumes_dir(&self) -> PathBuf {
+        self.0.config.data_dir.join("volumes")
     }
 
     /// The output of a container, oldest line first.
@@ -256,17 +375,33 @@ impl Runtime {
     }
 
     /// Writes down what the supervisor must know and takes its lock.
-    fn prepare(&self, config: ContainerConfig, image: &Image) -> Result<(Dir, fs::File), Error> {
-        let cgroup = format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id);
-        let record = Arc::new(image.record(config, self.0.images.layers_dir(), cgroup)?);
+    fn prepare(
+        &self,
+        config: ContainerConfig,
+        image: &Image,
+        earlier: Option<Arc<Record>>,
+    ) -> Result<(Dir, fs::File), Error> {
+        mounts::check(&config)?;
+        capabilities::chosen(&[], &config.options, 0)?;
+        let place = Place {
+            layers_dir: self.0.images.layers_dir(),
+            cgroup: format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id),
+            volumes_dir: self.volumes_dir(),
+            created_at_ms: earlier.as_ref().map_or_else(now_ms, |earlier| earlier.created_at_ms),
+        };
+        let record = Arc::new(image.record(config, place)?);
         let dir = self.dir(&record.id);
         let lock;
         {
             let mut containers = self.containers();
-            if containers.contains_key(&record.id) {
-                return Err(Error::Exists(record.id.clone()));
-            }
-            if !self.0.images.has(&record.image_id) {
+            // What was seen before may be no more.
+            let present = match (containers.get(&record.id), &earlier) {
+                (None, None) => false,
+                (Some(entry), Some(_)) if entry.busy == Busy::No && *entry.ended.borrow() => true,
+                (Some(_), _) => return Err(Error::Exists(record.id.clone())),
+                (None, Some(_)) => return Err(Error::NoSuchContainer(record.id.clone())),
+            };
+            if !present && !self.0.images.has(&record.image_id) {
                 return Err(Error::NoSuchImage(record.image.clone()));
             }
             let path = self.0.locks.path(&record.id);
@@ -274,25 +409,40 @@ impl Runtime {
             if lock.is_none() {
                 return Err(Error::Exists(record.id.clone()));
             }
-            let entry = Entry {
-                record: Arc::clone(&record),
-                state: ContainerState::Created,
-                ended: watch::Sender::new(false),
-                starting: true,
-            };
-            containers.insert(record.id.clone(), entry);
+            let entry = containers.entry(record.id.clone()).or_insert_with(|| Entry::new(Arc::clone(&record)));
+            entry.record = Arc::clone(&record);
+            // Another one: who followed what was ends with it.
+            entry.ended = watch::Sender::new(false);
+            entry.busy = Busy::Starting;
         }
-        let written = fs::create_dir_all(dir.path())
-            .map_err(Error::file("make the directory", dir.path()))
-            .and_then(|()| dir.write_record(&record));
-        match (written, lock) {
+        match (self.prepare_files(&record, &dir), lock) {
             (Ok(()), Some(lock)) => Ok((dir, lock)),
             (Err(e), _) => {
-                self.containers().remove(&record.id);
+                let mut containers = self.containers();
+                match (earlier, containers.get_mut(&record.id)) {
+                    (Some(earlier), Some(entry)) => {
+                        entry.record = earlier;
+                        entry.busy = Busy::No;
+                        entry.ended.send_replace(true);
+                    }
+                    (None, _) | (_, None) => drop(containers.remove(&record.id)),
+                }
                 Err(e)
             }
             (Ok(()), None) => Err(Error::Exists(record.id.clone())),
         }
+    }
+
+    fn prepare_files(&self, record: &Record, dir: &Dir) -> Result<(), Error> {
+        for mount in &record.options.mounts {
+            if let MountSource::Volume(name) = &mount.source {
+                volumes::make(&record.volumes_dir, name)?;
+            }
+        }
+        fs::create_dir_all(dir.path()).map_err(Error::file("make the directory", dir.path()))?;
+        // What a supervisor that died in an earlier start may have left.
+        cgroup::remove(&record.cgroup)?;
+        dir.write_record(record)
     }
 
     /// Starts the supervisor and hears what it has to say.
@@ -336,12 +486,7 @@ impl Runtime {
             let dir = Dir(entry.map_err(Error::file("read", &root))?.path());
             match dir.record() {
                 Ok(Some(record)) => {
-                    let entry = Entry {
-                        record: Arc::new(record),
-                        state: ContainerState::Created,
-                        ended: watch::Sender::new(false),
-                        starting: false,
-                    };
+                    let entry = Entry::new(Arc::new(record));
                     let id = entry.record.id.clone();
                     self.containers().insert(id.clone(), entry);
                     self.look(&id)?;
@@ -364,7 +509,7 @@ impl Runtime {
             if let Err(e) = self.refresh(id.clone()).await {
                 tracing::warn!(container = id, error = %e, "cannot tell whether a container runs");
             }
-            if !matches!(self.status(&id), Ok(ContainerStatus { state: ContainerState::Created, .. })) {
+            if !self.containers().get(&id).is_some_and(Entry::is_unsettled) {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -381,17 +526,19 @@ impl Runtime {
         let record = {
             let containers = self.containers();
             match containers.get(id) {
-                // An end is final. Its files may be going away right now, which must not be taken for anything.
-                Some(Entry { state: ContainerState::Exited(_), .. }) | None => return Ok(()),
-                Some(entry) if entry.starting => return Ok(()),
+                None => return Ok(()),
+                Some(entry) if entry.busy != Busy::No || *entry.ended.borrow() => return Ok(()),
                 Some(entry) => Arc::clone(&entry.record),
             }
         };
         let dir = self.dir(id);
         // The lock is asked first: what a dead supervisor had to write is then on disk.
         let alive = self.0.locks.is_held(id).map_err(Error::file("look at", self.0.locks.path(id)))?;
+        // Then the exit, which is removed after a new start was written down.
+        let exit = dir.exit()?;
         let started = dir.started()?;
-        let state = match (dir.exit()?, started) {
+        let started_at_ms = started.as_ref().map(|s| s.started_at_ms);
+        let state = match (exit, started) {
             (Some(exit), _) => ContainerState::Exited(exit),
             (None, Some(started)) if alive => {
                 ContainerState::Running { pid: started.pid, started_at_ms: started.started_at_ms }
@@ -401,15 +548,19 @@ impl Runtime {
         };
         let mut containers = self.containers();
         if let Some(entry) = containers.get_mut(id)
-            && entry.state != state
+            && entry.busy == Busy::No
         {
-            let ended = matches!(state, ContainerState::Exited(_));
-            entry.state = state;
-            if ended {
+            let news = entry.state != state;
+            entry.started_at_ms = started_at_ms;
+            // While its supervisor lives, one that has ended may be about to run again.
+            if matches!(state, ContainerState::Exited(_)) && !alive {
                 entry.ended.send_replace(true);
             }
+            entry.state = state;
             drop(containers);
-            self.changed();
+            if news {
+                self.changed();
+            }
         }
         Ok(())
     }
@@ -435,14 +586,44 @@ impl Runtime {
 const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 impl Entry {
+    fn new(record: Arc<Record>) -> Self {
+        Self {
+            record,
+            state: ContainerState::Created,
+            started_at_ms: None,
+            ended: watch::Sender::new(false),
+            busy: Busy::No,
+        }
+    }
+
+    /// Neither running nor at an end that lasts: to be looked at again, since only ends are noticed by themselves.
+    fn is_unsettled(&self) -> bool {
+        match self.state {
+            ContainerState::Created => true,
+            ContainerState::Running { .. } => false,
+            ContainerState::Exited(_) => !*self.ended.borrow(),
+        }
+    }
+
     fn status(&self) -> ContainerStatus {
         ContainerStatus {
             id: self.record.id.clone(),
             image: self.record.image.clone(),
             state: self.state.clone(),
             labels: self.record.labels.clone(),
+            options: self.record.options.clone(),
+            created_at_ms: self.record.created_at_ms,
+            started_at_ms: self.started_at_ms,
         }
     }
+}
+
+/// The containers that a volume is mounted in.
+fn users(containers: &BTreeMap<String, Entry>, volume: &str) -> Vec<String> {
+    let mounted = |e: &&Entry| {
+        e.record.options.mounts.iter().any(|m| matches!(&m.source, MountSource::Volume(name) if name == volume))
+    };
+    containers.values().filter(mounted).map(|e| e.record.id.clone()).collect()
 }
 
 /// The ids of images that containers were made from, and one such container.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use shoal_common::service::Resources;
 
 use crate::{
+    Error, capabilities, devices, mounts,
     record::{Dir, Record},
     seccomp,
     user::User,
@@ -53,14 +54,18 @@ pub(crate) struct Host {
     pub(crate) cgroup_namespaces: bool,
     /// cgroup v2 alone: there is no device filter.
     pub(crate) unified: bool,
+    /// What can be given to those who shall have all.
+    pub(crate) capabilities: u64,
 }
 
 /// The whole of `config.json`.
-pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Value {
-    let mut bounding: Vec<&str> = CAPABILITIES.to_vec();
+pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Result<Value, Error> {
+    let mut usual = CAPABILITIES.to_vec();
     if !host.unified {
-        bounding.push("CAP_MKNOD");
+        usual.push("CAP_MKNOD");
     }
+    let options = &record.options;
+    let bounding = capabilities::chosen(&usual, options, host.capabilities)?;
     // As execve would leave it: only root keeps what is in the bounding set.
     let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
 
@@ -74,12 +79,12 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Value
     if host.cgroup_namespaces {
         namespaces.push(json!({ "type": "cgroup" }));
     }
-    json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
-        "root": { "path": dir.at("rootfs"), "readonly": false },
+        "root": { "path": dir.at("rootfs"), "readonly": options.read_only },
         "hostname": record.hostname,
         "process": {
-            "terminal": false,
+            "terminal": options.tty,
             "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
             "args": record.args,
             "env": record.env,
@@ -90,35 +95,50 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Value
                 "bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": [],
             },
         },
-        "mounts": mounts(dir),
+        "mounts": mounts(record, dir),
         "linux": {
             "cgroupsPath": record.cgroup,
             "namespaces": namespaces,
             "resources": resources(&record.resources),
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
-            "seccomp": seccomp::profile(),
+            "seccomp": seccomp::profile(&bounding),
             // The namespace is the container's own, so nobody else's ports are meant.
             "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
         },
-    })
+    });
+    if options.privileged {
+        let linux = &mut spec["linux"];
+        for protection in ["maskedPaths", "readonlyPaths", "seccomp"] {
+            linux[protection] = Value::Null;
+        }
+        linux["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        linux["devices"] = devices::of_host().into();
+    }
+    Ok(spec)
 }
 
-fn mounts(dir: &Dir) -> Vec<Value> {
+fn mounts(record: &Record, dir: &Dir) -> Vec<Value> {
+    let access = if record.options.privileged { "rw" } else { "ro" };
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let file = |destination: &str, name: &str| json!({ "destination": destination, "type": "bind", "source": dir.at(name), "options": ["rbind", "rprivate"] });
-    vec![
+    let mut out = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
         file("/etc/hosts", "hosts"),
         file("/etc/hostname", "hostname"),
         file("/etc/resolv.conf", "resolv.conf"),
-    ]
+    ];
+    // What the user mounts at one of these places is instead of it.
+    let own = mounts::specified(record);
+    out.retain(|usual| own.iter().all(|mount| mount["destination"] != usual["destination"]));
+    out.extend(own);
+    out
 }
 
 fn resources(wanted: &Resources) -> Value {

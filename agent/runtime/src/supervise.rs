@@ -22,10 +22,10 @@ use std::{
 };
 
 use crate::{
-    Error, cgroup,
+    Error, capabilities, cgroup,
     config::Exit,
     log::{FILE_MAX_BYTES, Lines, Log, LogStream},
-    process,
+    mounts, process,
     record::{Dir, Record, Started, now_ms},
     rootfs,
     spec::{Host, spec},
@@ -103,9 +103,12 @@ pub fn supervise(dir: &Path) -> ExitCode {
             if let Ok(Some(record)) = dir.record() {
                 let _ = cgroup::remove(&record.cgroup);
             }
-            let exit =
-                Exit { code: CODE_NOT_STARTED, oom: false, finished_at_ms: now_ms(), reason: Some(reason.clone()) };
-            let _ = dir.write_exit(&exit);
+            // One that was to be started again has still ended as it did before.
+            if matches!(dir.exit(), Ok(None)) {
+                let reason = Some(reason.clone());
+                let exit = Exit { code: CODE_NOT_STARTED, oom: false, finished_at_ms: now_ms(), reason };
+                let _ = dir.write_exit(&exit);
+            }
             if let Some(mut report) = output {
                 let _ = say(&mut report, &Report::Failed(reason));
             }
@@ -155,15 +158,26 @@ struct Running {
 }
 
 fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
+    // Of an earlier start.
+    match fs::remove_dir_all(dir.at("oci")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(os("remove the state of an earlier start")(e)),
+        Ok(()) | Err(_) => {}
+    }
     rootfs::mount_overlay(record, dir).map_err(os("mount the root file system"))?;
-    let read = |path| rootfs::read_small(dir, path).map_err(os("read the image's users"));
+    let root = dir.at("rootfs");
+    let read = |path| rootfs::read_small(&root, path).map_err(os("read the image's users"));
     let user = user::resolve(&record.user, &read("/etc/passwd")?, &read("/etc/group")?)?;
     rootfs::make_directory(dir, &record.cwd).map_err(os("make the working directory"))?;
+    mounts::fill(record, dir).map_err(os("fill a volume with what the image has"))?;
     write_files(record, dir)?;
 
-    let host = Host { cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(), unified: cgroup::is_unified() };
+    let host = Host {
+        cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+        unified: cgroup::is_unified(),
+        capabilities: capabilities::held().map_err(os("read our own capabilities"))?,
+    };
     let config = dir.at("config.json");
-    let text = serde_json::to_vec(&spec(record, dir, &user, host))
+    let text = serde_json::to_vec(&spec(record, dir, &user, host)?)
         .map_err(|e| Failure::Os("write the specification", e.into()))?;
     fs::write(&config, text).map_err(os("write the specification"))?;
 
@@ -189,7 +203,9 @@ fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
     let start_ticks = process::start_ticks(pid).map_err(os("look at the first process"))?.unwrap_or_default();
     let boot_id = process::boot_id().map_err(os("read the boot's id"))?;
     let started = Started { pid, start_ticks, boot_id, started_at_ms: now_ms() };
+    // In this order: where there is no exit, what is said of the start is of this one.
     dir.write_started(&started)?;
+    dir.remove_exit()?;
     container.start()?;
     Ok(Running { started, pidfd, stdout, stderr, log })
 }
@@ -222,6 +238,7 @@ impl Running {
         let oom = cgroup::oom_killed(&record.cgroup);
         // What is left behind here is removed with the container.
         let _ = cgroup::remove(&record.cgroup);
+        let _ = rootfs::unmount(dir);
         dir.write_exit(&Exit { code, oom, finished_at_ms: now_ms(), reason: None })?;
         Ok(())
     }
