@@ -143,6 +143,7 @@ impl Host {
             os: "linux".to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            default_bridge: None,
         })
     }
 

@@ -27,6 +27,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::wire::{self, Answer, Ask, VERSION};
 use crate::chain;
 
+/// RFC 1035 §4.2.
+const DNS_PORT: u16 = 53;
 /// How often the host's resolv.conf is read again.
 const RESOLV_CONF: Duration = Duration::from_secs(10);
 /// With nobody to serve and no daemon for so long, it is of no use: its daemon ended before it had begun.
@@ -199,7 +201,11 @@ impl Served {
         let udp = self.kernel.udp_socket(Ns::Task(task), addr).await.map_err(failed)?;
         let tcp = self.kernel.tcp_listener(Ns::Task(task), addr).await.map_err(failed)?;
         let end = CancellationToken::new();
-        let (zone, servers) = (self.zone.subscribe(), self.servers.subscribe());
+        let servers = match scope.servers.as_slice() {
+            [] => self.servers.subscribe(),
+            own => watch::Sender::new(own.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect()).subscribe(),
+        };
+        let zone = self.zone.subscribe();
         let serving = self
             .resolver
             .serve(udp, tcp, Arc::new(scope.clone()), zone, servers, end.clone())

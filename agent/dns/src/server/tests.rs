@@ -39,7 +39,7 @@ impl Served {
         let (zone, zone_seen) = watch::channel(Arc::new(Zone::of(&assignment())));
         let (servers, servers_seen) = watch::channel(Vec::new());
         let shutdown = CancellationToken::new();
-        let scope = Arc::new(Scope { task: None, networks: vec![BLUE] });
+        let scope = Arc::new(Scope { task: None, networks: vec![BLUE], servers: vec![] });
         let task = Resolver::new().serve(udp, listener, scope, zone_seen, servers_seen, shutdown.clone()).unwrap();
         Self { address, zone, servers, shutdown, task }
     }
