@@ -17,7 +17,7 @@ use shoal_common::{
     service::EndpointMode,
     task::Endpoint,
 };
-use shoal_dns::{Resolver, Scope, Transport, Zone, answer};
+use shoal_dns::{OwnWay, Resolver, Scope, Transport, Zone, answer};
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
@@ -136,7 +136,9 @@ fn main() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     {
         let _inside = runtime.enter();
-        Resolver::new().serve(udp, listener, Arc::clone(&scope), zones, servers, shutdown.clone()).unwrap();
+        Resolver::new()
+            .serve(udp, listener, Arc::clone(&scope), zones, servers, Arc::new(OwnWay), shutdown.clone())
+            .unwrap();
     }
     for (what, name) in [("one VIP", "svc7."), ("60 addresses", "svc0."), ("forwarded", "example.com.")] {
         println!("{what:>14}: {:>9.0} questions/s", rate(address, &query(name)));

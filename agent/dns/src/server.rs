@@ -12,7 +12,7 @@ use crate::{
     answer::{Outcome, Transport, answer},
     scope::Scope,
     tcp,
-    upstream::Upstream,
+    upstream::{Upstream, Way},
     zone::Zone,
 };
 
@@ -46,6 +46,7 @@ pub(crate) struct Views {
     scope: Arc<Scope>,
     zone: watch::Receiver<Arc<Zone>>,
     servers: watch::Receiver<Vec<SocketAddr>>,
+    way: Arc<dyn Way>,
     upstream: Upstream,
 }
 
@@ -58,7 +59,7 @@ impl Views {
 
     pub(crate) async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let servers = self.servers.borrow().clone();
-        self.upstream.forward(query, transport, &servers).await
+        self.upstream.forward(query, transport, &servers, &*self.way).await
     }
 }
 
@@ -68,7 +69,7 @@ impl Resolver {
     }
 
     /// Serves one container until `shutdown`. The sockets were opened in the container's network namespace and
-    /// answer there; upstream servers are asked from the namespace of this process. When the task ends, so has
+    /// answer there; upstream servers are asked by `way`. When the task ends, so has
     /// everything that it began.
     pub fn serve(
         &self,
@@ -77,13 +78,14 @@ impl Resolver {
         scope: Arc<Scope>,
         zone: watch::Receiver<Arc<Zone>>,
         servers: watch::Receiver<Vec<SocketAddr>>,
+        way: Arc<dyn Way>,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, ServeError> {
         udp.set_nonblocking(true).map_err(ServeError::Udp)?;
         let udp = UdpSocket::from_std(udp).map_err(ServeError::Udp)?;
         listener.set_nonblocking(true).map_err(ServeError::Tcp)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Tcp)?;
-        let views = Arc::new(Views { scope, zone, servers, upstream: self.upstream.clone() });
+        let views = Arc::new(Views { scope, zone, servers, way, upstream: self.upstream.clone() });
         Ok(tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}

@@ -4,9 +4,10 @@ use shoal_plan::{Ns, Op, World};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{runtime, task};
 
@@ -159,6 +160,11 @@ impl Kernel {
     /// A TCP listener that belongs to a namespace.
     pub async fn tcp_listener(&self, ns: Ns, addr: SocketAddr) -> Result<TcpListener, Error> {
         self.socket(ns, addr, TcpListener::bind).await
+    }
+
+    /// A TCP connection out of a namespace.
+    pub async fn tcp_stream(&self, ns: Ns, addr: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
+        self.socket(ns, addr, move |addr| TcpStream::connect_timeout(&addr, limit)).await
     }
 
     async fn socket<T: Send + 'static>(
