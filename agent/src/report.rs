@@ -178,7 +178,7 @@ mod tests {
         let mut merged = Merged::default();
         assert!(merged.tell(report(1, TaskState::Failed)));
         assert!(!merged.tell(report(1, TaskState::Shutdown)) && !merged.tell(report(1, TaskState::Running)));
-        assert_eq!(merged.batch(), [report(1, TaskState::Failed)]);
+        assert_eq!(merged.batch().tasks, [report(1, TaskState::Failed)]);
     }
 
     #[test]

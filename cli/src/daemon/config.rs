@@ -53,6 +53,7 @@ impl Config {
 
     fn merge(flags: &Settings, file: Settings, socket: &Path) -> anyhow::Result<Self> {
         let socket = if socket == Path::new(DEFAULT_SOCKET) { file.socket } else { Some(socket.to_owned()) };
+        let default_bridge = default_bridge(flags, &file)?;
         let config = Self {
             socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/shoal".into()),
@@ -63,7 +64,7 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
             advertise_addr: flags.advertise_addr.or(file.advertise_addr),
             data_path_port: flags.data_path_port.or(file.data_path_port).unwrap_or(DEFAULT_DATA_PATH_PORT),
-            default_bridge: default_bridge(flags, &file)?,
+            default_bridge,
             cgroup_parent: flags.cgroup_parent.clone().or(file.cgroup_parent).unwrap_or_else(|| "/shoal".to_owned()),
         };
         if config.listen_addr.port() == 0 {
