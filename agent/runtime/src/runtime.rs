@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     ContainerConfig, ContainerState, ContainerStatus, Error, ExecConfig, Image, Images, LogLine, LogOptions,
-    MountSource, RuntimeConfig, Session, Volume,
+    MountSource, RuntimeConfig, Session, Stats, Volume,
     atomic::{self, Durable},
     capabilities, cgroup,
     config::Exit,
@@ -32,7 +32,7 @@ use crate::{
     image::Place,
     logs, mounts, process,
     record::{Dir, Record, now_ms},
-    session,
+    session, stats,
     supervise::Report,
     volumes,
 };
@@ -255,6 +255,22 @@ impl Runtime {
                 Err(failed(format!("it did not run within {} s", START_PATIENCE.as_secs())))
             }
         }
+    }
+
+    /// What a container that runs has used, and uses now.
+    pub async fn stats(&self, id: &str) -> Result<Stats, Error> {
+        let record = self.running(id)?;
+        blocking("read what a container uses", move || {
+            stats::of(&record.cgroup).ok_or_else(|| Error::NotRunning(record.id.clone()))
+        })
+        .await
+    }
+
+    /// The pids of a container's processes on this host, in order.
+    pub async fn processes(&self, id: &str) -> Result<Vec<i32>, Error> {
+        let record = self.running(id)?;
+        blocking("read what runs in a container", move || Ok(stats::processes(&record.cgroup).into_iter().collect()))
+            .await
     }
 
     fn running(&self, id: &str) -> Result<Arc<Record>, Error> {

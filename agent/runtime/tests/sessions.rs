@@ -242,3 +242,29 @@ async fn a_client_that_does_not_listen_cannot_hold_up_a_container() {
     drop(deaf);
     within(runtime.remove("t1")).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_container_uses_is_counted() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    let mut config =
+        host.container("t1", "sleep 1000 & dd if=/dev/zero of=/dev/shm/x bs=1M count=20 2>/dev/null; cat; exit 0");
+    config.options.stdin = true;
+    config.resources.limits.memory_bytes = 128 << 20;
+    let (status, mut session) = runtime.start_attached(config).await.unwrap();
+    session.stdin.write_all(b"ready\n").await.unwrap();
+    until(&mut session, "ready").await;
+    let stats = runtime.stats("t1").await.unwrap();
+    assert!(stats.cpu_nanos > 0 && stats.memory_bytes > 20 << 20, "{stats:?}");
+    assert_eq!((stats.memory_limit_bytes, stats.pids), (Some(128 << 20), 3), "{stats:?}");
+    let ContainerState::Running { pid, .. } = status.state else { panic!("{status:?}") };
+    let pids = runtime.processes("t1").await.unwrap();
+    assert!(pids.len() == 3 && pids.contains(&pid), "{pids:?}");
+    session.stdin.shutdown().await.unwrap();
+    assert_eq!(whole(session).await.2, 0);
+    assert!(matches!(runtime.stats("t1").await, Err(Error::NotRunning(_))));
+
+    runtime.start(host.container("t2", "sleep 1000")).await.unwrap();
+    assert_eq!(runtime.stats("t2").await.unwrap().memory_limit_bytes, None);
+    within(runtime.remove("t2")).await.unwrap();
+}
