@@ -21,7 +21,7 @@ pub(crate) fn is_unified() -> bool {
 }
 
 /// The directories that this cgroup has in all mounted hierarchies.
-fn directories(cgroup: &str) -> Vec<PathBuf> {
+pub(crate) fn directories(cgroup: &str) -> Vec<PathBuf> {
     let relative = cgroup.trim_start_matches('/');
     if relative.is_empty() {
         return Vec::new();

@@ -61,6 +61,18 @@ pub enum Error {
     NoCommand { container: String, image: String },
     #[error("cannot start container {container}: {reason}")]
     Start { container: String, reason: String },
+    #[error("container {0} does not run")]
+    NotRunning(String),
+    #[error("cannot run {command:?} in container {container}: {reason}")]
+    Exec { container: String, command: String, reason: String },
+    #[error("cannot attach to container {container}")]
+    Attach {
+        container: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("nobody can tell any more how {command:?} in container {container} ended")]
+    Lost { container: String, command: String },
     #[error("cannot send signal {signal} to container {container}")]
     Signal {
         container: String,

@@ -42,6 +42,9 @@ pub(crate) struct Record {
     /// Where the volumes are.
     #[serde(default)]
     pub(crate) volumes_dir: PathBuf,
+    /// The socket for those who attach.
+    #[serde(default)]
+    pub(crate) attach: PathBuf,
     /// Of the first start.
     #[serde(default)]
     pub(crate) created_at_ms: u64,

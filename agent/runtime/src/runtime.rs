@@ -1,11 +1,13 @@
 //! The daemon's side: starts supervisors, knows all containers, adopts those that an earlier daemon started.
 
+use bytes::BytesMut;
 use futures::stream::BoxStream;
 use std::{
     collections::BTreeMap,
     fs,
     future::Future,
     io,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
@@ -13,18 +15,24 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::UnixStream,
     process::Command,
     sync::watch,
 };
 
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, MountSource,
-    RuntimeConfig, Volume, capabilities, cgroup,
+    ContainerConfig, ContainerState, ContainerStatus, Error, ExecConfig, Image, Images, LogLine, LogOptions,
+    MountSource, RuntimeConfig, Session, Stats, Volume,
+    atomic::{self, Durable},
+    capabilities, cgroup,
     config::Exit,
+    ends, exec,
     exits::{Exits, Locks, Noticed},
+    frame::Frame,
     image::Place,
     logs, mounts, process,
     record::{Dir, Record, now_ms},
+    session, stats,
     supervise::Report,
     volumes,
 };
@@ -96,7 +104,7 @@ impl Runtime {
             RuntimeConfig { data_dir: absolute(&config.data_dir)?, run_dir: absolute(&config.run_dir)?, ..config };
         let locks = Locks(config.run_dir.join("live"));
         let containers_dir = config.data_dir.join("containers");
-        for dir in [&containers_dir, &locks.0] {
+        for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach")] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
         let images = Images::open(config.data_dir.join("images"))?;
@@ -149,12 +157,132 @@ impl Runtime {
     pub async fn start(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
         // On a task of its own: a caller that goes away shall not leave half a start behind.
         let this = self.clone();
-        tokio::spawn(async move { this.start_whole(config).await })
+        tokio::spawn(async move { this.start_whole(config, Stdio::null()).await })
             .await
             .map_err(|_| Error::Worker("start a container"))?
     }
 
-    async fn start_whole(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
+    /// Starts it as `start` does, attached from before its first process runs, so that no output is missed.
+    pub async fn start_attached(&self, config: ContainerConfig) -> Result<(ContainerStatus, Session), Error> {
+        let (id, this) = (config.id.clone(), self.clone());
+        let (socket, theirs) = socket_pair(&id)?;
+        let status = tokio::spawn(async move { this.start_whole(config, theirs.into()).await })
+            .await
+            .map_err(|_| Error::Worker("start a container"))??;
+        Ok((status, self.session(id, socket)))
+    }
+
+    /// Attaches to the first process of a container: what it says from now on, and its input if that is open.
+    /// A daemon that comes after another attaches as well.
+    pub async fn attach(&self, id: &str) -> Result<Session, Error> {
+        let record = self.running(id)?;
+        let socket = blocking("attach to a container", move || match ends::connect(&record.attach) {
+            // It has just ended.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Err(Error::NotRunning(record.id.clone()))
+            }
+            connected => connected.map_err(|source| Error::Attach { container: record.id.clone(), source }),
+        });
+        let socket = for_tokio(socket.await?).map_err(|source| Error::Attach { container: id.to_owned(), source })?;
+        Ok(self.session(id.to_owned(), socket))
+    }
+
+    fn session(&self, id: String, socket: UnixStream) -> Session {
+        let this = self.clone();
+        // Of this start: it may be another one by the time the session ends.
+        let ended = self.containers().get(&id).map(|entry| entry.ended.subscribe());
+        Session::over(socket, BytesMut::new(), async move |told| {
+            // Who hears of the end may start it again.
+            if let Some(mut ended) = ended {
+                let _ = ended.wait_for(|ended| *ended).await;
+            }
+            match told {
+                Some(code) => Ok(code),
+                None => this.wait(&id).await.map(|exit| exit.code),
+            }
+        })
+    }
+
+    /// Runs a process in a container that runs: in its namespaces, under its limits, as powerless.
+    pub async fn exec(&self, id: &str, config: ExecConfig) -> Result<Session, Error> {
+        let lost = Error::Lost { container: id.to_owned(), command: config.args.join(" ") };
+        let (socket, read) = self.add_process(id, config, false).await?;
+        Ok(Session::over(socket, read, async move |told| told.ok_or(lost)))
+    }
+
+    /// The same, and nobody hears of it after it runs.
+    pub async fn exec_detached(&self, id: &str, config: ExecConfig) -> Result<(), Error> {
+        let config = ExecConfig { stdin: false, ..config };
+        self.add_process(id, config, true).await.map(drop)
+    }
+
+    async fn add_process(&self, id: &str, config: ExecConfig, detached: bool) -> Result<(UnixStream, BytesMut), Error> {
+        let record = self.running(id)?;
+        let command = config.args.join(" ");
+        let failed = |reason: String| Error::Exec { container: id.to_owned(), command: command.clone(), reason };
+        if config.args.first().is_none_or(String::is_empty) {
+            return Err(failed("no program was named".to_owned()));
+        }
+        let container = self.dir(&record.id);
+        let dir = blocking("prepare a process", move || {
+            let root = container.at("exec");
+            fs::create_dir_all(&root).map_err(Error::file("make the directory", &root))?;
+            let dir = tempfile::tempdir_in(&root).map_err(Error::file("make a directory in", root))?;
+            let request = exec::Request { config, container: container.0, detached };
+            atomic::write_json(&dir.path().join(exec::REQUEST), &request, Durable::No)?;
+            Ok(dir)
+        });
+        let dir = dir.await?;
+        let (mut socket, theirs) = socket_pair(id)?;
+        let supervisor = &self.0.config.supervisor;
+        let mut child = Command::new(supervisor)
+            .arg("supervise")
+            .arg(dir.path())
+            .env_clear()
+            .current_dir("/")
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(Error::file("run", supervisor))?;
+        let mut read = BytesMut::new();
+        match tokio::time::timeout(START_PATIENCE, session::next(&mut socket, &mut read)).await {
+            Ok(Some(Frame::Running)) => Ok((socket, read)),
+            Ok(Some(Frame::Failed(reason))) => Err(failed(reason)),
+            Ok(_) => Err(failed(format!("its supervisor {} ended without a word", supervisor.display()))),
+            Err(_) => {
+                child.kill().await.map_err(Error::file("end", supervisor))?;
+                Err(failed(format!("it did not run within {} s", START_PATIENCE.as_secs())))
+            }
+        }
+    }
+
+    /// What a container that runs has used, and uses now.
+    pub async fn stats(&self, id: &str) -> Result<Stats, Error> {
+        let record = self.running(id)?;
+        blocking("read what a container uses", move || {
+            stats::of(&record.cgroup).ok_or_else(|| Error::NotRunning(record.id.clone()))
+        })
+        .await
+    }
+
+    /// The pids of a container's processes on this host, in order.
+    pub async fn processes(&self, id: &str) -> Result<Vec<i32>, Error> {
+        let record = self.running(id)?;
+        blocking("read what runs in a container", move || Ok(stats::processes(&record.cgroup).into_iter().collect()))
+            .await
+    }
+
+    fn running(&self, id: &str) -> Result<Arc<Record>, Error> {
+        let containers = self.containers();
+        let entry = containers.get(id).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
+        match entry.state {
+            ContainerState::Running { .. } => Ok(Arc::clone(&entry.record)),
+            ContainerState::Created | ContainerState::Exited(_) => Err(Error::NotRunning(id.to_owned())),
+        }
+    }
+
+    async fn start_whole(&self, config: ContainerConfig, client: Stdio) -> Result<ContainerStatus, Error> {
         check_id(&config.id)?;
         let earlier = self.at_rest(&config.id).await?;
         let image = match &earlier {
@@ -173,7 +301,7 @@ impl Runtime {
         let this = self.clone();
         let again = earlier.is_some();
         let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image, earlier)).await?;
-        let started = self.launch(&id, &dir, lock).await;
+        let started = self.launch(&id, &dir, lock, client).await;
         let failed = match started {
             Ok(Report::Running(_)) => None,
             Ok(Report::Failed(reason)) => Some(Error::Start { container: id.clone(), reason }),
@@ -314,11 +442,13 @@ impl Runtime {
     fn remove_files(&self, record: &Record) -> Result<(), Error> {
         cgroup::remove(&record.cgroup)?;
         remove_dir(&self.dir(&record.id))?;
-        let lock = self.0.locks.path(&record.id);
-        match fs::remove_file(&lock) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e)),
-            Ok(()) | Err(_) => Ok(()),
+        for path in [self.attach_dir().join(&record.id), self.0.locks.path(&record.id)] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file("remove", path)(e)),
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     /// All volumes, in the order of their names.
@@ -363,6 +493,10 @@ impl Runtime {
         .await
     }
 
+    fn attach_dir(&self) -> PathBuf {
+        self.0.config.run_dir.join("attach")
+    }
+
     fn volumes_dir(&self) -> PathBuf {
         self.0.config.data_dir.join("volumes")
     }
@@ -387,6 +521,7 @@ impl Runtime {
             layers_dir: self.0.images.layers_dir(),
             cgroup: format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id),
             volumes_dir: self.volumes_dir(),
+            attach: self.attach_dir().join(&config.id),
             created_at_ms: earlier.as_ref().map_or_else(now_ms, |earlier| earlier.created_at_ms),
         };
         let record = Arc::new(image.record(config, place)?);
@@ -446,7 +581,7 @@ impl Runtime {
     }
 
     /// Starts the supervisor and hears what it has to say.
-    async fn launch(&self, id: &str, dir: &Dir, lock: fs::File) -> Result<Report, Error> {
+    async fn launch(&self, id: &str, dir: &Dir, lock: fs::File, client: Stdio) -> Result<Report, Error> {
         let supervisor = &self.0.config.supervisor;
         let mut child = Command::new(supervisor)
             .arg("supervise")
@@ -455,7 +590,7 @@ impl Runtime {
             .current_dir("/")
             .stdin(lock)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(client)
             .spawn()
             .map_err(Error::file("run", supervisor))?;
         let silent = || Error::Start {
@@ -616,6 +751,17 @@ impl Entry {
             started_at_ms: self.started_at_ms,
         }
     }
+}
+
+/// Our end of a connection to a supervisor, and the one that it inherits.
+fn socket_pair(id: &str) -> Result<(UnixStream, OwnedFd), Error> {
+    let pair = std::os::unix::net::UnixStream::pair().and_then(|(ours, theirs)| Ok((for_tokio(ours)?, theirs.into())));
+    pair.map_err(|source| Error::Attach { container: id.to_owned(), source })
+}
+
+fn for_tokio(socket: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
 }
 
 /// The containers that a volume is mounted in.

@@ -54,6 +54,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) layers: &'a [String],
     pub(crate) cgroup: String,
     pub(crate) volumes_dir: PathBuf,
+    pub(crate) attach: PathBuf,
     pub(crate) created_at_ms: u64,
 }
 
@@ -116,6 +117,7 @@ impl ImageConfig {
             labels,
             options,
             volumes_dir: origin.volumes_dir,
+            attach: origin.attach,
             created_at_ms: origin.created_at_ms,
             id,
         })
@@ -163,6 +165,7 @@ mod tests {
             layers: &[],
             cgroup: "/g".into(),
             volumes_dir: "/v".into(),
+            attach: "/a".into(),
             created_at_ms: 0,
         };
         image.record(wanted, origin)

@@ -37,9 +37,9 @@ pub struct Image {
 
 impl Image {
     pub(crate) fn record(&self, wanted: ContainerConfig, place: Place) -> Result<Record, Error> {
-        let Place { layers_dir, cgroup, volumes_dir, created_at_ms } = place;
+        let Place { layers_dir, cgroup, volumes_dir, attach, created_at_ms } = place;
         let origin =
-            Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup, volumes_dir, created_at_ms };
+            Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup, volumes_dir, attach, created_at_ms };
         self.config.record(wanted, origin)
     }
 }
@@ -50,6 +50,7 @@ pub(crate) struct Place {
     pub(crate) layers_dir: PathBuf,
     pub(crate) cgroup: String,
     pub(crate) volumes_dir: PathBuf,
+    pub(crate) attach: PathBuf,
     pub(crate) created_at_ms: u64,
 }
 
