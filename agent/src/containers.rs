@@ -1,12 +1,12 @@
 //! The containers of this host by the task that each belongs to.
 
+use shoal_common::name::Labels;
 use shoal_common::{
     TaskId,
     assignment::{Assignment, Stack},
     container::Wanted,
     task::DesiredState,
 };
-use shoal_common::name::Labels;
 use shoal_runtime::{ContainerState, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 

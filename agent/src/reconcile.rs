@@ -59,9 +59,8 @@ impl Converged {
 
 /// The namespaces in which all must be right for a task to be reached.
 fn needs(assignment: &Assignment, task: TaskId) -> Vec<Ns> {
-    let is_overlay = |id: &NetworkId| {
-        assignment.networks.get(id).is_some_and(|n| matches!(n.kind, NetworkKind::Overlay { .. }))
-    };
+    let is_overlay =
+        |id: &NetworkId| assignment.networks.get(id).is_some_and(|n| matches!(n.kind, NetworkKind::Overlay { .. }));
     // Bridges are in the host's namespace.
     let networks = assignment.local_endpoints(task).iter().map(|e| e.network).filter(is_overlay).map(Ns::Sandbox);
     [Ns::Host, Ns::Task(task)].into_iter().chain(networks).collect()

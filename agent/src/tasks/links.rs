@@ -65,12 +65,15 @@ mod tests {
         assert_eq!(hosts(&link), ["172.17.0.5\tmy-db db1"]);
         let env = env(&"web".parse().unwrap(), &link);
         let text: Vec<String> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(text[..4], [
-            "MY_DB_NAME=/web/my-db",
-            "MY_DB_PORT=tcp://172.17.0.5:5432",
-            "MY_DB_PORT_5432_TCP=tcp://172.17.0.5:5432",
-            "MY_DB_PORT_5432_TCP_ADDR=172.17.0.5",
-        ]);
+        assert_eq!(
+            text[..4],
+            [
+                "MY_DB_NAME=/web/my-db",
+                "MY_DB_PORT=tcp://172.17.0.5:5432",
+                "MY_DB_PORT_5432_TCP=tcp://172.17.0.5:5432",
+                "MY_DB_PORT_5432_TCP_ADDR=172.17.0.5",
+            ]
+        );
         assert!(text.contains(&"MY_DB_PORT_5433_TCP_PROTO=tcp".to_owned()));
         assert_eq!(text.last().map(String::as_str), Some("MY_DB_ENV_PGDATA=/data"));
     }

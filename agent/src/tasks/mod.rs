@@ -418,7 +418,8 @@ impl Tasks {
             Step::FetchImage => self.fetch(id, assigned.container.image.clone()),
             Step::ServeNames => self.serve_names(id, scope),
             Step::Start => {
-                let by_policy = matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
+                let by_policy =
+                    matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
                 if by_policy {
                     let at = *life.run.restart_at.get_or_insert_with(|| now + life.backoff.delay());
                     if now < at {
@@ -477,14 +478,19 @@ impl Tasks {
     }
 
     fn start_container(&mut self, id: TaskId, config: ContainerConfig) {
-        let runtime = self.host.runtime().clone();
+        let (runtime, waiting) = (self.host.runtime().clone(), self.host.waiting().clone());
         let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
         self.begin(id, async move {
             let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
             if !wanted() {
                 return Outcome::Skipped;
             }
-            Outcome::Started(runtime.start(config).await.map(|_| ()).map_err(|e| chain(&e)))
+            let started = match waiting.take(id) {
+                None => runtime.start(config).await.map(drop),
+                // Who has gone meanwhile misses nothing.
+                Some(waiter) => runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session))),
+            };
+            Outcome::Started(started.map_err(|e| chain(&e)))
         });
     }
 

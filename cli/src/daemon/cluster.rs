@@ -297,6 +297,7 @@ impl Cluster {
             .add_service(authority::service(self.seats.clone()))
             .add_service(shoal_manager::api::for_hosts(self.seats.clone()))
             .add_service(shoal_agent::logs_service(self.host.clone()))
+            .add_service(shoal_agent::containers_service(self.host.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         let ended = shutdown.clone();
         tasks.spawn(async move {

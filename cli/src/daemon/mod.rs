@@ -85,6 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let server = Server::builder()
         .add_service(shoal_manager::api::service(cluster.seats()))
         .add_service(shoal_manager::api::local(cluster.seats(), beyond))
+        .add_service(shoal_agent::local_containers_service(cluster.host().clone()))
         .add_service(
             LocalNodeServer::new(local::Local(Arc::clone(&cluster)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
