@@ -8,6 +8,7 @@
 
 mod apply;
 pub mod assign;
+mod changes;
 pub mod check;
 pub mod command;
 pub mod digest;

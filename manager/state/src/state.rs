@@ -19,6 +19,7 @@ use shoal_common::{
 };
 
 use crate::{
+    changes::Changes,
     command::{ClusterSettings, RequestId},
     reply::Outcome,
     table::{Index, Table},
@@ -59,6 +60,8 @@ pub struct State {
     /// How many places (an endpoint or a VIP) of a network each service and container holds; by name (`service web`),
     /// for it outlives services.
     pub(crate) holders: Table<(NetworkId, String), u64>,
+    #[serde(default)]
+    pub(crate) changes: Changes,
     /// Answers to recent requests, and the order in which to forget them.
     pub(crate) answers: Table<RequestId, Outcome>,
     pub(crate) answer_order: imbl::Vector<RequestId>,

@@ -38,6 +38,8 @@ impl State {
         let outcome = self.execute(Entry { index, at: proposal.at }, &proposal.command);
         if outcome.is_err() {
             *self = before;
+        } else {
+            self.note_changes(&before, index);
         }
         self.applied = index;
         if let Some(id) = proposal.request {

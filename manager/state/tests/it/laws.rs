@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use shoal_common::{
     LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    assignment::AssignmentDelta,
     container::{Attachment, ContainerLink, Phase, PortSpec},
     network::{BridgeOptions, Driver},
     node::{Availability, Liveness, Role},
@@ -195,12 +196,17 @@ proptest! {
             let outcome = state.apply(index, &proposal);
             prop_assert_eq!(violations(&state), Vec::<String>::new(), "after {:?}", proposal);
             if known || (request.is_none() && outcome.is_err()) {
-                let mut unmoved = before;
+                let mut unmoved = before.clone();
                 unmoved.applied = index;
                 prop_assert_eq!(digest(&unmoved), digest(&state), "{:?} changed something", proposal);
             }
             for node in state.nodes.keys() {
                 let cut = shoal_state::assignment(&state, *node).unwrap();
+                if let Some(old) = shoal_state::assignment(&before, *node) {
+                    let same = AssignmentDelta::between(&old, &cut).changes_nothing(&old);
+                    let changed_at = state.changed_at(*node, old.networks.keys().copied());
+                    prop_assert!(same || changed_at == index, "{:?} changes {}, and nobody noted it", proposal, node);
+                }
                 let by_hand = cut.containers.values().flat_map(|c| c.stack.endpoints());
                 for e in cut.tasks.values().flat_map(|t| &t.endpoints).chain(by_hand) {
                     prop_assert!(cut.networks.contains_key(&e.network));
