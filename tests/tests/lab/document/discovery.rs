@@ -1,0 +1,88 @@
+//! "Container discovery": names, host names, and whose DNS server is asked.
+
+use super::*;
+use shoal_tests::{Shape, story};
+
+#[test]
+fn each_container_is_known_by_name_and_by_hostname_where_it_is_on_a_network() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        run(lab, "m1", "a", &["--hostname", "alpha"], &["serve"])?;
+        run(lab, "m1", "b", &["--add-host", "pinned:192.0.2.9"], &["idle"])?;
+        lab.shoal("m1", ["network", "create", "elsewhere"])?.success()?;
+        run(lab, "m1", "c", &["--network", "elsewhere"], &["idle"])?;
+        let address = v4(lab, "m1", "a", "bridge")?;
+        for name in ["a", "alpha"] {
+            ensure!(dig(lab, "m1", "b", &[name])? == address, "{name}");
+            ensure!(dig(lab, "m1", "c", &[name])?.is_empty(), "{name} is told to who is not there");
+        }
+        ensure!(dig(lab, "m1", "b", &["-x", &address])? == "a.bridge.", "{}", dig(lab, "m1", "b", &["-x", &address])?);
+        // What the container reads is as Docker writes it.
+        let read = |name: &str, file: &str| lab.shoal("m1", ["exec", name, "cat", file])?.success();
+        ensure!(read("a", "/etc/hostname")?.trim() == "alpha", "{}", read("a", "/etc/hostname")?);
+        ensure!(read("a", "/etc/hosts")?.contains(&format!("{address}\talpha")), "{}", read("a", "/etc/hosts")?);
+        ensure!(read("b", "/etc/hosts")?.contains("192.0.2.9\tpinned"), "{}", read("b", "/etc/hosts")?);
+        ensure!(
+            read("b", "/etc/resolv.conf")?.starts_with("nameserver 127.0.0.11"),
+            "{}",
+            read("b", "/etc/resolv.conf")?
+        );
+        // From inside, by the container's own programs.
+        lab.shoal("m1", ["exec", "b", "wget", "-q", "-O", "/dev/null", &format!("http://{address}/")])?;
+        let pinged = lab.shoal("m1", ["exec", "b", "ping", "-c", "1", "-W", "2", "a"])?.success()?;
+        ensure!(pinged.contains(&address), "{pinged}");
+        lab.shoal("m1", ["rename", "a", "z"])?.success()?;
+        eventually("its new name", SETTLES_WITHIN, || {
+            ensure!(dig(lab, "m1", "b", &["z"])? == address && dig(lab, "m1", "b", &["a"])?.is_empty(), "not yet");
+            Ok(())
+        })
+    })
+}
+
+/// The document's example: `docker run --name test-container -it --hostname=test-con.example.com --dns=8.8.8.8 …`.
+#[test]
+fn a_container_asks_the_dns_server_that_it_was_given() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        // The server at 8.8.8.8 is a container that has that address on a network of the host.
+        lab.shoal("m1", ["network", "create", "--subnet", "8.8.8.0/24", "--gateway", "8.8.8.1", "world"])?.success()?;
+        let answers = "printf '\\0' >/dev/null; while true; do nc -u -l -p 53 -e /bin/answer; done";
+        let _ = answers;
+        run(lab, "m1", "server", &["--network", "world", "--ip", "8.8.8.8"], &["dnsd", "-c", "/etc/dnsd.conf", "-v"])
+            .or_else(|_| run(lab, "m1", "server", &["--network", "world", "--ip", "8.8.8.8"], &["idle"]))?;
+        let line = [
+            "create",
+            "--name",
+            "test-container",
+            "-i",
+            "--hostname=test-con.example.com",
+            "--dns=8.8.8.8",
+            "--network",
+            "world",
+            "page",
+            "sh",
+        ];
+        lab.shoal("m1", line)?.success()?;
+        lab.shoal("m1", ["start", "test-container"])?.success()?;
+        let name = lab.shoal("m1", ["exec", "test-container", "hostname"])?.success()?;
+        ensure!(name.trim() == "test-con.example.com", "{name}");
+        let own = v4(lab, "m1", "test-container", "world")?;
+        ensure!(dig(lab, "m1", "test-container", &["test-con.example.com"])? == own, "its own name needs no server");
+        // What is asked of the world comes to that server, from the container's own address.
+        let server = id(lab, "m1", "server")?;
+        let heard = std::thread::scope(|s| {
+            let listening = s.spawn(|| {
+                lab.inside("m1", &server, ["timeout", "5", "tcpdump", "-n", "-c", "1", "-i", "eth0", "udp port 53"])
+            });
+            for _ in 0..10 {
+                let _ = dig(lab, "m1", "test-container", &["www.example.org"]);
+                if listening.is_finished() {
+                    break;
+                }
+            }
+            listening.join().expect("it does not panic")
+        })?;
+        ensure!(heard.stdout.contains(&own) && heard.stdout.contains("8.8.8.8.53"), "{heard}");
+        Ok(())
+    })
+}
