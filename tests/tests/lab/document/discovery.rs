@@ -46,10 +46,8 @@ fn a_container_asks_the_dns_server_that_it_was_given() -> anyhow::Result<()> {
         lab.import("page")?;
         // The server at 8.8.8.8 is a container that has that address on a network of the host.
         lab.shoal("m1", ["network", "create", "--subnet", "8.8.8.0/24", "--gateway", "8.8.8.1", "world"])?.success()?;
-        let answers = "printf '\\0' >/dev/null; while true; do nc -u -l -p 53 -e /bin/answer; done";
-        let _ = answers;
-        run(lab, "m1", "server", &["--network", "world", "--ip", "8.8.8.8"], &["dnsd", "-c", "/etc/dnsd.conf", "-v"])
-            .or_else(|_| run(lab, "m1", "server", &["--network", "world", "--ip", "8.8.8.8"], &["idle"]))?;
+        let serve = "echo 'www.example.org 192.0.2.80' > /tmp/zone; exec dnsd -c /tmp/zone";
+        run(lab, "m1", "server", &["--network", "world", "--ip", "8.8.8.8"], &["sh", "-c", serve])?;
         let line = [
             "create",
             "--name",
@@ -68,21 +66,12 @@ fn a_container_asks_the_dns_server_that_it_was_given() -> anyhow::Result<()> {
         ensure!(name.trim() == "test-con.example.com", "{name}");
         let own = v4(lab, "m1", "test-container", "world")?;
         ensure!(dig(lab, "m1", "test-container", &["test-con.example.com"])? == own, "its own name needs no server");
-        // What is asked of the world comes to that server, from the container's own address.
-        let server = id(lab, "m1", "server")?;
-        let heard = std::thread::scope(|s| {
-            let listening = s.spawn(|| {
-                lab.inside("m1", &server, ["timeout", "5", "tcpdump", "-n", "-c", "1", "-i", "eth0", "udp port 53"])
-            });
-            for _ in 0..10 {
-                let _ = dig(lab, "m1", "test-container", &["www.example.org"]);
-                if listening.is_finished() {
-                    break;
-                }
-            }
-            listening.join().expect("it does not panic")
+        // The rest of the world is known to that server alone, which is on the container's network and not on the host's.
+        eventually("the server answers", SETTLES_WITHIN, || {
+            let told = dig(lab, "m1", "test-container", &["www.example.org"])?;
+            ensure!(told == "192.0.2.80", "{told}");
+            Ok(())
         })?;
-        ensure!(heard.stdout.contains(&own) && heard.stdout.contains("8.8.8.8.53"), "{heard}");
         Ok(())
     })
 }
