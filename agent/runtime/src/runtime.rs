@@ -684,6 +684,8 @@ impl Runtime {
         let mut containers = self.containers();
         if let Some(entry) = containers.get_mut(id)
             && entry.busy == Busy::No
+            // Somebody else may have looked later and been here sooner; an end is final.
+            && !*entry.ended.borrow()
         {
             let news = entry.state != state;
             entry.started_at_ms = started_at_ms;

@@ -268,3 +268,23 @@ async fn what_a_container_uses_is_counted() {
     assert_eq!(runtime.stats("t2").await.unwrap().memory_limit_bytes, None);
     within(runtime.remove("t2")).await.unwrap();
 }
+
+/// As the lab has it: daemons in PID, mount, network and UTS namespaces of their own, with the host's cgroups.
+#[test]
+fn processes_are_added_also_below_a_daemon_in_child_namespaces() {
+    let inner = [
+        "a_process_is_added_to_a_container_and_its_words_and_its_code_come_back",
+        "an_added_process_may_have_a_terminal_of_a_size",
+        "a_container_may_have_a_terminal",
+        "what_a_container_uses_is_counted",
+    ];
+    let output = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount", "--mount-proc", "--net", "--uts"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--test-threads=1"])
+        .args(inner)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("4 passed"), "{said}");
+}
