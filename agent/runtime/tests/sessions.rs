@@ -153,8 +153,10 @@ async fn an_added_process_may_have_a_terminal_of_a_size() {
     assert_eq!(whole(session).await.2, 130);
 
     // Who leaves a terminal hangs it up.
-    let session = runtime.exec("t1", tty("trap 'echo hup > /hup; exit' HUP; while true; do sleep 0.05; done")).await;
-    drop(session.unwrap());
+    let script = "trap 'echo hup > /hup; exit' HUP; echo ready; while true; do sleep 0.05; done";
+    let mut session = runtime.exec("t1", tty(script)).await.unwrap();
+    until(&mut session, "ready").await;
+    drop(session);
     within(async { while said(&runtime, command("test -e /hup")).await.2 != 0 {} }).await;
 }
 
