@@ -55,7 +55,8 @@ impl Ends {
         Ok((ends, Theirs { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr }))
     }
 
-    /// Out of the master of a terminal, which then belongs to `uid`.
+    /// Out of the master of a terminal, which then belongs to `uid`: soon enough for a process that waits to be
+    /// started.
     pub(crate) fn terminal(master: OwnedFd, stdin: bool, uid: u32) -> io::Result<Ends> {
         let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         fchown(&slave, Some(Uid::from_raw(uid)), None)?;

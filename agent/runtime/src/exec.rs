@@ -9,8 +9,14 @@ use libcontainer::{
     oci_spec::runtime::{LinuxCapabilities, Spec},
     syscall::syscall::SyscallType,
 };
-use nix::errno::Errno;
-use rustix::process::{PidfdFlags, pidfd_open};
+use nix::{
+    errno::Errno,
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+};
+use rustix::{
+    fs::Uid,
+    process::{PidfdFlags, pidfd_open},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
@@ -21,6 +27,8 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -56,6 +64,10 @@ pub struct ExecConfig {
     pub privileged: bool,
 }
 
+/// They end by themselves, in milliseconds.
+const REAP_TRIES: u32 = 200;
+const REAP_PAUSE: Duration = Duration::from_millis(10);
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) config: ExecConfig,
@@ -87,7 +99,19 @@ pub(crate) fn supervise(dir: &Path) -> ExitCode {
         Err(failure) => {
             let _ = fs::remove_dir_all(dir);
             client.tell(&Frame::Failed(failure.to_string()));
+            reap_all();
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a start that failed left: the container could not end while a dead process in it is nobody's.
+fn reap_all() {
+    for _ in 0..REAP_TRIES {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return,
+            Ok(WaitStatus::StillAlive) => thread::sleep(REAP_PAUSE),
+            Ok(_) | Err(_) => {}
         }
     }
 }
@@ -156,7 +180,8 @@ fn start(dir: &Path) -> Result<Running, Failure> {
         .map_err(os("copy the container's state"))?;
 
     let spec = Spec::load(container.at("config.json")).map_err(|e| Failure::Container(e.into()))?;
-    let confined = confined(&spec, user.uid, config.privileged, Arc::new(first))?;
+    let mut confined = confined(&spec, user.uid, config.privileged, Arc::new(first))?;
+    confined.terminal_of = config.tty.then(|| Uid::from_raw(user.uid));
     let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default())
         .with_root_path(dir)?
         .with_executor(Payload::added(confined));
@@ -186,5 +211,5 @@ fn confined(spec: &Spec, uid: u32, privileged: bool, first: Arc<std::os::fd::Own
     let capabilities: LinuxCapabilities =
         serde_json::from_value(capabilities).map_err(|e| Failure::Os("read the specification", e.into()))?;
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone()).filter(|_| !privileged);
-    Ok(Confined { seccomp, capabilities, first })
+    Ok(Confined { seccomp, capabilities, terminal_of: None, first })
 }

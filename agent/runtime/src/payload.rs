@@ -9,7 +9,10 @@ use libcontainer::{
     syscall::syscall::create_syscall,
     workload::{Executor, ExecutorError, ExecutorValidationError, default::DefaultExecutor},
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Uid, fchown},
+};
 use std::{
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
@@ -32,6 +35,8 @@ pub(crate) struct Payload(Option<Confined>);
 pub(crate) struct Confined {
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) capabilities: LinuxCapabilities,
+    /// Whose its terminal shall be, if it has one. We learn of it too late: it runs then.
+    pub(crate) terminal_of: Option<Uid>,
     /// The first process of the container: while it lives, its pid was no other's, and we are where we meant to be.
     pub(crate) first: Arc<OwnedFd>,
 }
@@ -49,12 +54,16 @@ impl Payload {
 impl Executor for Payload {
     /// With all capabilities still, as loading a filter needs one.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        if let Some(Confined { seccomp, capabilities, first }) = &self.0 {
+        if let Some(Confined { seccomp, capabilities, terminal_of, first }) = &self.0 {
             let refused = |what: &str| ExecutorValidationError::ArgValidationError(what.to_owned());
             let mut fds = [PollFd::new(&**first, PollFlags::IN)];
             match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
                 Ok(0) => {}
                 Ok(_) | Err(_) => return Err(refused("the container has ended")),
+            }
+            if terminal_of.is_some() {
+                fchown(io::stdin(), *terminal_of, None)
+                    .map_err(|e| refused(&format!("cannot own the terminal: {e}")))?;
             }
             if let Some(seccomp) = seccomp {
                 initialize_seccomp(seccomp).map_err(|e| refused(&format!("cannot refuse system calls: {e}")))?;

@@ -166,6 +166,12 @@ async fn tell(
     let (mut pipe_open, mut sizes_open) = (true, true);
     while pipe_open || sizes_open {
         let frame = tokio::select! {
+            // What was typed after a change of size comes after it.
+            biased;
+            size = sizes.recv(), if sizes_open => {
+                sizes_open = size.is_some();
+                size.map(|(rows, columns)| Frame::Resize { rows, columns })
+            }
             read = pipe.read_buf(&mut bytes), if pipe_open => match read {
                 Ok(n) if n > 0 => Some(Frame::Input(bytes.split().freeze())),
                 Ok(_) | Err(_) => {
@@ -173,10 +179,6 @@ async fn tell(
                     ended.load(Ordering::Acquire).then_some(Frame::EndOfInput)
                 }
             },
-            size = sizes.recv(), if sizes_open => {
-                sizes_open = size.is_some();
-                size.map(|(rows, columns)| Frame::Resize { rows, columns })
-            }
         };
         if let Some(frame) = frame {
             let mut encoded = BytesMut::new();

@@ -145,16 +145,18 @@ async fn an_added_process_may_have_a_terminal_of_a_size() {
     let own = ExecConfig { user: Some("web".into()), ..tty("echo x > $(tty) && echo y > /dev/tty") };
     assert_eq!(said(&runtime, own).await.0, "x\r\ny\r\n");
 
-    let mut session = runtime.exec("t1", tty("trap 'stty size' WINCH; read line; stty size; read line")).await.unwrap();
+    let mut session = runtime.exec("t1", tty("read line; stty size; echo again; read line")).await.unwrap();
     session.terminal.resize(33, 101).await;
     session.stdin.write_all(b"go\n").await.unwrap();
-    until(&mut session, "33 101").await;
+    assert!(until(&mut session, "again").await.contains("33 101"));
     session.stdin.write_all(b"\x03").await.unwrap();
     assert_eq!(whole(session).await.2, 130);
 
     // Who leaves a terminal hangs it up.
-    let session = runtime.exec("t1", tty("trap 'echo hup > /hup; exit' HUP; while true; do sleep 0.05; done")).await;
-    drop(session.unwrap());
+    let script = "trap 'echo hup > /hup; exit' HUP; echo ready; while true; do sleep 0.05; done";
+    let mut session = runtime.exec("t1", tty(script)).await.unwrap();
+    until(&mut session, "ready").await;
+    drop(session);
     within(async { while said(&runtime, command("test -e /hup")).await.2 != 0 {} }).await;
 }
 
@@ -267,4 +269,24 @@ async fn what_a_container_uses_is_counted() {
     runtime.start(host.container("t2", "sleep 1000")).await.unwrap();
     assert_eq!(runtime.stats("t2").await.unwrap().memory_limit_bytes, None);
     within(runtime.remove("t2")).await.unwrap();
+}
+
+/// As the lab has it: daemons in PID, mount, network and UTS namespaces of their own, with the host's cgroups.
+#[test]
+fn processes_are_added_also_below_a_daemon_in_child_namespaces() {
+    let inner = [
+        "a_process_is_added_to_a_container_and_its_words_and_its_code_come_back",
+        "an_added_process_may_have_a_terminal_of_a_size",
+        "a_container_may_have_a_terminal",
+        "what_a_container_uses_is_counted",
+    ];
+    let output = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount", "--mount-proc", "--net", "--uts"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--test-threads=1"])
+        .args(inner)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("4 passed"), "{said}");
 }
