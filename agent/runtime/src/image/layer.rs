@@ -12,7 +12,7 @@ use std::{
 };
 use tar::{Archive, Entry, EntryType};
 
-use crate::Error;
+use crate::{Error, ids::Ids, rootfs::opaque_attribute};
 
 const WHITEOUT: &str = ".wh.";
 /// Other files of the file system that all this comes from; they mean nothing here.
@@ -74,27 +74,27 @@ fn name(sha256: Sha256) -> String {
 }
 
 /// Unpacks into `root`, which is empty; the digest of the uncompressed archive.
-pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str) -> Result<String, Error> {
+pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str, ids: &Ids) -> Result<String, Error> {
     let fail = |entry: &str, source| Error::Unpack { layer: layer.to_owned(), entry: entry.to_owned(), source };
     let mut hashing = Hashing::new(decompress(archive).map_err(|e| fail("the beginning", e))?);
     let mut archive = Archive::new(&mut hashing);
     archive.set_preserve_permissions(true);
-    archive.set_preserve_ownerships(true);
+    archive.set_preserve_ownerships(!ids.are_roots_alone());
     archive.set_unpack_xattrs(true);
     archive.set_overwrite(true);
     for entry in archive.entries().map_err(|e| fail("the beginning", e))? {
         let mut entry = entry.map_err(|e| fail("a damaged entry", e))?;
         let path = entry.path().map_err(|e| fail("a damaged name", e))?.into_owned();
-        unpack_entry(&mut entry, &path, root).map_err(|e| fail(&path.display().to_string(), e))?;
+        unpack_entry(&mut entry, &path, root, ids).map_err(|e| fail(&path.display().to_string(), e))?;
     }
     hashing.finish().map_err(|e| fail("the end", e))
 }
 
-fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
+fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path, ids: &Ids) -> io::Result<()> {
     let file_name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if file_name == OPAQUE {
         let parent = parent_inside(root, path)?;
-        lsetxattr(&parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        lsetxattr(&parent, opaque_attribute(ids), b"y", XattrFlags::empty())?;
         return Ok(());
     }
     if file_name.starts_with(AUFS) {
@@ -112,11 +112,18 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
         EntryType::Fifo => FileType::Fifo,
         _ => return unpack_plain(entry, path, root),
     };
+    // A host's devices are for root of the machine. Containers get a /dev of their own, whatever the image has.
+    if special != FileType::Fifo && !ids.are_all() {
+        return Ok(());
+    }
     let header = entry.header();
     let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
     let (mode, owner) = (header.mode()?, (id(header.uid()?)?, id(header.gid()?)?));
     let place = parent_inside(root, path)?.join(file_name);
     node(&place, special, mode, makedev(major, minor))?;
+    if ids.are_roots_alone() {
+        return Ok(());
+    }
     std::os::unix::fs::lchown(&place, Some(owner.0), Some(owner.1))
 }
 
