@@ -68,8 +68,8 @@ impl Host {
         self.cgroups == Cgroups::V1
     }
 
-    /// Whatever protects the daemon shall not protect what it runs. Without root it cannot be made more likely to be
-    /// killed than before and then less again, so who began as the better victim stays it.
+    /// Whatever protects the daemon shall not protect what it runs. Only root of the machine may go below what root
+    /// set before (a desktop's programs have some hundreds, say), so anybody else leaves it there.
     fn container_oom_score_adj(&self) -> i32 {
         if self.ids.are_all() { 0 } else { self.oom_score_adj.max(0) }
     }

@@ -52,6 +52,14 @@ fn root_of(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Result
     Ok(state.ok_or_else(nowhere)?.join(USERS_ROOT))
 }
 
+pub(super) fn make_root(root: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(root).map_err(|e| {
+        let mut failure = cannot("make", root, &e);
+        failure.message += &format!("; {ROOT_VARIABLE} is another place for labs");
+        failure
+    })
+}
+
 /// The names of the labs that have a directory.
 pub(super) fn labs(root: &Path) -> Result<Vec<LabName>, Failure> {
     let mut names: Vec<LabName> = names(root)?.iter().filter_map(|name| name.parse().ok()).collect();

@@ -32,11 +32,11 @@ mod up;
 
 pub(crate) use name::{LabName, MAX_MANAGERS, MAX_WORKERS};
 
-use std::{fs, process::ExitCode, thread};
+use std::{process::ExitCode, thread};
 
 use self::{
     host::{Condition, Host},
-    layout::{Layout, cannot},
+    layout::Layout,
     name::HostName,
     state::{Lock, State, no_lab},
 };
@@ -70,7 +70,7 @@ pub(crate) fn run(lab: &Lab) -> Result<ExitCode, Failure> {
             ls::ls(&labs, format)
         }
         Verb::Up(wanted) => {
-            fs::create_dir_all(&root).map_err(|e| cannot("make", &root, &e))?;
+            layout::make_root(&root)?;
             up::up(&layout, wanted)
         }
         Verb::Down => down::down(&layout),
