@@ -35,6 +35,16 @@ impl Ids {
         Some(Self { users: extents(uid_map)?, groups: extents(gid_map)?, setgroups: setgroups.trim() == "allow" })
     }
 
+    #[cfg(test)]
+    pub(crate) fn all() -> Self {
+        Self { users: vec![ALL], groups: vec![ALL], setgroups: true }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn roots_alone() -> Self {
+        Self { users: vec![0..=0], groups: vec![0..=0], setgroups: false }
+    }
+
     /// Whether there are all of them, so that root is root of the machine.
     pub(crate) fn are_all(&self) -> bool {
         self.users == [ALL] && self.groups == [ALL]
@@ -73,10 +83,12 @@ mod tests {
     fn the_kernels_tables_are_read() {
         let all = "         0          0 4294967295\n";
         let machine = Ids::parse(all, all, "allow\n").unwrap();
+        assert_eq!(machine, Ids::all());
         assert!(machine.are_all() && machine.allow_setgroups() && machine.have_user(u32::MAX - 1));
         assert_eq!(machine.last_pinging_group(), 2_147_483_647);
 
         let alone = Ids::parse("         0      65534          1\n", "0 65534 1\n", "deny\n").unwrap();
+        assert_eq!(alone, Ids::roots_alone());
         assert!(!alone.are_all() && alone.are_roots_alone() && !alone.allow_setgroups());
         assert!(alone.have_user(0) && !alone.have_user(1) && !alone.have_group(5));
         assert_eq!(alone.last_pinging_group(), 0);

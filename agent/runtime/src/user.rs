@@ -104,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_on_the_host_is_named_and_groups_that_cannot_be_had_are_let_go() {
+        let root = resolve("", PASSWD, GROUP).unwrap();
+        assert_eq!(root.clone().on(&Ids::all()), Ok(root.clone()));
+        assert_eq!(root.on(&Ids::roots_alone()), Ok(User::default()));
+        let web = resolve("web", PASSWD, GROUP).unwrap();
+        assert_eq!(web.clone().on(&Ids::all()), Ok(web.clone()));
+        assert_eq!(web.on(&Ids::roots_alone()), Err(Absent { uid: 33, gid: 34 }));
+    }
+
+    #[test]
     fn an_image_without_files_knows_numbers_only() {
         assert_eq!(resolve("7:8", "", ""), Ok(User { uid: 7, gid: 8, groups: vec![] }));
         assert_eq!(resolve("root", "", ""), Err(UnknownUser::User("root".into())));

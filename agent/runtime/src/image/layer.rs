@@ -195,3 +195,52 @@ fn node(place: &Path, kind: FileType, mode: u32, device: u64) -> io::Result<()> 
     mknodat(CWD, place, kind, Mode::from_raw_mode(mode & 0o7777), device)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    use tar::{Builder, Header};
+
+    /// A device, a file of user 42 that is setuid, one that hides another, and a directory that nothing shows through.
+    fn archive() -> Vec<u8> {
+        let mut tar = Builder::new(Vec::new());
+        let entries: [(&str, EntryType); 5] = [
+            ("null", EntryType::Char),
+            ("su", EntryType::Regular),
+            (".wh.gone", EntryType::Regular),
+            ("opaque", EntryType::Directory),
+            ("opaque/.wh..wh..opq", EntryType::Regular),
+        ];
+        for (path, kind) in entries {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o4755);
+            header.set_size(0);
+            (header.set_uid(42), header.set_gid(42));
+            if kind == EntryType::Char {
+                (header.set_device_major(1).unwrap(), header.set_device_minor(3).unwrap());
+            }
+            tar.append_data(&mut header, path, io::empty()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_only_root_of_the_machine_may_make_is_left_out_in_a_user_namespace() {
+        for (ids, owner, has_device, opaque) in
+            [(Ids::all(), 42, true, "trusted.overlay.opaque"), (Ids::roots_alone(), 0, false, "user.overlay.opaque")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            unpack(&archive()[..], dir.path(), "test", &ids).unwrap();
+            let found = |name: &str| fs::symlink_metadata(dir.path().join(name));
+            let su = found("su").unwrap();
+            assert_eq!((su.uid(), su.gid(), su.mode() & 0o7777), (owner, owner, 0o4755), "{ids:?}");
+            assert_eq!(found("null").is_ok_and(|there| there.file_type().is_char_device()), has_device);
+            assert!(found("gone").unwrap().file_type().is_char_device(), "overlayfs's sign in both cases");
+            let mut value = [0; 8];
+            let place = dir.path().join("opaque");
+            assert_eq!(rustix::fs::lgetxattr(&place, opaque, &mut value), Ok(1), "{ids:?}");
+        }
+    }
+}
