@@ -63,8 +63,15 @@ pub(super) fn without_cgroups(name: &OsStr) -> io::Result<()> {
     }
     mount_run(&at("run"))?;
     // Both while the machine's can be seen: whoever sees none of a kind may mount none in a user namespace.
-    mount(Some("sysfs"), &at("sys"), Some("sysfs"), HARDENED, NONE).map_err(doing("mount /sys"))?;
-    mount(Some("proc"), &at("proc"), Some("proc"), HARDENED, NONE).map_err(doing("mount /proc"))?;
+    for (kind, place) in [("sysfs", "sys"), ("proc", "proc")] {
+        mount(Some(kind), &at(place), Some(kind), HARDENED, NONE).map_err(|e| match e {
+            Errno::EPERM => io::Error::other(format!(
+                "cannot mount /{place}: without root the kernel allows it only where all of the machine's /{place} can be \
+                 seen, and something is mounted over a part of it (as in most containers)"
+            )),
+            e => doing(&format!("mount /{place}"))(e),
+        })?;
+    }
     // Empty, and so of cgroup version 1 with no controller: what needs one says so.
     mount(Some("tmpfs"), &at("sys/fs/cgroup"), Some("tmpfs"), HARDENED | MsFlags::MS_RDONLY, Some("mode=755"))
         .map_err(doing("mount /sys/fs/cgroup"))?;

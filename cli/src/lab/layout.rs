@@ -52,14 +52,6 @@ fn root_of(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Result
     Ok(state.ok_or_else(nowhere)?.join(USERS_ROOT))
 }
 
-pub(super) fn make_root(root: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(root).map_err(|e| {
-        let mut failure = cannot("make", root, &e);
-        failure.message += &format!("; {ROOT_VARIABLE} is another place for labs");
-        failure
-    })
-}
-
 /// The names of the labs that have a directory.
 pub(super) fn labs(root: &Path) -> Result<Vec<LabName>, Failure> {
     let mut names: Vec<LabName> = names(root)?.iter().filter_map(|name| name.parse().ok()).collect();
@@ -100,6 +92,15 @@ impl Layout {
 
     pub(super) fn lab(&self) -> &LabName {
         &self.lab
+    }
+
+    /// The directory of all labs, so that there can be one.
+    pub(super) fn make_root(&self) -> Result<(), Failure> {
+        fs::create_dir_all(&self.root).map_err(|e| {
+            let mut failure = cannot("make", &self.root, &e);
+            failure.message += &format!("; {ROOT_VARIABLE} is another place for labs");
+            failure
+        })
     }
 
     pub(super) fn dir(&self) -> PathBuf {

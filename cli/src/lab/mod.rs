@@ -69,10 +69,7 @@ pub(crate) fn run(lab: &Lab) -> Result<ExitCode, Failure> {
             };
             ls::ls(&labs, format)
         }
-        Verb::Up(wanted) => {
-            layout::make_root(&root)?;
-            up::up(&layout, wanted)
-        }
+        Verb::Up(wanted) => up::up(&layout, wanted),
         Verb::Down => down::down(&layout),
         Verb::Kill(hosts) => on(&layout, &hosts.hosts, |host, _| host.kill_daemon()),
         Verb::Stop(hosts) => on(&layout, &hosts.hosts, |host, _| host.stop_daemon()),

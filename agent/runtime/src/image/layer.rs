@@ -217,9 +217,11 @@ mod tests {
             header.set_entry_type(kind);
             header.set_mode(0o4755);
             header.set_size(0);
-            (header.set_uid(42), header.set_gid(42));
+            header.set_uid(42);
+            header.set_gid(42);
             if kind == EntryType::Char {
-                (header.set_device_major(1).unwrap(), header.set_device_minor(3).unwrap());
+                header.set_device_major(1).unwrap();
+                header.set_device_minor(3).unwrap();
             }
             tar.append_data(&mut header, path, io::empty()).unwrap();
         }
