@@ -32,6 +32,10 @@ fn what_nobody_can_have_is_refused_with_why() -> anyhow::Result<()> {
         ensure!(said.contains("user 1000 and group 1000") && said.contains("--user 0"), "{said}");
         // What is only counted, and root by its name, are no trouble.
         create(&["--name", "counted", "--reserve-memory", "16m", "--user", "root"])?.success()?;
+        // What the image has in a directory that a container removed does not come back when it makes it anew.
+        let anew = "rm -r /www && mkdir /www && test -z \"$(ls -A /www)\" && exec idle";
+        let anew = ["service", "create", "--timeout", "30s", "--restart-condition", "none", "page", "sh", "-c", anew];
+        lab.shoal("m1", anew)?.success()?;
         // The host's mount table shows none of the machine's cgroups, which container runtimes would go by.
         let mounted =
             lab.exec("m1", ["sh", "-c", "ls /sys/fs/cgroup; grep cgroup2* /proc/self/mountinfo | grep -v tmpfs"])?;
