@@ -1,6 +1,7 @@
 //! The daemon's side: starts supervisors, knows all containers, adopts those that an earlier daemon started.
 
 use futures::stream::BoxStream;
+use shoal_common::service::Resources;
 use std::{
     collections::BTreeMap,
     fs,
@@ -19,8 +20,10 @@ use tokio::{
 
 use crate::{
     ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    cgroup::Cgroups,
     config::Exit,
     exits::{Exits, Locks, Noticed},
+    ids::Ids,
     logs, process,
     record::{Dir, Record, now_ms},
     supervise::Report,
@@ -47,6 +50,7 @@ pub struct Runtime(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: RuntimeConfig,
+    cgroups: Cgroups,
     images: Images,
     locks: Locks,
     containers: Mutex<BTreeMap<String, Entry>>,
@@ -85,11 +89,17 @@ impl Runtime {
         for dir in [&containers_dir, &locks.0] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
-        let images = Images::open(config.data_dir.join("images"))?;
+        let ids = Ids::read().map_err(Error::file("read", "/proc/self/uid_map"))?;
+        let images = Images::open(config.data_dir.join("images"), ids)?;
+        let cgroups = Cgroups::of_host();
+        if cgroups == Cgroups::None {
+            tracing::warn!("this host has no cgroups: containers that shall have limits are refused");
+        }
         // Watched before the first look: an end between the two is seen by one of them.
         let exits = Exits::watch(&locks.0).map_err(Error::file("watch", &locks.0))?;
         let runtime = Runtime(Arc::new(Inner {
             config,
+            cgroups,
             images,
             locks,
             containers: Mutex::default(),
@@ -258,6 +268,11 @@ impl Runtime {
     /// Writes down what the supervisor must know and takes its lock.
     fn prepare(&self, config: ContainerConfig, image: &Image) -> Result<(Dir, fs::File), Error> {
         let cgroup = format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id);
+        if self.0.cgroups == Cgroups::None
+            && let Some(limits) = limits(&config.resources)
+        {
+            return Err(Error::NoCgroups { container: config.id, limits });
+        }
         let record = Arc::new(image.record(config, self.0.images.layers_dir(), cgroup)?);
         let dir = self.dir(&record.id);
         let lock;
@@ -504,6 +519,17 @@ fn remove_dir(dir: &Dir) -> Result<(), Error> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", dir.path())(e)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// What is to be limited, in the words of the command line.
+fn limits(wanted: &Resources) -> Option<String> {
+    let limits = [
+        ("--limit-cpu", wanted.limits.nano_cpus > 0),
+        ("--limit-memory", wanted.limits.memory_bytes > 0),
+        ("--limit-pids", wanted.pids_limit > 0),
+    ];
+    let wanted: Vec<&str> = limits.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag).collect();
+    (!wanted.is_empty()).then(|| wanted.join(" and "))
 }
 
 /// An id names files and a cgroup.

@@ -23,13 +23,15 @@ use std::{
 
 use crate::{
     Error, cgroup,
+    cgroup::Cgroups,
     config::Exit,
+    ids::Ids,
     log::{FILE_MAX_BYTES, Lines, Log, LogStream},
     process,
     record::{Dir, Record, Started, now_ms},
     rootfs,
     spec::{Host, spec},
-    user::{self, UnknownUser},
+    user::{self, Absent, UnknownUser},
 };
 
 /// Read at once from a container's output.
@@ -56,6 +58,8 @@ enum Failure {
     Disk(#[from] Error),
     #[error("{0}")]
     User(#[from] UnknownUser),
+    #[error("{0}")]
+    AbsentUser(#[from] Absent),
     #[error("{}", chain(.0))]
     Container(#[from] libcontainer::error::LibcontainerError),
     #[error("there is no container in {0}")]
@@ -155,23 +159,29 @@ struct Running {
 }
 
 fn start(record: &Record, dir: &Dir) -> Result<Running, Failure> {
-    rootfs::mount_overlay(record, dir).map_err(os("mount the root file system"))?;
+    let ids = Ids::read().map_err(os("read which users there are"))?;
+    rootfs::mount_overlay(record, dir, &ids).map_err(os("mount the root file system"))?;
     let read = |path| rootfs::read_small(dir, path).map_err(os("read the image's users"));
-    let user = user::resolve(&record.user, &read("/etc/passwd")?, &read("/etc/group")?)?;
+    let user = user::resolve(&record.user, &read("/etc/passwd")?, &read("/etc/group")?)?.on(&ids)?;
     rootfs::make_directory(dir, &record.cwd).map_err(os("make the working directory"))?;
     write_files(record, dir)?;
 
-    let host = Host { cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(), unified: cgroup::is_unified() };
+    // libcontainer sets the container's on this process, which then inherits it to the container.
+    let own_oom_score = fs::read_to_string(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
+    let host = Host {
+        cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
+        cgroups: Cgroups::of_host(),
+        ids,
+        oom_score_adj: own_oom_score.trim().parse().unwrap_or_default(),
+    };
     let config = dir.at("config.json");
-    let text = serde_json::to_vec(&spec(record, dir, &user, host))
+    let text = serde_json::to_vec(&spec(record, dir, &user, &host))
         .map_err(|e| Failure::Os("write the specification", e.into()))?;
     fs::write(&config, text).map_err(os("write the specification"))?;
 
     let log = Log::open(dir.path(), FILE_MAX_BYTES).map_err(os("open the log"))?;
     let (stdout, stdout_of_container) = pipe()?;
     let (stderr, stderr_of_container) = pipe()?;
-    // libcontainer sets the container's on this process, which then inherits it to the container.
-    let own_oom_score = fs::read(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
     let mut container = ContainerBuilder::new(record.id.clone(), SyscallType::default())
         .with_root_path(dir.at("oci"))?
         .with_stdout(stdout_of_container)

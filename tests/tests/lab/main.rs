@@ -3,5 +3,6 @@
 
 mod first;
 mod refused;
+mod rootless;
 mod survive;
 mod work;
