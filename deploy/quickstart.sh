@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A cluster of five hosts on this machine, shown working: quickstart.sh [--keep]
 # Installs what is missing, builds, and checks; each check is a line, the last line counts them. Nothing is left
-# behind, unless --keep.
+# behind, unless --keep. Only installing needs root. SHOAL=PROGRAM shows one that was built before.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . deploy/deps.sh
@@ -12,15 +12,14 @@ case "${1:-}" in
     --keep) keep=yes ;;
     *) echo "usage: quickstart.sh [--keep]" >&2; exit 2 ;;
 esac
-if [ "$(id -u)" -ne 0 ]; then
-    echo "quickstart: run as root: the hosts of the lab are network namespaces, and their containers need mounts" >&2
-    exit 1
+if [ -n "${SHOAL:-}" ]; then
+    shoal=$SHOAL
+else
+    deps || exit 1
+    echo "== build"
+    cargo build --locked --release --bin shoal --quiet || exit 1
+    shoal=$PWD/target/release/shoal
 fi
-deps || exit 1
-
-echo "== build"
-cargo build --locked --release --bin shoal --quiet || exit 1
-shoal=$PWD/target/release/shoal
 lab=quickstart
 work=$(mktemp -d)
 passed=0
@@ -78,19 +77,12 @@ running() { ask service ps "$1" --format json | jq -r 'select(.state == "running
 
 # inside HOST TASK COMMAND…: this machine's program, with that container's network and its resolv.conf.
 inside() {
-    local host=$1 task=$2 procs pid
+    local host=$1 task=$2 data
     shift 2
-    for procs in /sys/fs/cgroup/pids/shoal/$lab/$host/$task /sys/fs/cgroup/shoal/$lab/$host/$task; do
-        [ -e "$procs/cgroup.procs" ] || continue
-        pid=$(head -n1 "$procs/cgroup.procs")
-        nsenter -t "$pid" -m -- cat /etc/resolv.conf >"$work/resolv.conf"
-        # shellcheck disable=SC2016  # for the inner shell
-        nsenter -t "$pid" -n -- unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' \
-            "$work/resolv.conf" "$@"
-        return
-    done
-    echo "no container $task on $host"
-    return 1
+    data=$("$shoal" lab --name "$lab" ls --format json | jq -r --arg h "$host" 'select(.host == $h) | .data')
+    # shellcheck disable=SC2016  # for the inner shell
+    on "$host" nsenter --net="/run/shoal/netns/$task" unshare -m sh -c \
+        'mount --bind "$0" "$(readlink -f /etc/resolv.conf)" && exec "$@"' "$data/containers/$task/resolv.conf" "$@"
 }
 fetch() { local host=$1 task=$2; shift 2; inside "$host" "$task" curl -sS --fail --max-time 3 "$@"; }
 name() { local host=$1 task=$2; shift 2; inside "$host" "$task" dig +short +time=1 +tries=1 @127.0.0.11 "$@"; }

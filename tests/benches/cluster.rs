@@ -37,7 +37,7 @@ fn main() {
     {
         return probe(name);
     }
-    let lab = Lab::up(Shape { managers: 3, workers: 2 }).unwrap();
+    let lab = Lab::up(Shape { managers: 3, workers: 2 }, None).unwrap();
     lab.import("page").unwrap();
     lab.shoal("m1", ["network", "create", "-d", "overlay", "--subnet", "10.9.0.0/16", "blue"])
         .unwrap()

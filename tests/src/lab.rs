@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     sync::{
@@ -17,7 +18,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use crate::{Output, image};
+use crate::{Nobody, Output, image};
 
 /// A program that runs for longer is ended, and the test with it: `lab up` of seven managers takes the longest.
 const COMMAND_WITHIN: Duration = Duration::from_secs(120);
@@ -49,6 +50,8 @@ pub struct Lab {
     hosts: Vec<Host>,
     files: tempfile::TempDir,
     is_down: bool,
+    /// Whose it is, if not root's.
+    nobody: Option<Nobody>,
     _only: MutexGuard<'static, ()>,
 }
 
@@ -64,7 +67,20 @@ struct Host {
 /// Tells a story in a lab, and takes the lab down. If it went wrong, what the daemons logged is shown first.
 /// With `SHOAL_TEST_KEEP` in the environment a lab in which something went wrong stays, to be looked at.
 pub fn story(shape: Shape, story: impl FnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let lab = Lab::up(shape)?;
+    told(Lab::up(shape, None)?, story)
+}
+
+/// The same in a lab of a user who is not root. Skipped, and said so, where the kernel lets no such user have one.
+pub fn story_without_root(shape: Shape, story: impl FnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let nobody = Nobody::new(&built()?)?;
+    if let Some(why) = nobody.is_forbidden_namespaces()? {
+        eprintln!("SKIPPED: this kernel lets nobody but root make namespaces: {why}");
+        return Ok(());
+    }
+    told(Lab::up(shape, Some(nobody))?, story)
+}
+
+fn told(lab: Lab, story: impl FnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
     match story(&lab) {
         Ok(()) => lab.down(),
         Err(e) => {
@@ -75,14 +91,21 @@ pub fn story(shape: Shape, story: impl FnOnce(&Lab) -> anyhow::Result<()>) -> an
 }
 
 impl Lab {
-    pub fn up(shape: Shape) -> anyhow::Result<Self> {
+    pub fn up(shape: Shape, nobody: Option<Nobody>) -> anyhow::Result<Self> {
         static LABS: AtomicU32 = AtomicU32::new(1);
         let only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let shoal = built()?;
-        sweep(&shoal);
+        let shoal = match &nobody {
+            Some(nobody) => nobody.shoal(),
+            None => built()?,
+        };
+        if nobody.is_none() {
+            sweep(&shoal);
+        }
         let name = format!("{PREFIX}-{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let files = tempfile::tempdir().context("make a directory for the test's files")?;
-        let mut lab = Self { shoal, name, hosts: Vec::new(), files, is_down: false, _only: only };
+        // Others than root read the image there.
+        fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
+        let mut lab = Self { shoal, name, hosts: Vec::new(), files, is_down: false, nobody, _only: only };
         let (managers, workers) = (shape.managers.to_string(), shape.workers.to_string());
         lab.lab(["up", "--managers", &managers, "--workers", &workers])?.success()?;
         lab.hosts = lab.ls()?;
@@ -114,6 +137,7 @@ impl Lab {
     /// A verb of `shoal lab`, on this lab: `lab.lab(["kill", "w1"])`.
     pub fn lab(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
         run(
+            self.nobody.as_ref(),
             &self.shoal,
             [OsString::from("lab"), "--name".into(), self.name.clone().into()].into_iter().chain(own(args)),
         )
@@ -143,6 +167,12 @@ impl Lab {
         )
     }
 
+    /// Where the lab keeps what a host has.
+    pub fn dir(&self, host: &str) -> anyhow::Result<PathBuf> {
+        let host = self.hosts.iter().find(|h| h.host == host).with_context(|| format!("no host {host}"))?;
+        Ok(host.data.parent().context("a host's data is in its directory")?.to_owned())
+    }
+
     /// Imports the tests' image, under this name, on every host.
     pub fn import(&self, reference: &str) -> anyhow::Result<()> {
         let tar = self.files.path().join("image.tar");
@@ -159,7 +189,7 @@ impl Lab {
         self.lab(["down"])?.success()?;
         let left = self.lab(["ls"])?;
         ensure!(!left.status.success(), "a lab that is down is still listed: {left}");
-        Ok(())
+        self.nobody.as_ref().map_or(Ok(()), Nobody::has_nothing)
     }
 
     fn ls(&self) -> anyhow::Result<Vec<Host>> {
@@ -212,7 +242,7 @@ fn keep() -> bool {
 
 /// The program of the same build as this test: its package is another, so cargo does not tell where it is. A test is
 /// `DIR/deps/NAME-HASH`, the program `DIR/shoal`.
-fn built() -> anyhow::Result<PathBuf> {
+pub fn built() -> anyhow::Result<PathBuf> {
     let test = env::current_exe().context("find this test's own file")?;
     let built = test.ancestors().skip(1).map(|dir| dir.join("shoal")).find(|program| program.is_file());
     built.with_context(|| format!("no shoal was built beside {}: cargo build -p shoal", test.display()))
@@ -220,7 +250,8 @@ fn built() -> anyhow::Result<PathBuf> {
 
 /// Takes down what tests have left that were killed: labs of ours whose process is no more.
 fn sweep(shoal: &Path) {
-    let Ok(hosts) = run(shoal, ["lab", "ls", "--format", "json"].map(OsString::from)).and_then(|o| o.json::<Host>())
+    let Ok(hosts) =
+        run(None, shoal, ["lab", "ls", "--format", "json"].map(OsString::from)).and_then(|o| o.json::<Host>())
     else {
         return;
     };
@@ -230,7 +261,7 @@ fn sweep(shoal: &Path) {
     for lab in labs.iter().filter(|lab| process(lab).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())) {
         eprintln!("taking down {lab}, which a test left");
         let down = ["lab", "--name", lab, "down"].map(OsString::from);
-        if let Err(e) = run(shoal, down).and_then(Output::success) {
+        if let Err(e) = run(None, shoal, down).and_then(Output::success) {
             eprintln!("{e:#}");
         }
     }
@@ -241,11 +272,13 @@ fn own(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> impl Iterator<Item 
 }
 
 /// Runs a program to its end, which comes.
-fn run(program: &Path, args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Output> {
+fn run(nobody: Option<&Nobody>, program: &Path, args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Output> {
     let args: Vec<OsString> = args.into_iter().collect();
     let words = [program.as_os_str()].into_iter().chain(args.iter().map(OsString::as_os_str));
     let command = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-    let ended = Command::new("timeout")
+    let mut shell = nobody.map_or_else(|| Command::new("env"), Nobody::command);
+    let ended = shell
+        .arg("timeout")
         .arg(format!("--kill-after={}", ENDED_WITHIN.as_secs()))
         .arg(COMMAND_WITHIN.as_secs().to_string())
         .arg(program)

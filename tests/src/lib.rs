@@ -18,9 +18,11 @@
 
 pub mod image;
 mod lab;
+mod nobody;
 mod output;
 mod wait;
 
-pub use lab::{Lab, Shape, story};
+pub use lab::{Lab, Shape, built, story, story_without_root};
+pub use nobody::Nobody;
 pub use output::Output;
 pub use wait::eventually;

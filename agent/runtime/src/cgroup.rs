@@ -15,9 +15,39 @@ const ROOT: &str = "/sys/fs/cgroup";
 const EMPTY_TRIES: u32 = 200;
 const EMPTY_PAUSE: Duration = Duration::from_millis(5);
 
-/// True on a host with cgroup v2 alone.
-pub(crate) fn is_unified() -> bool {
+/// What a host has of cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cgroups {
+    /// So nothing can be limited.
+    None,
+    /// Perhaps with version 2 beside it, without controllers.
+    V1,
+    /// Version 2 alone.
+    Unified,
+}
+
+impl Cgroups {
+    pub(crate) fn of_host() -> Self {
+        if is_unified() {
+            Self::Unified
+        } else if hierarchies().is_empty() {
+            Self::None
+        } else {
+            Self::V1
+        }
+    }
+}
+
+fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    if is_unified() {
+        vec![PathBuf::from(ROOT)]
+    } else {
+        fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
+    }
 }
 
 /// The directories that this cgroup has in all mounted hierarchies.
@@ -26,12 +56,7 @@ pub(crate) fn directories(cgroup: &str) -> Vec<PathBuf> {
     if relative.is_empty() {
         return Vec::new();
     }
-    let roots: Vec<PathBuf> = if is_unified() {
-        vec![PathBuf::from(ROOT)]
-    } else {
-        fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
-    };
-    roots.into_iter().map(|root| root.join(relative)).filter(|dir| dir.is_dir()).collect()
+    hierarchies().into_iter().map(|root| root.join(relative)).filter(|dir| dir.is_dir()).collect()
 }
 
 /// Whether the kernel killed something in this cgroup for want of memory.

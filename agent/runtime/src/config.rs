@@ -58,6 +58,8 @@ pub struct Options {
     pub read_only: bool,
     /// `SIGQUIT`, `QUIT` or `3`; default the image's, else SIGTERM.
     pub stop_signal: Option<String>,
+    /// The supervisor's network namespace, which is the host's, instead of `netns`.
+    pub host_network: bool,
     /// What it writes into its root file system survives a power cut once synced. Without, its syncs are not heard,
     /// which is faster: for containers that are replaced rather than started again.
     pub durable: bool,

@@ -59,6 +59,11 @@ pub enum Error {
     NoSuchContainer(String),
     #[error("image {image} names no command and none was given for container {container}")]
     NoCommand { container: String, image: String },
+    #[error(
+        "container {container} shall have {limits}, and this host has no cgroups to keep it to that (it is of a lab \
+         without root, say): leave the limit out, or run it on a host that has"
+    )]
+    NoCgroups { container: String, limits: String },
     #[error("cannot start container {container}: {reason}")]
     Start { container: String, reason: String },
     #[error("container {0} does not run")]

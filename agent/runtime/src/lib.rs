@@ -19,8 +19,10 @@
 //! - **An image is listed only when all its layers are whole and on disk.**
 //!
 //! Limits, known and accepted:
-//! - Root is needed. Device access is filtered by the device cgroup on cgroup v1 only; on v2 the container gets
-//!   no `CAP_MKNOD` instead.
+//! - Root is needed, if only of a user namespace. Device access is filtered by the device cgroup on cgroup v1 only;
+//!   elsewhere the container gets no `CAP_MKNOD` instead.
+//! - In a user namespace in which only root is mapped, all files of an image belong to root, its device nodes are left
+//!   out, its users have no further groups, and no other user can be run as. Without cgroups a limit is refused.
 //! - The seccomp profile is a list of refused system calls (those that Docker's profile refuses), not Docker's
 //!   list of allowed ones.
 //! - After a reboot of the host a container counts as ended. Started again, it has all that it wrote before only if
@@ -49,6 +51,7 @@ mod error;
 mod exec;
 mod exits;
 mod frame;
+mod ids;
 pub mod image;
 mod log;
 mod logs;

@@ -13,7 +13,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::record::{Dir, Record};
+use crate::{
+    ids::Ids,
+    record::{Dir, Record},
+};
 
 /// `/etc/passwd` of a sane image is far below; an insane one shall not fill our memory.
 const SMALL_FILE_MAX_BYTES: u64 = 1 << 20;
@@ -42,7 +45,7 @@ pub(crate) fn leave_host_mounts() -> io::Result<()> {
 }
 
 /// Mounts the root file system at `rootfs` in the container's directory.
-pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
+pub(crate) fn mount_overlay(record: &Record, dir: &Dir, ids: &Ids) -> io::Result<()> {
     // A work directory that was used is not taken again; nothing in it is the container's.
     match fs::remove_dir_all(dir.at("work")) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -55,8 +58,12 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
     env::set_current_dir(&record.layers_dir)?;
     let layers = record.layers.iter().rev().map(String::as_str);
     let lower = layers.chain([MOUNT_POINTS]).collect::<Vec<_>>().join(":");
-    let options =
+    let mut options =
         format!("lowerdir={lower},upperdir={},workdir={}", escape(&dir.at("upper"))?, escape(&dir.at("work"))?);
+    if !ids.are_all() {
+        // See `opaque_attribute`.
+        options.push_str(",userxattr");
+    }
     let mounted = if record.options.durable {
         mount_with(dir, &options)
     } else {
@@ -73,6 +80,12 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir) -> io::Result<()> {
 /// Before anyone hears of the end: the same directories must not be mounted a second time by the next start.
 pub(crate) fn unmount(dir: &Dir) -> io::Result<()> {
     Ok(rustix::mount::unmount(dir.at("rootfs"), UnmountFlags::DETACH)?)
+}
+
+/// The attribute by which overlayfs knows that nothing shows through a directory. `trusted` ones are for root of the
+/// machine only; in a user namespace overlayfs takes `user` ones, if told so at the mount.
+pub(crate) fn opaque_attribute(ids: &Ids) -> &'static str {
+    if ids.are_all() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
 }
 
 fn mount_with(dir: &Dir, options: &str) -> io::Result<()> {

@@ -18,8 +18,10 @@ use tokio::sync::watch;
 
 use crate::{
     ContainerState, ContainerStatus, Error, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    cgroup::Cgroups,
     config::Exit,
     exits::{Exits, Locks, Noticed},
+    ids::Ids,
     logs, process,
     record::{Dir, Record, now_ms},
 };
@@ -45,6 +47,7 @@ pub struct Runtime(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: RuntimeConfig,
+    cgroups: Cgroups,
     images: Images,
     locks: Locks,
     containers: Mutex<BTreeMap<String, Entry>>,
@@ -94,12 +97,18 @@ impl Runtime {
         for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach")] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
-        let images = Images::open(config.data_dir.join("images"))?;
+        let ids = Ids::read().map_err(Error::file("read", "/proc/self/uid_map"))?;
+        let images = Images::open(config.data_dir.join("images"), ids)?;
         crate::volumes::open(&config.data_dir.join("volumes"))?;
+        let cgroups = Cgroups::of_host();
+        if cgroups == Cgroups::None {
+            tracing::warn!("this host has no cgroups: containers that shall have limits are refused");
+        }
         // Watched before the first look: an end between the two is seen by one of them.
         let exits = Exits::watch(&locks.0).map_err(Error::file("watch", &locks.0))?;
         let runtime = Runtime(Arc::new(Inner {
             config,
+            cgroups,
             images,
             locks,
             containers: Mutex::default(),

@@ -4,7 +4,11 @@ use serde_json::{Value, json};
 use shoal_common::service::Resources;
 
 use crate::{
-    Error, capabilities, devices, mounts,
+    Error, capabilities,
+    cgroup::Cgroups,
+    devices,
+    ids::Ids,
+    mounts,
     record::{Dir, Record},
     seccomp,
     user::User,
@@ -43,25 +47,43 @@ const MASKED: &[&str] = &[
 
 const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The group of terminals, on every distribution.
+const TTY: u32 = 5;
+
 /// The kernel's own default, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 /// The kernel refuses less.
 const CPU_QUOTA_MIN: u64 = 1_000;
 
 /// What the host's kernel offers, which changes what a container is given.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) cgroup_namespaces: bool,
-    /// cgroup v2 alone: there is no device filter.
-    pub(crate) unified: bool,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) ids: Ids,
+    /// Of the supervisor.
+    pub(crate) oom_score_adj: i32,
     /// What can be given to those who shall have all.
     pub(crate) capabilities: u64,
 }
 
+impl Host {
+    /// Of all versions only the first filters devices.
+    fn filters_devices(&self) -> bool {
+        self.cgroups == Cgroups::V1
+    }
+
+    /// Whatever protects the daemon shall not protect what it runs. Only root of the machine may go below what root
+    /// set before (a desktop's programs have some hundreds, say), so anybody else leaves it there.
+    fn container_oom_score_adj(&self) -> i32 {
+        if self.ids.are_all() { 0 } else { self.oom_score_adj.max(0) }
+    }
+}
+
 /// The whole of `config.json`.
-pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Result<Value, Error> {
+pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Result<Value, Error> {
     let mut usual = CAPABILITIES.to_vec();
-    if !host.unified {
+    if host.filters_devices() {
         usual.push("CAP_MKNOD");
     }
     let options = &record.options;
@@ -69,13 +91,11 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Resul
     // As execve would leave it: only root keeps what is in the bounding set.
     let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
 
-    let mut namespaces = vec![
-        json!({ "type": "pid" }),
-        json!({ "type": "ipc" }),
-        json!({ "type": "uts" }),
-        json!({ "type": "mount" }),
-        json!({ "type": "network", "path": record.netns }),
-    ];
+    let mut namespaces =
+        vec![json!({ "type": "pid" }), json!({ "type": "ipc" }), json!({ "type": "uts" }), json!({ "type": "mount" })];
+    if !options.host_network {
+        namespaces.push(json!({ "type": "network", "path": record.netns }));
+    }
     if host.cgroup_namespaces {
         namespaces.push(json!({ "type": "cgroup" }));
     }
@@ -89,22 +109,25 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Resul
             "args": record.args,
             "env": record.env,
             "cwd": record.cwd,
-            // Whatever protects the daemon shall not protect what it runs.
-            "oomScoreAdj": 0,
+            "oomScoreAdj": host.container_oom_score_adj(),
             "capabilities": {
                 "bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": [],
             },
         },
-        "mounts": mounts(record, dir),
+        "mounts": mounts(record, dir, host),
         "linux": {
             "cgroupsPath": record.cgroup,
             "namespaces": namespaces,
-            "resources": resources(&record.resources),
+            // None: libcontainer would filter devices at the least, and there is nothing to do that with.
+            "resources": (host.cgroups != Cgroups::None).then(|| resources(&record.resources)),
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
             "seccomp": seccomp::profile(&bounding),
             // The namespace is the container's own, so nobody else's ports are meant.
-            "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
+            "sysctl": (!options.host_network).then(|| json!({
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                "net.ipv4.ping_group_range": format!("0 {}", host.ids.last_pinging_group()),
+            })),
         },
     });
     if options.privileged {
@@ -112,28 +135,36 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: Host) -> Resul
         for protection in ["maskedPaths", "readonlyPaths", "seccomp"] {
             linux[protection] = Value::Null;
         }
-        linux["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        if host.cgroups != Cgroups::None {
+            linux["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        }
         linux["devices"] = devices::of_host().into();
     }
     Ok(spec)
 }
 
-fn mounts(record: &Record, dir: &Dir) -> Vec<Value> {
+fn mounts(record: &Record, dir: &Dir, host: &Host) -> Vec<Value> {
     let access = if record.options.privileged { "rw" } else { "ro" };
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let file = |destination: &str, name: &str| json!({ "destination": destination, "type": "bind", "source": dir.at(name), "options": ["rbind", "rprivate"] });
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if host.ids.have_group(TTY) {
+        terminals.push("gid=5");
+    }
     let mut out = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/pts", "devpts", &terminals),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
         file("/etc/hosts", "hosts"),
         file("/etc/hostname", "hostname"),
         file("/etc/resolv.conf", "resolv.conf"),
     ];
+    if host.cgroups != Cgroups::None {
+        out.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
+    }
     // What the user mounts at one of these places is instead of it.
     let own = mounts::specified(record);
     out.retain(|usual| own.iter().all(|mount| mount["destination"] != usual["destination"]));

@@ -21,9 +21,11 @@ use std::{
 
 use crate::{
     Error, capabilities, cgroup,
+    cgroup::Cgroups,
     client::Client,
     config::Exit,
     ends, exec,
+    ids::Ids,
     log::{FILE_MAX_BYTES, Log},
     mounts,
     payload::{Payload, Streams},
@@ -32,7 +34,7 @@ use crate::{
     record::{Dir, Record, Started, now_ms},
     rootfs,
     spec::{Host, spec},
-    user::{self, UnknownUser},
+    user::{self, Absent, UnknownUser},
 };
 
 /// What a container that was never run leaves as its exit code, as Docker has it.
@@ -56,6 +58,8 @@ pub(crate) enum Failure {
     Disk(#[from] Error),
     #[error("{0}")]
     User(#[from] UnknownUser),
+    #[error("{0}")]
+    AbsentUser(#[from] Absent),
     #[error("{}", chain(.0))]
     Container(#[from] libcontainer::error::LibcontainerError),
     #[error("the container has ended")]
@@ -185,27 +189,30 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(os("remove the state of an earlier start")(e)),
         Ok(()) | Err(_) => {}
     }
-    rootfs::mount_overlay(record, dir).map_err(os("mount the root file system"))?;
+    let ids = Ids::read().map_err(os("read which users there are"))?;
+    rootfs::mount_overlay(record, dir, &ids).map_err(os("mount the root file system"))?;
     let root = dir.at("rootfs");
     let read = |path| rootfs::read_small(&root, path).map_err(os("read the image's users"));
-    let user = user::resolve(&record.user, &read("/etc/passwd")?, &read("/etc/group")?)?;
+    let user = user::resolve(&record.user, &read("/etc/passwd")?, &read("/etc/group")?)?.on(&ids)?;
     rootfs::make_directory(dir, &record.cwd).map_err(os("make the working directory"))?;
     mounts::fill(record, dir).map_err(os("fill a volume with what the image has"))?;
     write_files(record, dir)?;
 
+    // libcontainer sets the container's on this process, which then inherits it to the container.
+    let own_oom_score = fs::read_to_string(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
     let host = Host {
         cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
-        unified: cgroup::is_unified(),
+        cgroups: Cgroups::of_host(),
+        ids,
         capabilities: capabilities::held().map_err(os("read our own capabilities"))?,
+        oom_score_adj: own_oom_score.trim().parse().unwrap_or_default(),
     };
     let config = dir.at("config.json");
-    let text = serde_json::to_vec(&spec(record, dir, &user, host)?)
+    let text = serde_json::to_vec(&spec(record, dir, &user, &host)?)
         .map_err(|e| Failure::Os("write the specification", e.into()))?;
     fs::write(&config, text).map_err(os("write the specification"))?;
 
     let log = Log::open(dir.path(), FILE_MAX_BYTES).map_err(os("open the log"))?;
-    // libcontainer sets the container's on this process, which then inherits it to the container.
-    let own_oom_score = fs::read(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
     let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default())
         .with_root_path(dir.at("oci"))?
         .with_executor(Payload::first());

@@ -1,5 +1,7 @@
 //! Who a container runs as: `USER[:GROUP]`, numbers or names out of the image's own files.
 
+use crate::ids::Ids;
+
 /// Ids as the kernel knows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct User {
@@ -15,6 +17,27 @@ pub(crate) enum UnknownUser {
     User(String),
     #[error("there is no group {0} in /etc/group of the image")]
     Group(String),
+}
+
+/// An id that the image knows, and this host's kernel does not.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it is to run as user {uid} and group {gid}, and on this host there are only those of its user namespace (it is of a \
+     lab without root, say): run it as root (--user 0), who is nobody special there, or on a host that has them"
+)]
+pub(crate) struct Absent {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// The same, as far as this host allows.
+    pub(crate) fn on(self, ids: &Ids) -> Result<Self, Absent> {
+        if !ids.have_user(self.uid) || !ids.have_group(self.gid) {
+            return Err(Absent { uid: self.uid, gid: self.gid });
+        }
+        Ok(Self { groups: if ids.allow_setgroups() { self.groups } else { Vec::new() }, ..self })
+    }
 }
 
 /// `passwd` and `group` are the texts of those files; empty if the image has none.
@@ -78,6 +101,16 @@ mod tests {
         }
         assert_eq!(resolve("nobody", PASSWD, GROUP), Err(UnknownUser::User("nobody".into())));
         assert_eq!(resolve("web:nogroup", PASSWD, GROUP), Err(UnknownUser::Group("nogroup".into())));
+    }
+
+    #[test]
+    fn who_is_not_on_the_host_is_named_and_groups_that_cannot_be_had_are_let_go() {
+        let root = resolve("", PASSWD, GROUP).unwrap();
+        assert_eq!(root.clone().on(&Ids::all()), Ok(root.clone()));
+        assert_eq!(root.on(&Ids::roots_alone()), Ok(User::default()));
+        let web = resolve("web", PASSWD, GROUP).unwrap();
+        assert_eq!(web.clone().on(&Ids::all()), Ok(web.clone()));
+        assert_eq!(web.on(&Ids::roots_alone()), Err(Absent { uid: 33, gid: 34 }));
     }
 
     #[test]

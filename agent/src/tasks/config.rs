@@ -72,7 +72,11 @@ pub(crate) fn by_hand(
         resources: container.resources,
         netns,
         hostname,
-        options: Options { durable: true, ..options(&container.container) },
+        options: Options {
+            durable: true,
+            host_network: container.stack == Stack::Host,
+            ..options(&container.container)
+        },
         spec,
     }
 }

@@ -1,4 +1,4 @@
-//! `lab …`: several hosts on this machine.
+//! `lab …`: several hosts on this machine, with or without root.
 
 use clap::{Args, Subcommand};
 use std::{ffi::OsString, path::PathBuf};

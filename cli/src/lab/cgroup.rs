@@ -1,6 +1,9 @@
 //! The cgroups of a lab's containers, in every hierarchy that is mounted: version 1, 2, or both.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    process::{Pid, Signal, kill_process},
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -18,6 +21,11 @@ const ABOVE_LABS: &str = "shoal";
 /// A cgroup of killed processes empties when the kernel is done with them; this long it is waited for.
 const EMPTY_TRIES: u32 = 400;
 const EMPTY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether this user may make cgroups: in every hierarchy, since a container is to be in all of them.
+pub(super) fn are_ours() -> bool {
+    hierarchies().iter().all(|root| accessat(CWD, root, Access::WRITE_OK, AtFlags::EACCESS).is_ok())
+}
 
 /// Kills what is in the cgroup and below, and removes both, wherever they are.
 pub(super) fn remove(cgroup: &str) -> Result<(), Failure> {

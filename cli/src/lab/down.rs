@@ -44,7 +44,7 @@ pub(super) fn remove(layout: &Layout, lock: Lock) -> Result<(), Failure> {
     let ended = super::each(names, |name| end(&init_pid(&hosts.join(&name)), Signal::KILL, KILLED_WITHIN, &name));
     let switch = end(&init_pid(&layout.switch()), Signal::KILL, KILLED_WITHIN, "the switch");
     ended.and(switch)?;
-    let cgroups = cgroup::remove(&layout.lab_cgroup());
+    let cgroups = layout.lab_cgroup().map_or(Ok(()), |cgroup| cgroup::remove(&cgroup));
     let mounts = unmount_below(&layout.dir());
     cgroups.and(mounts)?;
     let dir = layout.dir();

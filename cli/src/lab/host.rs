@@ -81,7 +81,8 @@ impl Host<'_> {
         let (name, dir, data) = (self.name, self.layout.host(self.name), self.layout.data(self.name));
         fs::create_dir_all(&data).map_err(|e| cannot("make", &data, &e))?;
         let failed = |e| Failure::new(Exit::General, format!("cannot switch on host {name}: {e}"));
-        let init = init::start(&dir, Kind::Host).map_err(failed)?;
+        let kind = if self.layout.cgroup(name).is_some() { Kind::Host } else { Kind::HostWithoutCgroups };
+        let init = init::start(&dir, kind).map_err(failed)?;
         let switch = switch(self.layout)?;
         // What a host that lost its power a moment ago was plugged in with.
         network::unplug(&switch, name)?;
@@ -96,7 +97,7 @@ impl Host<'_> {
         let dir = self.layout.host(self.name);
         let _held = init::hold(&dir)?;
         end(&init_pid(&dir), Signal::KILL, KILLED_WITHIN, self.name)?;
-        cgroup::remove(&self.layout.cgroup(self.name))
+        self.layout.cgroup(self.name).map_or(Ok(()), |cgroup| cgroup::remove(&cgroup))
     }
 
     /// Starts the daemon, and waits until it answers.
@@ -111,11 +112,13 @@ impl Host<'_> {
             ("--socket", socket.clone().into_os_string()),
             ("--listen-addr", "0.0.0.0:2377".into()),
             ("--advertise-addr", name.v4().to_string().into()),
-            ("--cgroup-parent", layout.cgroup(name).into()),
             // On the host's own /run: as on any host, it is lost with the power.
             ("--run-dir", "/run/shoal".into()),
         ] {
             args.extend([flag.into(), value]);
+        }
+        if let Some(cgroup) = layout.cgroup(name) {
+            args.extend(["--cgroup-parent".into(), cgroup.into()]);
         }
         let begins_at = fs::metadata(&log).map_or(0, |m| m.len());
         let failed = |why: String| Failure::new(Exit::General, format!("the daemon of {name} did not start: {why}"));
@@ -171,7 +174,7 @@ pub(super) fn power_on_switch(layout: &Layout) -> Result<(), Failure> {
 }
 
 /// What is recorded in this file, if it is alive.
-fn living(pid_file: &Path) -> Result<Option<Process>, Failure> {
+pub(super) fn living(pid_file: &Path) -> Result<Option<Process>, Failure> {
     let look = || match Process::read(pid_file)? {
         Some(process) if process.alive()? => Ok(Some(process)),
         Some(_) | None => Ok(None),

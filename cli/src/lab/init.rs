@@ -9,13 +9,12 @@
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, Signal},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{chdir, sethostname, setsid},
+    unistd::setsid,
 };
 use std::{
     env,
@@ -26,7 +25,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use super::{layout::init_pid, process::Process};
+use super::{furnish, layout::init_pid, process::Process};
 
 /// What `main` calls on this word.
 pub(crate) const VERB: &str = "lab-host-init";
@@ -34,12 +33,12 @@ pub(crate) const VERB: &str = "lab-host-init";
 const READY: &str = "ready";
 /// Tells the second step from the first.
 const PROPER: &str = "proper";
-/// Where the machine's cgroups wait while /sys is mounted over.
-const ASIDE: &str = "/run/cgroup";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Host,
+    /// Whose root may not make cgroups.
+    HostWithoutCgroups,
     Switch,
 }
 
@@ -47,13 +46,14 @@ impl Kind {
     fn word(self) -> &'static str {
         match self {
             Kind::Host => "host",
+            Kind::HostWithoutCgroups => "host-without-cgroups",
             Kind::Switch => "switch",
         }
     }
 
     fn namespaces(self) -> CloneFlags {
         match self {
-            Kind::Host => super::enter::NAMESPACES,
+            Kind::Host | Kind::HostWithoutCgroups => super::enter::NAMESPACES,
             Kind::Switch => CloneFlags::CLONE_NEWNET,
         }
     }
@@ -77,7 +77,8 @@ pub(super) fn hold(dir: &Path) -> io::Result<Flock<fs::File>> {
 /// Both steps. Arguments: DIR KIND, and for the second a word more.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let kind = |word: &OsString| [Kind::Host, Kind::Switch].into_iter().find(|k| word == k.word());
+    let kinds = [Kind::Host, Kind::HostWithoutCgroups, Kind::Switch];
+    let kind = |word: &OsString| kinds.into_iter().find(|k| word == k.word());
     let done = match &args[..] {
         [dir, word] => kind(word).map(|k| launch(Path::new(dir), k)),
         [dir, word, step] if step == PROPER => kind(word).map(|k| proper(Path::new(dir), k)),
@@ -143,7 +144,8 @@ fn proper(dir: &Path, kind: Kind) -> io::Result<()> {
     io::stdin().read_exact(&mut go)?;
     let name = dir.file_name().unwrap_or_default();
     let ready = match kind {
-        Kind::Host => furnish(name),
+        Kind::Host => furnish::with_cgroups(name),
+        Kind::HostWithoutCgroups => furnish::without_cgroups(name),
         Kind::Switch => Ok(()),
     };
     let mut answer = io::stdout();
@@ -163,31 +165,4 @@ fn proper(dir: &Path, kind: Kind) -> io::Result<()> {
             Err(e) => return Err(e.into()),
         }
     }
-}
-
-/// What makes it look like a host: its name, /proc, /sys, and a /run that is lost with the power.
-fn furnish(name: &std::ffi::OsStr) -> io::Result<()> {
-    const NONE: Option<&str> = None;
-    let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    sethostname(name).map_err(doing("set the host's name"))?;
-    // The machine's later unmounts reach hosts, so that they keep nothing busy; never the other way.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
-        .map_err(doing("detach from the machine's mounts"))?;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
-        .map_err(doing("mount /run"))?;
-    // A new sysfs shows the links of the namespace it was mounted in, and has no cgroups: those are moved over.
-    fs::create_dir(ASIDE)?;
-    mount(Some("/sys/fs/cgroup"), ASIDE, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
-        .map_err(doing("set the cgroups aside"))?;
-    mount(NONE, ASIDE, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(doing("keep the cgroups apart"))?;
-    // Otherwise the mount table would name every cgroup hierarchy twice. EINVAL: none was mounted.
-    match umount2("/sys", MntFlags::MNT_DETACH) {
-        Ok(()) | Err(Errno::EINVAL) => {}
-        Err(e) => return Err(doing("unmount the machine's /sys")(e)),
-    }
-    mount(Some("sysfs"), "/sys", Some("sysfs"), hardened, NONE).map_err(doing("mount /sys"))?;
-    mount(Some(ASIDE), "/sys/fs/cgroup", NONE, MsFlags::MS_MOVE, NONE).map_err(doing("put the cgroups back"))?;
-    fs::remove_dir(ASIDE)?;
-    mount(Some("proc"), "/proc", Some("proc"), hardened, NONE).map_err(doing("mount /proc"))?;
-    chdir("/").map_err(doing("change to /"))
 }

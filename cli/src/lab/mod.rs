@@ -7,7 +7,10 @@
 //!
 //! What was started is recorded before it does anything, and what is ended is what was recorded ([`process`]).
 //!
-//! Limits: root is needed. Hosts have no way out of the machine, so images come from files and not from registries.
+//! Without root a lab is in a user namespace of its own, of which the user is root ([`privilege`]). Its hosts have no
+//! cgroups.
+//!
+//! Limits: Hosts have no way out of the machine, so images come from files and not from registries.
 //! All share the machine's kernel, disks and clock: power-off loses what a host had in memory, not what the kernel
 //! had yet to write.
 
@@ -15,23 +18,25 @@ mod cgroup;
 mod cluster;
 mod down;
 pub(crate) mod enter;
+mod furnish;
 mod host;
 pub(crate) mod init;
 mod layout;
 mod ls;
 mod name;
 mod network;
+mod privilege;
 mod process;
 mod state;
 mod up;
 
 pub(crate) use name::{LabName, MAX_MANAGERS, MAX_WORKERS};
 
-use std::{fs, process::ExitCode, thread};
+use std::{process::ExitCode, thread};
 
 use self::{
     host::{Condition, Host},
-    layout::{Layout, cannot},
+    layout::Layout,
     name::HostName,
     state::{Lock, State, no_lab},
 };
@@ -41,27 +46,30 @@ use crate::{
     out,
 };
 
-/// Called without an async runtime: entering a host needs a process with one thread.
+/// Called without an async runtime: entering a host, and becoming root of a lab, needs a process with one thread.
 pub(crate) fn run(lab: &Lab) -> Result<ExitCode, Failure> {
     let root = layout::root()?;
-    if !nix::unistd::geteuid().is_root() {
-        let message = "a lab needs root: it makes network namespaces, mounts and cgroups; run the command with sudo";
-        return Err(Failure::new(Exit::NotAllowed, message));
+    let cgroups = cgroup::are_ours();
+    let of = |name| Layout::new(root.clone(), name, cgroups);
+    let layout = of(lab.name());
+    // Looking needs neither root nor a namespace.
+    if !matches!(lab.verb, Verb::Ls(_)) {
+        privilege::check_owner(&layout)?;
+        if !matches!(lab.verb, Verb::Up(_)) && !layout.dir().exists() {
+            return Err(no_lab(&layout));
+        }
+        privilege::become_root(&layout)?;
     }
-    let layout = Layout::new(root.clone(), lab.name());
     match &lab.verb {
         Verb::Exec(exec) => return self::exec(&layout, exec),
         Verb::Ls(format) => {
             let labs = match lab.named() {
                 Some(_) => vec![layout],
-                None => layout::labs(&root)?.into_iter().map(|name| Layout::new(root.clone(), name)).collect(),
+                None => layout::labs(&root)?.into_iter().map(of).collect(),
             };
             ls::ls(&labs, format)
         }
-        Verb::Up(wanted) => {
-            fs::create_dir_all(&root).map_err(|e| cannot("make", &root, &e))?;
-            up::up(&layout, wanted)
-        }
+        Verb::Up(wanted) => up::up(&layout, wanted),
         Verb::Down => down::down(&layout),
         Verb::Kill(hosts) => on(&layout, &hosts.hosts, |host, _| host.kill_daemon()),
         Verb::Stop(hosts) => on(&layout, &hosts.hosts, |host, _| host.stop_daemon()),

@@ -28,6 +28,7 @@ pub(super) fn up(layout: &Layout, wanted: &Up) -> Result<(), Failure> {
     for host in state.hosts.keys() {
         layout.check_socket(*host)?;
     }
+    layout.make_root()?;
     let lock = Lock::take(layout)?;
     let (dir, lab) = (layout.dir(), layout.lab());
     if dir.exists() {

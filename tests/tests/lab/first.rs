@@ -5,10 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
-use shoal_tests::{Lab, Shape, eventually, story};
+use shoal_tests::{Lab, Shape, eventually, story, story_without_root};
 
 /// From a change until all hosts act on it.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+
+const SHAPE: Shape = Shape { managers: 1, workers: 2 };
 
 #[derive(Debug, Deserialize)]
 struct Task {
@@ -31,67 +33,75 @@ struct Address {
 
 #[test]
 fn a_service_answers_by_name_from_a_container_on_another_host() -> anyhow::Result<()> {
-    story(Shape { managers: 1, workers: 2 }, |lab| {
-        lab.import("page")?;
-        lab.shoal("m1", ["network", "create", "-d", "overlay", "blue"])?.success()?;
-        let web = ["service", "create", "--name", "web", "--network", "blue", "--replicas", "3", "--timeout", "60s"];
-        lab.shoal("m1", web.into_iter().chain(["page", "serve"]))?.success()?;
-        let client = ["service", "create", "--name", "client", "--network", "blue", "--timeout", "60s"];
-        lab.shoal("m1", client.into_iter().chain(["--constraint", "node.hostname==w2", "page", "idle"]))?.success()?;
+    story(SHAPE, tell)
+}
 
-        let replicas = running(lab, "web")?;
-        ensure!(replicas.len() == 3, "{replicas:?}");
-        let hosts: BTreeSet<&str> = replicas.iter().map(|t| t.node_name.as_str()).collect();
-        ensure!(hosts == BTreeSet::from(["m1", "w1", "w2"]), "three replicas are spread over three hosts: {hosts:?}");
-        let client = running(lab, "client")?.into_iter().next().context("the client runs")?;
-        ensure!(client.node_name == "w2", "{client:?}");
+/// Nothing of this needs root, but the kernel's word.
+#[test]
+fn a_service_answers_by_name_in_a_lab_of_nobody() -> anyhow::Result<()> {
+    story_without_root(SHAPE, tell)
+}
 
-        let inspected = lab.shoal("m1", ["service", "inspect", "web"])?.json::<Service>()?;
-        let vip = bare(&inspected.first().and_then(|s| s.vips.first()).context("web has a VIP")?.v4);
-        ensure!(resolve(lab, &client, "web")? == BTreeSet::from([vip.clone()]), "the name is the VIP {vip}");
-        let addresses: BTreeSet<String> = replicas.iter().map(address).collect::<Result<_, _>>()?;
-        ensure!(resolve(lab, &client, "tasks.web")? == addresses, "tasks.web is {addresses:?}");
+fn tell(lab: &Lab) -> anyhow::Result<()> {
+    lab.import("page")?;
+    lab.shoal("m1", ["network", "create", "-d", "overlay", "blue"])?.success()?;
+    let web = ["service", "create", "--name", "web", "--network", "blue", "--replicas", "3", "--timeout", "60s"];
+    lab.shoal("m1", web.into_iter().chain(["page", "serve"]))?.success()?;
+    let client = ["service", "create", "--name", "client", "--network", "blue", "--timeout", "60s"];
+    lab.shoal("m1", client.into_iter().chain(["--constraint", "node.hostname==w2", "page", "idle"]))?.success()?;
 
-        // Each by its own address, which is where the answer says that it comes from ...
-        let mut names = BTreeSet::new();
-        for replica in &replicas {
-            names.insert(get(lab, &client, &address(replica)?, "/")?);
-        }
-        ensure!(names.len() == 3, "each replica has a name of its own: {names:?}");
-        // ... and all by the VIP, with the client's address kept.
-        let mut seen = BTreeSet::new();
-        eventually("every replica answers at the VIP", SETTLES_WITHIN, || {
-            seen.insert(get(lab, &client, &vip, "/")?);
-            ensure!(seen == names, "so far {seen:?} of {names:?}");
-            Ok(())
-        })?;
-        let from = get(lab, &client, &vip, "/cgi-bin/client")?;
-        ensure!(from == address(&client)?, "the client is seen as {from}, and is {client:?}");
+    let replicas = running(lab, "web")?;
+    ensure!(replicas.len() == 3, "{replicas:?}");
+    let hosts: BTreeSet<&str> = replicas.iter().map(|t| t.node_name.as_str()).collect();
+    ensure!(hosts == BTreeSet::from(["m1", "w1", "w2"]), "three replicas are spread over three hosts: {hosts:?}");
+    let client = running(lab, "client")?.into_iter().next().context("the client runs")?;
+    ensure!(client.node_name == "w2", "{client:?}");
 
-        lab.shoal("m1", ["service", "scale", "--timeout", "60s", "web=1"])?.success()?;
-        let left = running(lab, "web")?;
-        ensure!(left.len() == 1, "{left:?}");
-        eventually("only the one that is left is in tasks.web", SETTLES_WITHIN, || {
-            let resolved = resolve(lab, &client, "tasks.web")?;
-            ensure!(resolved == BTreeSet::from([address(&left[0])?]), "{resolved:?}");
-            Ok(())
-        })?;
+    let inspected = lab.shoal("m1", ["service", "inspect", "web"])?.json::<Service>()?;
+    let vip = bare(&inspected.first().and_then(|s| s.vips.first()).context("web has a VIP")?.v4);
+    ensure!(resolve(lab, &client, "web")? == BTreeSet::from([vip.clone()]), "the name is the VIP {vip}");
+    let addresses: BTreeSet<String> = replicas.iter().map(address).collect::<Result<_, _>>()?;
+    ensure!(resolve(lab, &client, "tasks.web")? == addresses, "tasks.web is {addresses:?}");
 
-        let refused = lab.shoal("m1", ["network", "rm", "blue"])?;
-        ensure!(!refused.status.success() && refused.stderr.contains("web"), "who uses it is told: {refused}");
-        lab.shoal("m1", ["service", "rm", "web", "client"])?.success()?;
-        eventually("the network can go when its last task has ended", SETTLES_WITHIN, || {
-            lab.shoal("m1", ["network", "rm", "blue"])?.success()
-        })?;
-        for host in lab.hosts() {
-            eventually(&format!("no namespace is left on {host}"), Duration::from_secs(20), || {
-                let left = lab.exec(host, ["ls", "/run/shoal/netns"])?.success()?;
-                ensure!(left.is_empty(), "{left}");
-                Ok(())
-            })?;
-        }
+    // Each by its own address, which is where the answer says that it comes from ...
+    let mut names = BTreeSet::new();
+    for replica in &replicas {
+        names.insert(get(lab, &client, &address(replica)?, "/")?);
+    }
+    ensure!(names.len() == 3, "each replica has a name of its own: {names:?}");
+    // ... and all by the VIP, with the client's address kept.
+    let mut seen = BTreeSet::new();
+    eventually("every replica answers at the VIP", SETTLES_WITHIN, || {
+        seen.insert(get(lab, &client, &vip, "/")?);
+        ensure!(seen == names, "so far {seen:?} of {names:?}");
         Ok(())
-    })
+    })?;
+    let from = get(lab, &client, &vip, "/cgi-bin/client")?;
+    ensure!(from == address(&client)?, "the client is seen as {from}, and is {client:?}");
+
+    lab.shoal("m1", ["service", "scale", "--timeout", "60s", "web=1"])?.success()?;
+    let left = running(lab, "web")?;
+    ensure!(left.len() == 1, "{left:?}");
+    eventually("only the one that is left is in tasks.web", SETTLES_WITHIN, || {
+        let resolved = resolve(lab, &client, "tasks.web")?;
+        ensure!(resolved == BTreeSet::from([address(&left[0])?]), "{resolved:?}");
+        Ok(())
+    })?;
+
+    let refused = lab.shoal("m1", ["network", "rm", "blue"])?;
+    ensure!(!refused.status.success() && refused.stderr.contains("web"), "who uses it is told: {refused}");
+    lab.shoal("m1", ["service", "rm", "web", "client"])?.success()?;
+    eventually("the network can go when its last task has ended", SETTLES_WITHIN, || {
+        lab.shoal("m1", ["network", "rm", "blue"])?.success()
+    })?;
+    for host in lab.hosts() {
+        eventually(&format!("no namespace is left on {host}"), Duration::from_secs(20), || {
+            let left = lab.exec(host, ["ls", "/run/shoal/netns"])?.success()?;
+            ensure!(left.is_empty(), "{left}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 fn running(lab: &Lab, service: &str) -> anyhow::Result<Vec<Task>> {

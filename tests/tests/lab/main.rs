@@ -4,5 +4,6 @@
 mod document;
 mod first;
 mod refused;
+mod rootless;
 mod survive;
 mod work;

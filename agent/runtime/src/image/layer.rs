@@ -12,7 +12,7 @@ use std::{
 };
 use tar::{Archive, Entry, EntryType};
 
-use crate::Error;
+use crate::{Error, ids::Ids, rootfs::opaque_attribute};
 
 const WHITEOUT: &str = ".wh.";
 /// Other files of the file system that all this comes from; they mean nothing here.
@@ -74,27 +74,27 @@ fn name(sha256: Sha256) -> String {
 }
 
 /// Unpacks into `root`, which is empty; the digest of the uncompressed archive.
-pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str) -> Result<String, Error> {
+pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str, ids: &Ids) -> Result<String, Error> {
     let fail = |entry: &str, source| Error::Unpack { layer: layer.to_owned(), entry: entry.to_owned(), source };
     let mut hashing = Hashing::new(decompress(archive).map_err(|e| fail("the beginning", e))?);
     let mut archive = Archive::new(&mut hashing);
     archive.set_preserve_permissions(true);
-    archive.set_preserve_ownerships(true);
+    archive.set_preserve_ownerships(!ids.are_roots_alone());
     archive.set_unpack_xattrs(true);
     archive.set_overwrite(true);
     for entry in archive.entries().map_err(|e| fail("the beginning", e))? {
         let mut entry = entry.map_err(|e| fail("a damaged entry", e))?;
         let path = entry.path().map_err(|e| fail("a damaged name", e))?.into_owned();
-        unpack_entry(&mut entry, &path, root).map_err(|e| fail(&path.display().to_string(), e))?;
+        unpack_entry(&mut entry, &path, root, ids).map_err(|e| fail(&path.display().to_string(), e))?;
     }
     hashing.finish().map_err(|e| fail("the end", e))
 }
 
-fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
+fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path, ids: &Ids) -> io::Result<()> {
     let file_name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     if file_name == OPAQUE {
         let parent = parent_inside(root, path)?;
-        lsetxattr(&parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        lsetxattr(&parent, opaque_attribute(ids), b"y", XattrFlags::empty())?;
         return Ok(());
     }
     if file_name.starts_with(AUFS) {
@@ -112,11 +112,18 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> 
         EntryType::Fifo => FileType::Fifo,
         _ => return unpack_plain(entry, path, root),
     };
+    // A host's devices are for root of the machine. Containers get a /dev of their own, whatever the image has.
+    if special != FileType::Fifo && !ids.are_all() {
+        return Ok(());
+    }
     let header = entry.header();
     let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
     let (mode, owner) = (header.mode()?, (id(header.uid()?)?, id(header.gid()?)?));
     let place = parent_inside(root, path)?.join(file_name);
     node(&place, special, mode, makedev(major, minor))?;
+    if ids.are_roots_alone() {
+        return Ok(());
+    }
     std::os::unix::fs::lchown(&place, Some(owner.0), Some(owner.1))
 }
 
@@ -187,4 +194,55 @@ fn node(place: &Path, kind: FileType, mode: u32, device: u64) -> io::Result<()> 
     }
     mknodat(CWD, place, kind, Mode::from_raw_mode(mode & 0o7777), device)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    use tar::{Builder, Header};
+
+    /// A device, a file of user 42 that is setuid, one that hides another, and a directory that nothing shows through.
+    fn archive() -> Vec<u8> {
+        let mut tar = Builder::new(Vec::new());
+        let entries: [(&str, EntryType); 5] = [
+            ("null", EntryType::Char),
+            ("su", EntryType::Regular),
+            (".wh.gone", EntryType::Regular),
+            ("opaque", EntryType::Directory),
+            ("opaque/.wh..wh..opq", EntryType::Regular),
+        ];
+        for (path, kind) in entries {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o4755);
+            header.set_size(0);
+            header.set_uid(42);
+            header.set_gid(42);
+            if kind == EntryType::Char {
+                header.set_device_major(1).unwrap();
+                header.set_device_minor(3).unwrap();
+            }
+            tar.append_data(&mut header, path, io::empty()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_only_root_of_the_machine_may_make_is_left_out_in_a_user_namespace() {
+        for (ids, owner, has_device, opaque) in
+            [(Ids::all(), 42, true, "trusted.overlay.opaque"), (Ids::roots_alone(), 0, false, "user.overlay.opaque")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            unpack(&archive()[..], dir.path(), "test", &ids).unwrap();
+            let found = |name: &str| fs::symlink_metadata(dir.path().join(name));
+            let su = found("su").unwrap();
+            assert_eq!((su.uid(), su.gid(), su.mode() & 0o7777), (owner, owner, 0o4755), "{ids:?}");
+            assert_eq!(found("null").is_ok_and(|there| there.file_type().is_char_device()), has_device);
+            assert!(found("gone").unwrap().file_type().is_char_device(), "overlayfs's sign in both cases");
+            let mut value = [0; 8];
+            let place = dir.path().join("opaque");
+            assert_eq!(rustix::fs::lgetxattr(&place, opaque, &mut value), Ok(1), "{ids:?}");
+        }
+    }
 }

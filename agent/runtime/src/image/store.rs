@@ -22,6 +22,7 @@ use super::{
 use crate::{
     ContainerConfig, Error,
     atomic::{self, Durable},
+    ids::Ids,
     record::{Record, now_ms},
     rootfs,
 };
@@ -72,6 +73,7 @@ pub struct Images(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
+    ids: Ids,
     /// Canonical references to ids, as in `tags.json`.
     tags: Mutex<BTreeMap<String, String>>,
     /// One for each image being fetched, so that fifty tasks fetch it once.
@@ -96,7 +98,7 @@ impl Drop for Incoming {
 const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 impl Images {
-    pub(crate) fn open(dir: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn open(dir: PathBuf, ids: Ids) -> Result<Self, Error> {
         for part in ["configs", "layers"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(Error::file("make the directory", &path))?;
@@ -112,7 +114,8 @@ impl Images {
         }
         fs::create_dir(&tmp).map_err(Error::file("make the directory", &tmp))?;
         let tags = atomic::read_json(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
-        Ok(Self(Arc::new(Inner { dir, tags: Mutex::new(tags), fetching: Mutex::default(), writing: Mutex::default() })))
+        let (tags, fetching, writing) = (Mutex::new(tags), Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { dir, ids, tags, fetching, writing })))
     }
 
     /// The image of that name or, if it has at least 12 digits, of that id.
@@ -305,7 +308,7 @@ impl Images {
         let tmp = self.tmp()?;
         let root = tmp.path().join("layer");
         fs::create_dir(&root).map_err(Error::file("make the directory", &root))?;
-        let diff_id = layer::unpack(archive, &root, expected.unwrap_or("of the import"))?;
+        let diff_id = layer::unpack(archive, &root, expected.unwrap_or("of the import"), &self.0.ids)?;
         if let Some(expected) = expected.filter(|e| *e != diff_id) {
             return Err(Error::Digest { layer: expected.into(), expected: expected.into(), got: diff_id });
         }

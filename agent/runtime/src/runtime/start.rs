@@ -1,5 +1,6 @@
 //! Starts: the first of a container, and those after an end.
 
+use shoal_common::service::Resources;
 use std::{fs, process::Stdio, sync::Arc};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -10,6 +11,7 @@ use tokio::{
 use super::{Busy, Entry, KILL_PATIENCE, Runtime, START_PATIENCE, blocking};
 use crate::{
     ContainerConfig, ContainerState, ContainerStatus, Error, Image, MountSource, capabilities, cgroup,
+    cgroup::Cgroups,
     image::Place,
     mounts,
     record::{Dir, Record, now_ms},
@@ -96,6 +98,11 @@ impl Runtime {
         image: &Image,
         earlier: Option<Arc<Record>>,
     ) -> Result<(Dir, fs::File), Error> {
+        if self.0.cgroups == Cgroups::None
+            && let Some(limits) = limits(&config.resources)
+        {
+            return Err(Error::NoCgroups { container: config.id, limits });
+        }
         mounts::check(&config)?;
         capabilities::chosen(&[], &config.options, 0)?;
         let place = Place {
@@ -194,6 +201,17 @@ impl Runtime {
         drop(child);
         serde_json::from_str(&line).map_err(|_| silent())
     }
+}
+
+/// What is to be limited, in the words of the command line.
+fn limits(wanted: &Resources) -> Option<String> {
+    let limits = [
+        ("--limit-cpu", wanted.limits.nano_cpus > 0),
+        ("--limit-memory", wanted.limits.memory_bytes > 0),
+        ("--limit-pids", wanted.pids_limit > 0),
+    ];
+    let wanted: Vec<&str> = limits.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag).collect();
+    (!wanted.is_empty()).then(|| wanted.join(" and "))
 }
 
 /// An id names files and a cgroup.
