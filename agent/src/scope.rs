@@ -20,6 +20,7 @@ pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::AddVxlan { .. }
+        | Op::AddMacvlan { .. }
         | Op::DelLink { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }

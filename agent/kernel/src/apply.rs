@@ -14,8 +14,10 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+use rtnetlink::packet_route::link::LinkMessage;
+
 use crate::{
-    kernel::{Error, Inner},
+    kernel::{Error, Inner, is_ours},
     namespace::Namespace,
     netlink::{
         Refusal, Socket, conntrack,
@@ -42,6 +44,11 @@ pub enum Cause {
     Netns(#[source] io::Error),
     #[error("the sysctl cannot be written")]
     Sysctl(#[source] io::Error),
+    #[error(
+        "this host has no link {parent} to make a macvlan link on: it has {links}; name another with \
+         -o parent@HOST=, or make a sub-interface by ip link add link eth0 name eth0.50 type vlan id 50"
+    )]
+    Parent { parent: LinkName, links: String },
     #[error(transparent)]
     Namespace(#[from] Box<Error>),
 }
@@ -211,13 +218,17 @@ impl Run<'_> {
                 self.settle();
                 self.add_vxlan(op)
             }
+            Op::AddMacvlan { .. } => {
+                self.settle();
+                self.add_macvlan(op)
+            }
             Op::AddVeth { link, mtu, mac, peer_ns, peer, peer_mac, .. } => {
                 // The batch of the peer's namespace, if it is the one that waits, comes first.
                 let Some(peer_namespace) = self.kernel.namespace(*peer_ns).map_err(Box::new)? else {
                     return Err(Box::new(Error::Absent(*peer_ns)).into());
                 };
-                let end = VethEnd { name: link, mac: *mac, mtu: *mtu };
-                let peer = VethEnd { name: peer, mac: *peer_mac, mtu: *mtu };
+                let end = VethEnd { name: link, mac: *mac, mtu: *mtu, aliased: op.ns() == Ns::Host };
+                let peer = VethEnd { name: peer, mac: *peer_mac, mtu: *mtu, aliased: false };
                 self.put(at, request::veth(&end, &peer, peer_namespace.as_fd()))?;
                 // `peer_namespace` is held open until the kernel has read its descriptor.
                 self.flush();
@@ -314,6 +325,39 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Makes the link in the host's namespace, where its parent is, and moves it.
+    fn add_macvlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddMacvlan { ns, link, parent, mode, mac, mtu } = op else { return Ok(()) };
+        let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+        let number = if let Ns::Task(id) = ns { id.0 } else { 0 };
+        // Bears our prefix, as above; the last digits tell it from those that are made at the same time.
+        let passing: LinkName = format!("{}~{:x}", shoal_plan::names::HOST_LINK_PREFIX, number & 0xffff_ffff)
+            .parse()
+            .expect("a prefix of 3 bytes, a tilde and 8 hex digits are a link name");
+        let mut socket = self.kernel.host().route();
+        let links = route::links(&mut socket)?;
+        let there = |l: &&LinkMessage| route::name(l) == Some(parent.as_str());
+        let Some(on) = links.iter().find(there).map(|l| l.header.index) else {
+            let names = links.iter().filter(|l| !is_ours(l)).filter_map(route::name).filter(|name| *name != "lo");
+            return Err(Cause::Parent { parent: parent.clone(), links: names.collect::<Vec<_>>().join(", ") });
+        };
+        let make = request::macvlan(&passing, on, *mode, *mac, *mtu);
+        match socket.ask_one(make.clone()) {
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                let _ = socket.ask_one(request::delete_link(&passing));
+                socket.ask_one(make)?;
+            }
+            made => made?,
+        }
+        let moved = route::index(&mut socket, passing.as_str())
+            .and_then(|index| socket.ask_one(request::move_to(index, link, namespace.as_fd())));
+        if let Err(refusal) = moved {
+            let _ = socket.ask_one(request::delete_link(&passing));
+            return Err(refusal.into());
+        }
+        Ok(())
+    }
+
     /// The kernel takes a namespace apart in its own time. Until then its vxlan links hold their VNI, which a network
     /// that comes back at once could not have; so they are deleted first.
     fn delete_netns(&self, ns: Ns) -> Result<(), Cause> {
@@ -372,6 +416,7 @@ fn takes_away(op: &Op) -> bool {
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::AddVxlan { .. }
+        | Op::AddMacvlan { .. }
         | Op::AddVeth { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
@@ -403,6 +448,7 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::AddVxlan { .. }
+        | Op::AddMacvlan { .. }
         | Op::AddVeth { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }

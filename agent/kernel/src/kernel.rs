@@ -1,6 +1,7 @@
 //! The kernel of this host, as the agent sees it.
 
-use shoal_plan::{Ns, Op, World};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use shoal_plan::{Ns, Op, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -15,7 +16,7 @@ use crate::{
     apply,
     monitor::{Changes, Dirty},
     namespace::Namespace,
-    netlink::Refusal,
+    netlink::{Refusal, route},
     netns, observe,
     underlay::{self, HostFacts},
 };
@@ -195,8 +196,10 @@ impl Kernel {
 }
 
 /// Whether a link in the host's namespace is ours.
-pub(crate) fn is_ours(link: &str) -> bool {
-    link.starts_with(shoal_plan::names::HOST_LINK_PREFIX)
+pub(crate) fn is_ours(link: &LinkMessage) -> bool {
+    let alias = |a: &LinkAttribute| matches!(a, LinkAttribute::IfAlias(alias) if alias == names::ALIAS);
+    let name = route::name(link).unwrap_or_default();
+    name.starts_with(names::HOST_LINK_PREFIX) || link.attributes.iter().any(alias)
 }
 
 impl Inner {

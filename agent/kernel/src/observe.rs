@@ -5,12 +5,13 @@ use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage, MacVlanMode,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
-use shoal_common::{LinkName, MacAddr, Mtu};
+use shoal_common::{LinkName, MacAddr, Mtu, network::MacvlanMode};
 use shoal_plan::{Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -123,7 +124,7 @@ impl Reading {
                 continue;
             }
             let mine = match self.namespace.ns {
-                Ns::Host => is_ours(name),
+                Ns::Host => is_ours(message),
                 Ns::Sandbox(_) | Ns::Task(_) => !FALLBACK_TUNNELS.contains(&name),
             };
             // A name that is no name to us (with a space, say) cannot be asked for either.
@@ -142,7 +143,11 @@ impl Reading {
     fn sysctls(&mut self) -> Result<(), Error> {
         let bridges = self.seen.links.iter().filter(|(_, link)| link.kind == LinkKind::Bridge);
         let of_bridges = bridges.map(|(name, _)| format!("net/ipv4/conf/{name}/send_redirects"));
-        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).collect();
+        // A published port is reached by one of these.
+        let on_host = self.seen.links.keys().filter(|_| self.namespace.ns == Ns::Host);
+        let of_links = on_host.map(|name| format!("net/ipv4/conf/{name}/route_localnet"));
+        let wanted: Vec<String> =
+            names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).chain(of_links).collect();
         let ns = self.namespace.ns;
         let failed = |source| Error::Sysctl { ns, source };
         let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,8 +222,10 @@ fn info(infos: &[LinkInfo], link: &mut Link) {
         match info {
             LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
             LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth { peer: None },
+            LinkInfo::Kind(InfoKind::MacVlan) => {}
             LinkInfo::Kind(kind) => link.kind = LinkKind::Other(kind.to_string()),
             LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = vxlan(data),
+            LinkInfo::Data(InfoData::MacVlan(data)) => link.kind = macvlan(data),
             LinkInfo::PortData(InfoPortData::BridgePort(data)) => link.port = port(data),
             _ => {}
         }
@@ -245,6 +252,20 @@ fn vxlan(data: &[InfoVxlan]) -> LinkKind {
     }
 }
 
+fn macvlan(data: &[InfoMacVlan]) -> LinkKind {
+    let mode = data.iter().find_map(|datum| match datum {
+        InfoMacVlan::Mode(MacVlanMode::Bridge) => Some(MacvlanMode::Bridge),
+        InfoMacVlan::Mode(MacVlanMode::Private) => Some(MacvlanMode::Private),
+        InfoMacVlan::Mode(MacVlanMode::Vepa) => Some(MacvlanMode::Vepa),
+        InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some(MacvlanMode::Passthru),
+        _ => None,
+    });
+    match mode {
+        Some(mode) => LinkKind::Macvlan { parent: None, mode },
+        None => LinkKind::Other(InfoKind::MacVlan.to_string()),
+    }
+}
+
 fn port(data: &[InfoBridgePort]) -> PortFlags {
     let mut flags = PortFlags::default();
     for datum in data {
@@ -253,6 +274,7 @@ fn port(data: &[InfoBridgePort]) -> PortFlags {
             InfoBridgePort::Learning(on) => flags.learning = *on,
             InfoBridgePort::UnicastFlood(on) => flags.flood = *on,
             InfoBridgePort::MulticastFlood(on) => flags.mcast_flood = *on,
+            InfoBridgePort::Isolated(on) => flags.isolated = *on,
             _ => {}
         }
     }

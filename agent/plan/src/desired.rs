@@ -3,7 +3,9 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use shoal_common::{
     LinkName, MacAddr, Mtu, NetworkId, NodeId, TaskId, Vni, Vtep,
-    assignment::{Assignment, NetworkAssignment, TaskAssignment},
+    assignment::{Assignment, NetworkAssignment, NetworkKind, Stack},
+    container::{PublishedPort, Wanted},
+    network::BridgeOptions,
     service::EndpointMode,
     task::Endpoint,
 };
@@ -31,39 +33,159 @@ pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskI
     let mut world = World::default();
     world.namespaces.insert(Ns::Host, Namespace { loopback_up: true, ..Namespace::default() });
     let Some(node) = &assignment.node else { return world };
-    let local: BTreeMap<TaskId, &TaskAssignment> =
-        assignment.tasks.iter().filter(|(id, _)| tasks.contains(id)).map(|(id, t)| (*id, t)).collect();
+    let local: BTreeMap<TaskId, Local<'_>> =
+        tasks.iter().filter_map(|id| Some((*id, Local::of(assignment, *id)?))).collect();
 
     for (id, network) in &assignment.networks {
-        let ports: Vec<(TaskId, usize, &Endpoint)> = local
-            .iter()
-            .flat_map(|(task, t)| t.endpoints.iter().enumerate().map(|(nth, e)| (*task, nth, e)))
-            .filter(|(_, _, e)| e.network == *id)
-            .collect();
+        let NetworkKind::Overlay { vni } = network.kind else { continue };
+        let ports = ports_of(&local, *id);
         if !ports.is_empty() {
-            let mtu = network.mtu.unwrap_or_else(|| host.underlay_mtu.inside_vxlan(host.vtep));
-            let sandbox = sandbox(assignment, *id, network, node.id, node.data_path_port, host.vtep, mtu, &ports);
+            let overlay = Overlay { id: *id, vni, network, mtu: mtu_of(network, host) };
+            let published = published_by(&local, assignment, *id, vni);
+            let sandbox = sandbox(assignment, &overlay, node.id, node.data_path_port, host.vtep, &ports, &published);
             world.namespaces.insert(Ns::Sandbox(*id), sandbox);
         }
     }
-    for (id, task) in &local {
-        world.namespaces.insert(Ns::Task(*id), task_namespace(assignment, *id, task, host));
+    for (id, of) in &local {
+        world.namespaces.insert(Ns::Task(*id), task_namespace(assignment, *id, of.endpoints, host));
     }
-    host_namespace(assignment, node.data_path_port, host, &mut world);
+    host_namespace(assignment, &local, node.data_path_port, host, &mut world);
     world
 }
 
-#[allow(clippy::too_many_arguments, reason = "one caller, and each is a different thing")]
-fn sandbox(
+/// What runs on this host in a network namespace of its own: a service's task, or a container that was run by hand.
+#[derive(Debug, Clone, Copy)]
+struct Local<'a> {
+    /// The first that has a way out is the way out.
+    endpoints: &'a [Endpoint],
+    ports: &'a [PublishedPort],
+}
+
+impl<'a> Local<'a> {
+    fn of(assignment: &'a Assignment, id: TaskId) -> Option<Self> {
+        if let Some(task) = assignment.tasks.get(&id) {
+            return Some(Self { endpoints: &task.endpoints, ports: &[] });
+        }
+        let container = assignment.containers.get(&id)?;
+        let ports = if container.wanted == Wanted::Running { container.ports.as_slice() } else { &[] };
+        match &container.stack {
+            Stack::Host => None,
+            Stack::Loopback => Some(Self { endpoints: &[], ports: &[] }),
+            Stack::Own(endpoints) => Some(Self { endpoints, ports }),
+        }
+    }
+}
+
+/// A network over VXLAN.
+struct Overlay<'a> {
+    id: NetworkId,
+    vni: Vni,
+    network: &'a NetworkAssignment,
+    mtu: Mtu,
+}
+
+fn ports_of<'a>(local: &BTreeMap<TaskId, Local<'a>>, network: NetworkId) -> Vec<(TaskId, &'a Endpoint)> {
+    let all = local.iter().flat_map(|(id, of)| of.endpoints.iter().map(|e| (*id, e)));
+    all.filter(|(_, e)| e.network == network).collect()
+}
+
+fn mtu_of(network: &NetworkAssignment, host: &HostFacts) -> Mtu {
+    network.mtu.unwrap_or_else(|| match network.kind {
+        NetworkKind::Overlay { .. } => host.underlay_mtu.inside_vxlan(host.vtep),
+        NetworkKind::Bridge(_) | NetworkKind::Macvlan { .. } => host.underlay_mtu,
+    })
+}
+
+/// The bridge of a network of this host.
+fn bridge_link(id: NetworkId, options: &BridgeOptions) -> LinkName {
+    options.link.clone().unwrap_or_else(|| names::host_bridge(id))
+}
+
+/// By which of its networks, and at which address, a container is reached from outside by this address family.
+fn reached<'a>(
+    assignment: &'a Assignment,
+    endpoints: &'a [Endpoint],
+    v6: bool,
+) -> Option<(&'a Endpoint, &'a NetworkAssignment, IpAddr)> {
+    endpoints.iter().find_map(|e| {
+        let network = assignment.networks.get(&e.network).filter(|n| !n.internal)?;
+        let ip = if v6 { e.v6.map(IpAddr::V6) } else { e.v4.map(IpAddr::V4) };
+        match network.kind {
+            NetworkKind::Overlay { .. } | NetworkKind::Bridge(_) => Some((e, network, ip?)),
+            NetworkKind::Macvlan { .. } => None,
+        }
+    })
+}
+
+fn published(port: &PublishedPort, to: IpAddr, container_port: u16, by: LinkName) -> Option<nft::Published> {
+    // A port on an address of one family is not published by the other.
+    let fits = port.host_ip.is_none_or(|ip| ip.is_ipv4() == to.is_ipv4());
+    fits.then(|| nft::Published {
+        host_ip: port.host_ip,
+        host_port: port.host_port,
+        transport: port.protocol.into(),
+        to,
+        container_port,
+        by,
+    })
+}
+
+/// What the sandbox of an overlay passes on to containers that are reached by it.
+fn published_by(
+    local: &BTreeMap<TaskId, Local<'_>>,
     assignment: &Assignment,
     id: NetworkId,
-    network: &NetworkAssignment,
+    vni: Vni,
+) -> Vec<nft::Published> {
+    let mut all = Vec::new();
+    for of in local.values() {
+        for v6 in [false, true] {
+            let Some((_, _, ip)) = reached(assignment, of.endpoints, v6).filter(|(e, _, _)| e.network == id) else {
+                continue;
+            };
+            let by = names::host_uplink(vni);
+            all.extend(of.ports.iter().filter_map(|port| published(port, ip, port.container_port, by.clone())));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What the host itself passes on: to a container on a bridge, or to the sandbox that knows the container.
+fn published_on(local: &BTreeMap<TaskId, Local<'_>>, assignment: &Assignment) -> Vec<nft::Published> {
+    let mut all = Vec::new();
+    for of in local.values() {
+        for v6 in [false, true] {
+            let Some((endpoint, network, ip)) = reached(assignment, of.endpoints, v6) else { continue };
+            for port in of.ports {
+                all.extend(match &network.kind {
+                    NetworkKind::Bridge(options) => {
+                        published(port, ip, port.container_port, bridge_link(endpoint.network, options))
+                    }
+                    NetworkKind::Overlay { vni } => {
+                        let pair = Transit::of(*vni);
+                        let sandbox = if v6 { IpAddr::V6(pair.sandbox6) } else { IpAddr::V4(pair.sandbox4) };
+                        published(port, sandbox, port.host_port, names::host_uplink(*vni))
+                    }
+                    NetworkKind::Macvlan { .. } => None,
+                });
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+fn sandbox(
+    assignment: &Assignment,
+    overlay: &Overlay<'_>,
     node: NodeId,
     data_path_port: u16,
     vtep: Vtep,
-    mtu: Mtu,
-    ports: &[(TaskId, usize, &Endpoint)],
+    ports: &[(TaskId, &Endpoint)],
+    published: &[nft::Published],
 ) -> Namespace {
+    let Overlay { id, vni, network, mtu } = *overlay;
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     for (path, value) in [
         ("net/ipv4/ip_forward", "1"),
@@ -88,7 +210,7 @@ fn sandbox(
         .range((id, shoal_common::ServiceId(0))..=(id, shoal_common::ServiceId(u64::MAX)))
         .filter(|(_, s)| s.mode == EndpointMode::Vip)
         .map(|((_, service), s)| {
-            let serving = endpoints(assignment, id).filter(|(_, e)| e.service == *service && e.serving);
+            let serving = endpoints(assignment, id).filter(|(_, e)| e.service == Some(*service) && e.serving);
             let serving: Vec<&Endpoint> = serving.map(|(_, e)| &e.endpoint).collect();
             nft::VirtualService {
                 vip4: s.vip4,
@@ -110,7 +232,7 @@ fn sandbox(
         .collect();
     ns.links.insert(names::bridge(), bridge);
 
-    let mut vxlan = Link::new(LinkKind::Vxlan { vni: network.vni, local: vtep, port: data_path_port }, mtu);
+    let mut vxlan = Link::new(LinkKind::Vxlan { vni, local: vtep, port: data_path_port }, mtu);
     vxlan.master = Some(names::bridge());
     // Everything is told, so nothing is learnt. Broadcast and multicast still go to the link, because it answers ARP
     // and ND from its neighbours itself; it has no entry by which they could leave the host.
@@ -123,8 +245,9 @@ fn sandbox(
     }
     ns.links.insert(names::vxlan(), vxlan);
 
-    for (task, nth, endpoint) in ports {
-        let mut port = Link::new(LinkKind::Veth { peer: Some((Ns::Task(*task), names::eth(*nth))) }, mtu);
+    for (task, endpoint) in ports {
+        let mut port =
+            Link::new(LinkKind::Veth { peer: Some((Ns::Task(*task), names::eth(endpoint.link.into()))) }, mtu);
         port.master = Some(names::bridge());
         // Hairpin: a backend that is sent to itself by a VIP. No learning: a container that sends from its
         // neighbour's MAC address does not attract the neighbour's traffic.
@@ -134,8 +257,8 @@ fn sandbox(
     }
 
     if !network.internal {
-        let pair = Transit::of(network.vni);
-        let mut uplink = Link::new(LinkKind::Veth { peer: Some((Ns::Host, names::host_uplink(network.vni))) }, mtu);
+        let pair = Transit::of(vni);
+        let mut uplink = Link::new(LinkKind::Veth { peer: Some((Ns::Host, names::host_uplink(vni))) }, mtu);
         uplink.addresses = pair.sandbox_addresses();
         ns.links.insert(names::uplink(), uplink);
         ns.routes = [default_route(IpAddr::V4(pair.host4), names::uplink())].into();
@@ -143,11 +266,11 @@ fn sandbox(
             ns.routes.insert(default_route(IpAddr::V6(pair.host6), names::uplink()));
         }
     }
-    ns.tables.insert(names::TABLE.to_owned(), nft::sandbox(&services, !network.internal));
+    ns.tables.insert(names::TABLE.to_owned(), nft::sandbox(&services, published, !network.internal));
     ns
 }
 
-fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, host: &HostFacts) -> Namespace {
+fn task_namespace(assignment: &Assignment, id: TaskId, endpoints: &[Endpoint], host: &HostFacts) -> Namespace {
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     for (path, value) in [
         ("net/ipv6/conf/all/disable_ipv6", "0"),
@@ -162,11 +285,17 @@ fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, ho
     }
     let mut way_out4 = None;
     let mut way_out6 = None;
-    for (nth, endpoint) in task.endpoints.iter().enumerate() {
+    for endpoint in endpoints {
         let Some(network) = assignment.networks.get(&endpoint.network) else { continue };
-        let mtu = network.mtu.unwrap_or_else(|| host.underlay_mtu.inside_vxlan(host.vtep));
-        let peer = Some((Ns::Sandbox(endpoint.network), names::port(id)));
-        let mut eth = Link::new(LinkKind::Veth { peer }, mtu);
+        let name = names::eth(endpoint.link.into());
+        let kind = match &network.kind {
+            NetworkKind::Overlay { .. } => {
+                LinkKind::Veth { peer: Some((Ns::Sandbox(endpoint.network), names::port(id))) }
+            }
+            NetworkKind::Bridge(_) => LinkKind::Veth { peer: Some((Ns::Host, names::host_port(id, endpoint.link))) },
+            NetworkKind::Macvlan { parent, mode } => LinkKind::Macvlan { parent: Some(parent.clone()), mode: *mode },
+        };
+        let mut eth = Link::new(kind, mtu_of(network, host));
         eth.mac = Some(endpoint.mac);
         for subnet in &network.subnets {
             let ip = match subnet.net {
@@ -176,52 +305,110 @@ fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, ho
             eth.addresses.extend(ip.and_then(|ip| IpNet::new(ip, subnet.net.prefix_len()).ok()));
             let way_out = if subnet.net.addr().is_ipv4() { &mut way_out4 } else { &mut way_out6 };
             if !network.internal && ip.is_some() && way_out.is_none() {
-                *way_out = Some(default_route(subnet.gateway, names::eth(nth)));
+                *way_out = Some(default_route(subnet.gateway, name.clone()));
             }
         }
-        ns.links.insert(names::eth(nth), eth);
+        ns.links.insert(name, eth);
     }
     ns.routes.extend(way_out4.into_iter().chain(way_out6));
-    if !task.endpoints.is_empty() {
+    if !endpoints.is_empty() {
         ns.tables.insert(names::TABLE.to_owned(), nft::task());
     }
     ns
 }
 
-/// The host's ends of the ways out, and its table.
-fn host_namespace(assignment: &Assignment, data_path_port: u16, facts: &HostFacts, world: &mut World) {
-    let networks: Vec<&NetworkAssignment> = assignment
-        .networks
-        .iter()
-        .filter(|(id, _)| world.namespaces.contains_key(&Ns::Sandbox(**id)))
-        .map(|(_, n)| n)
-        .collect();
+/// The host's ends of the ways out, its bridges, and its table.
+fn host_namespace(
+    assignment: &Assignment,
+    local: &BTreeMap<TaskId, Local<'_>>,
+    data_path_port: u16,
+    facts: &HostFacts,
+    world: &mut World,
+) {
     let mut links = BTreeMap::new();
+    let (mut bridges, mut overlays) = (Vec::new(), false);
+    let (mut way_out, mut way_out6) = (false, false);
     for (id, network) in &assignment.networks {
-        if network.internal || !world.namespaces.contains_key(&Ns::Sandbox(*id)) {
-            continue;
+        let v6 = network.subnets.iter().any(|s| s.net.addr().is_ipv6());
+        match &network.kind {
+            NetworkKind::Overlay { vni } if world.namespaces.contains_key(&Ns::Sandbox(*id)) => {
+                overlays = true;
+                if network.internal {
+                    continue;
+                }
+                let peer = Some((Ns::Sandbox(*id), names::uplink()));
+                let mut link = Link::new(LinkKind::Veth { peer }, mtu_of(network, facts));
+                link.addresses = Transit::of(*vni).host_addresses();
+                links.insert(names::host_uplink(*vni), link);
+                way_out = true;
+                way_out6 |= v6;
+            }
+            NetworkKind::Overlay { .. } | NetworkKind::Macvlan { .. } => {}
+            NetworkKind::Bridge(options) => {
+                let bridge = bridge(*id, network, options);
+                links.extend(bridge_links(*id, network, options, local, facts));
+                bridges.push(bridge);
+                way_out |= !network.internal;
+                way_out6 |= v6 && !network.internal;
+            }
         }
-        let mtu = network.mtu.unwrap_or_else(|| facts.underlay_mtu.inside_vxlan(facts.vtep));
-        let mut link = Link::new(LinkKind::Veth { peer: Some((Ns::Sandbox(*id), names::uplink())) }, mtu);
-        link.addresses = Transit::of(network.vni).host_addresses();
-        links.insert(names::host_uplink(network.vni), link);
     }
     let Some(host) = world.namespaces.get_mut(&Ns::Host) else { return };
-    if networks.is_empty() {
+    if !overlays && bridges.is_empty() {
         return;
     }
-    if !links.is_empty() {
+    if way_out {
         host.sysctls.insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
     }
     // Only where it is needed: a host that forwards IPv6 no longer believes router advertisements, by which it may
     // have its own address and way out.
-    let is_v6 = |network: &&NetworkAssignment| network.subnets.iter().any(|s| s.net.addr().is_ipv6());
-    if networks.iter().filter(|network| !network.internal).any(is_v6) {
+    if way_out6 {
         host.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+    }
+    let published = published_on(local, assignment);
+    for port in published.iter().filter(|p| p.to.is_ipv4()) {
+        // So that what is sent to localhost can be sent on.
+        host.sysctls.insert(format!("net/ipv4/conf/{}/route_localnet", port.by), "1".to_owned());
     }
     host.links = links;
     let peers: BTreeSet<IpAddr> = assignment.endpoints.values().map(|e| e.vtep).chain([facts.vtep]).collect();
-    host.tables.insert(names::TABLE.to_owned(), nft::host(&peers, data_path_port));
+    host.tables.insert(names::TABLE.to_owned(), nft::host(&peers, data_path_port, &bridges, &published));
+}
+
+fn bridge(id: NetworkId, network: &NetworkAssignment, options: &BridgeOptions) -> nft::Bridge {
+    nft::Bridge {
+        link: bridge_link(id, options),
+        subnets: network.subnets.iter().map(|s| s.net).collect(),
+        internal: network.internal,
+        masquerade: options.masquerade,
+        icc: options.icc,
+    }
+}
+
+/// A bridge in the host's namespace, there for as long as its network is, and the ports of containers on it.
+fn bridge_links(
+    id: NetworkId,
+    network: &NetworkAssignment,
+    options: &BridgeOptions,
+    local: &BTreeMap<TaskId, Local<'_>>,
+    facts: &HostFacts,
+) -> BTreeMap<LinkName, Link> {
+    let (name, mtu) = (bridge_link(id, options), mtu_of(network, facts));
+    let mut bridge = Link::new(LinkKind::Bridge, mtu);
+    bridge.mac = network.subnets.first().map(|s| mac_of(s.gateway));
+    let gateways = network.subnets.iter().filter_map(|s| IpNet::new(s.gateway, s.net.prefix_len()).ok());
+    bridge.addresses = gateways.collect();
+    let mut links = BTreeMap::from([(name.clone(), bridge)]);
+    for (container, endpoint) in ports_of(local, id) {
+        let peer = Some((Ns::Task(container), names::eth(endpoint.link.into())));
+        let mut port = Link::new(LinkKind::Veth { peer }, mtu);
+        port.master = Some(name.clone());
+        // As in a sandbox. Isolated ports reach the bridge, and by it the world, but not one another.
+        port.port = PortFlags { hairpin: true, learning: false, isolated: !options.icc, ..PortFlags::default() };
+        port.bridge_fdb.insert(endpoint.mac);
+        links.insert(names::host_port(container, endpoint.link), port);
+    }
+    links
 }
 
 fn endpoints(

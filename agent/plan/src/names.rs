@@ -1,12 +1,20 @@
 //! Names on the host: how we know that a thing is ours.
 
-use shoal_common::{LinkName, TaskId, Vni};
+use shoal_common::{LinkName, NetworkId, TaskId, Vni};
 
 /// The nftables table (family `inet`) in each namespace of ours, the host's included. Nobody else's rules go there.
 pub const TABLE: &str = "shoal";
 
 /// Prefix of our links in the host's namespace.
 pub const HOST_LINK_PREFIX: &str = "shx";
+
+/// Prefix of the bridges in the host's namespace whose users gave them no name, and of their ports.
+const BRIDGE_PREFIX: &str = "shb";
+const PORT_PREFIX: &str = "shp";
+
+/// The alias (`ip link set … alias`) of every bridge of ours in the host's namespace, whose name may be the user's, and
+/// of the bridge's ports.
+pub const ALIAS: &str = "shoal";
 
 /// The port at 127.0.0.11 to which a task's namespace redirects DNS. Above the ephemeral range, so that it does not
 /// get into the way of what a container binds; port 53 itself stays free for it.
@@ -30,7 +38,8 @@ pub const SYSCTLS: &[&str] = &[
     "net/ipv4/ping_group_range",
 ];
 
-/// Whether a link in the host's namespace is ours: [`host_uplink`] of some VNI. No other is touched there.
+/// Whether a link in the host's namespace is ours by its name: [`host_uplink`] of some VNI. No other is touched there,
+/// unless its alias says that it is ours.
 pub fn is_ours(link: &LinkName) -> bool {
     let digits = link.as_str().strip_prefix(HOST_LINK_PREFIX);
     let vni = digits.and_then(|d| u32::from_str_radix(d, 16).ok()).and_then(|n| Vni::try_from(n).ok());
@@ -59,6 +68,20 @@ pub fn uplink() -> LinkName {
 /// The host's end of a sandbox's way out: `shx` and the VNI, hex.
 pub fn host_uplink(vni: Vni) -> LinkName {
     link(format!("{HOST_LINK_PREFIX}{:x}", vni.get()))
+}
+
+/// The bridge of a network in the host's namespace, where its user gave it no name: `shb` and the network's number.
+pub fn host_bridge(network: NetworkId) -> LinkName {
+    link(format!("{BRIDGE_PREFIX}{}", base36(network.0)))
+}
+
+/// A container's port on a bridge in the host's namespace: `shp`, the container's number, and which of its links the
+/// port leads to (two digits).
+pub fn host_port(container: TaskId, nth: u8) -> LinkName {
+    let nth = format!("{:0>2}", base36(nth.into()));
+    // Of 9 digits base 36 there are a hundred million million.
+    let number = base36(container.0);
+    link(format!("{PORT_PREFIX}{}{nth}", &number[number.len().saturating_sub(9)..]))
 }
 
 /// A task's port on the bridge of a sandbox: `t` and the task's number, base 36 when decimal would not fit.
@@ -90,6 +113,10 @@ mod tests {
         assert_eq!(port(TaskId(7)).as_str(), "t7");
         assert!(port(TaskId(u64::MAX)).as_str().len() <= LinkName::MAX_BYTES);
         assert_eq!(host_uplink(Vni::LAST).as_str(), "shxffffff");
+        assert_eq!(host_bridge(NetworkId(7)).as_str(), "shb7");
+        assert_eq!(host_port(TaskId(40), 0).as_str(), "shp1400");
+        assert!(host_port(TaskId(u64::MAX), u8::MAX).as_str().len() <= LinkName::MAX_BYTES);
+        assert!(host_bridge(NetworkId(1 << 60)).as_str().len() <= LinkName::MAX_BYTES);
     }
 
     #[test]
@@ -102,6 +129,8 @@ mod tests {
             ("shx01", false),
             ("shxA", false),
             ("shx1000000", false),
+            ("shb7", false),
+            ("shoal0", false),
             ("eth0", false),
         ] {
             assert_eq!(is_ours(&name.parse().unwrap()), ours, "{name}");

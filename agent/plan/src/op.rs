@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
@@ -41,6 +41,15 @@ pub enum Op {
         vni: Vni,
         local: Vtep,
         port: u16,
+        mtu: Mtu,
+    },
+    /// Made in the host's namespace on a link there, then moved to `ns` under its final name.
+    AddMacvlan {
+        ns: Ns,
+        link: LinkName,
+        parent: LinkName,
+        mode: MacvlanMode,
+        mac: Option<MacAddr>,
         mtu: Mtu,
     },
     AddVeth {
@@ -160,6 +169,7 @@ impl Op {
             | Op::LoopbackUp { ns }
             | Op::AddBridge { ns, .. }
             | Op::AddVxlan { ns, .. }
+            | Op::AddMacvlan { ns, .. }
             | Op::AddVeth { ns, .. }
             | Op::DelLink { ns, .. }
             | Op::SetMac { ns, .. }
@@ -207,6 +217,13 @@ impl fmt::Display for Op {
                 "ip link add {link} mtu {} netns {ns} type vxlan id {vni} dstport {port} local {local} nolearning proxy",
                 mtu.get()
             ),
+            Op::AddMacvlan { ns, link, parent, mode, mac, mtu } => {
+                write!(f, "ip link add {link} link {parent}")?;
+                if let Some(mac) = mac {
+                    write!(f, " address {mac}")?;
+                }
+                write!(f, " mtu {} netns {ns} type macvlan mode {mode}", mtu.get())
+            }
             Op::AddVeth { ns, link, mtu, mac, peer_ns, peer, peer_mac } => {
                 write!(f, "ip -n {ns} link add {link}")?;
                 if let Some(mac) = mac {
@@ -230,7 +247,8 @@ impl fmt::Display for Op {
                 flag(port.learning),
                 flag(port.flood),
                 flag(port.mcast_flood)
-            ),
+            )
+            .and_then(|()| if port.isolated { write!(f, " isolated on") } else { Ok(()) }),
             Op::SetUp { ns, link, up: yes } => write!(f, "ip -n {ns} link set {link} {}", up(yes)),
             Op::AddAddress { ns, link, address } => {
                 write!(f, "ip -n {ns} addr add {address} dev {link}")?;

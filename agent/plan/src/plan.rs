@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_common::LinkName;
 
 use crate::{
-    names,
     ns::Ns,
     op::Op,
     world::{Link, LinkKind, Namespace, World},
@@ -66,6 +65,7 @@ struct Steps {
     add_guards: Vec<Op>,
     settings: Vec<Op>,
     add_links: Vec<Op>,
+    link_settings: Vec<Op>,
     attributes: Vec<Op>,
     addresses: Vec<Op>,
     up: Vec<Op>,
@@ -87,6 +87,7 @@ impl Steps {
             // Before the links: a new link inherits the defaults of its namespace.
             self.settings,
             self.add_links,
+            self.link_settings,
             self.attributes,
             self.addresses,
             self.up,
@@ -102,7 +103,8 @@ impl Steps {
 
 fn is_ours(ns: Ns, link: &LinkName) -> bool {
     match ns {
-        Ns::Host => link.as_str().starts_with(names::HOST_LINK_PREFIX),
+        // What is seen there is ours: by its name, or by its alias.
+        Ns::Host => true,
         Ns::Sandbox(_) => true,
         // A container may make links of its own.
         Ns::Task(_) => link.as_str().starts_with("eth"),
@@ -114,6 +116,7 @@ fn same_kind(want: &LinkKind, have: &LinkKind) -> bool {
         (LinkKind::Veth { peer: Some(want) }, LinkKind::Veth { peer: Some(have) }) => want == have,
         // One of the two does not know.
         (LinkKind::Veth { .. }, LinkKind::Veth { .. }) => true,
+        (LinkKind::Macvlan { mode: want, .. }, LinkKind::Macvlan { mode: have, .. }) => want == have,
         (want, have) => want == have,
     }
 }
@@ -168,8 +171,13 @@ fn missing_links(
                 steps.add_links.push(Op::AddVxlan { ns, link: name.clone(), vni, local, port, mtu });
                 made(ns, name, link, now);
             }
-            // A pair is made from the sandbox, where one end of every pair is.
-            LinkKind::Veth { peer: Some((peer_ns, peer)) } if matches!(ns, Ns::Sandbox(_)) => {
+            LinkKind::Macvlan { parent: Some(parent), mode } if !here => {
+                let (parent, mode, mac, mtu) = (parent.clone(), *mode, link.mac, link.mtu);
+                steps.add_links.push(Op::AddMacvlan { ns, link: name.clone(), parent, mode, mac, mtu });
+                made(ns, name, link, now);
+            }
+            // A pair is made from where its bridge is, or from the sandbox that has a way out by it.
+            LinkKind::Veth { peer: Some((peer_ns, peer)) } if makes_pair(ns, *peer_ns) => {
                 let there = if looked_at.contains(peer_ns) {
                     now.namespaces.get(peer_ns).is_some_and(|n| n.links.contains_key(peer))
                 } else {
@@ -199,8 +207,20 @@ fn missing_links(
                     there.mac = peer_mac;
                 }
             }
-            LinkKind::Bridge | LinkKind::Vxlan { .. } | LinkKind::Veth { .. } | LinkKind::Other(_) => {}
+            LinkKind::Bridge
+            | LinkKind::Vxlan { .. }
+            | LinkKind::Macvlan { .. }
+            | LinkKind::Veth { .. }
+            | LinkKind::Other(_) => {}
         }
+    }
+}
+
+fn makes_pair(ns: Ns, peer: Ns) -> bool {
+    match (ns, peer) {
+        (Ns::Sandbox(_), _) => true,
+        (Ns::Host, Ns::Task(_)) => true,
+        (Ns::Host | Ns::Task(_), _) => false,
     }
 }
 
@@ -221,7 +241,10 @@ fn made(ns: Ns, name: &LinkName, link: &Link, now: &mut World) {
 fn settings(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
     for (path, value) in &want.sysctls {
         if have.sysctls.get(path) != Some(value) {
-            steps.settings.push(Op::SetSysctl { ns, path: path.clone(), value: value.clone() });
+            let op = Op::SetSysctl { ns, path: path.clone(), value: value.clone() };
+            // That of a link is there once the link is.
+            let of_link = path.split('/').nth(3).is_some_and(|of| want.links.keys().any(|link| link.as_str() == of));
+            if of_link { steps.link_settings.push(op) } else { steps.settings.push(op) }
         }
     }
     if want.loopback_up && !have.loopback_up && ns != Ns::Host {

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -88,6 +88,11 @@ pub enum LinkKind {
         local: Vtep,
         port: u16,
     },
+    /// Made on a link of the host's namespace, and moved here. An observer does not tell which link that was.
+    Macvlan {
+        parent: Option<LinkName>,
+        mode: MacvlanMode,
+    },
     /// One end of a pair. An observer that did not look at the other end's namespace, or cannot tell, gives `None`.
     Veth {
         peer: Option<(Ns, LinkName)>,
@@ -105,11 +110,13 @@ pub struct PortFlags {
     /// Sends out frames whose destination is not known.
     pub flood: bool,
     pub mcast_flood: bool,
+    /// Frames go to the bridge itself and to ports that are not isolated, never from one isolated port to another.
+    pub isolated: bool,
 }
 
 impl Default for PortFlags {
     fn default() -> Self {
-        Self { hairpin: false, learning: true, flood: true, mcast_flood: true }
+        Self { hairpin: false, learning: true, flood: true, mcast_flood: true, isolated: false }
     }
 }
 

@@ -5,7 +5,7 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, DB, Member, RED, WEB, wanted},
+    cluster::{BLUE, ByHand, CLIENT, Cluster, DB, LAN, Member, RED, VAULT, WEB, YARD, wanted},
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
@@ -26,8 +26,15 @@ fn member() -> impl Strategy<Value = Member> {
     })
 }
 
+fn by_hand() -> impl Strategy<Value = ByHand> {
+    let networks = sample::subsequence(vec![BLUE, YARD, VAULT, LAN], 0..=3).prop_shuffle();
+    (networks, 0u16..3).prop_map(|(networks, n)| ByHand { networks, ports: (8000..8000 + n).collect() })
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
-    collection::btree_map(10u16..18, member(), 0..8).prop_map(|members| Cluster { members })
+    let members = collection::btree_map(10u16..18, member(), 0..8);
+    let by_hand = collection::btree_map(30u16..34, by_hand(), 0..4);
+    (members, by_hand, any::<bool>()).prop_map(|(members, by_hand, bridges)| Cluster { members, by_hand, bridges })
 }
 
 /// As node 1 should be.

@@ -2,18 +2,18 @@
 
 use ipnet::IpNet;
 use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    LinkBridge, LinkBridgePort, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVxlan,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use shoal_common::{LinkName, MacAddr, Mtu, Vni};
-use shoal_plan::PortFlags;
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, network::MacvlanMode};
+use shoal_plan::{PortFlags, names};
 use std::{
     net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd},
@@ -74,13 +74,31 @@ pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8>
         Some(mac) => link.address(mac.0.to_vec()),
         None => link,
     };
+    let mut message = link.build();
+    message.attributes.push(LinkAttribute::IfAlias(names::ALIAS.to_owned()));
+    create(message)
+}
+
+/// A link of kind macvlan on another. Created where that is; see [`move_to`].
+pub(crate) fn macvlan(name: &LinkName, parent: u32, mode: MacvlanMode, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8> {
+    let mode = match mode {
+        MacvlanMode::Bridge => MacVlanMode::Bridge,
+        MacvlanMode::Private => MacVlanMode::Private,
+        MacvlanMode::Vepa => MacVlanMode::Vepa,
+        MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    };
+    let link = LinkMacVlan::new(name.as_str(), parent, mode).mtu(mtu.get());
+    let link = match mac {
+        Some(mac) => link.address(mac.0.to_vec()),
+        None => link,
+    };
     create(link.build())
 }
 
 /// The flags of a bridge port.
 pub(crate) fn port(index: u32, flags: PortFlags) -> Vec<u8> {
     let port = LinkBridgePort::new(index).hairpin(flags.hairpin).learning(flags.learning);
-    set(port.flood(flags.flood).mcast_flood(flags.mcast_flood).build())
+    set(port.flood(flags.flood).mcast_flood(flags.mcast_flood).isolated(flags.isolated).build())
 }
 
 /// One end of a veth pair, as it is to be.
@@ -89,6 +107,8 @@ pub(crate) struct VethEnd<'a> {
     pub(crate) name: &'a LinkName,
     pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: Mtu,
+    /// It is in the host's namespace, and bears no name of ours.
+    pub(crate) aliased: bool,
 }
 
 impl VethEnd<'_> {
@@ -106,6 +126,9 @@ impl VethEnd<'_> {
 pub(crate) fn veth(end: &VethEnd<'_>, peer: &VethEnd<'_>, peer_ns: BorrowedFd<'_>) -> Vec<u8> {
     let peer = peer.message().setns_by_fd(peer_ns.as_raw_fd()).build();
     let mut link = end.message().build();
+    if end.aliased {
+        link.attributes.push(LinkAttribute::IfAlias(names::ALIAS.to_owned()));
+    }
     let kind = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth);
     link.attributes.extend(kind.set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build().attributes);
     create(link)

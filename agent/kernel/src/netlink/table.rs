@@ -1,6 +1,7 @@
 //! Writing nftables: one table as the messages of one transaction (`linux/netfilter/nf_tables.h`), the same ones that
 //! `nft` would send for the table's text. The tests compare the two.
 
+use ipnet::IpNet;
 use shoal_plan::nft::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
 use std::net::IpAddr;
 
@@ -356,6 +357,26 @@ impl Expressions<'_> {
         }
     }
 
+    /// Of the first register what is in the mask.
+    fn masked(&mut self, mask: &[u8]) {
+        let bytes = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+        self.push("bitwise", |b| {
+            number(b, 1, REG_1);
+            number(b, 2, REG_1);
+            number(b, 3, bytes);
+            nest(b, 4, |b| push(b, 1, mask));
+            nest(b, 5, |b| push(b, 1, &vec![0; mask.len()]));
+        });
+    }
+
+    fn in_net(&mut self, net: IpNet, offset: impl Fn(&Family) -> u32) {
+        let family = family([net.addr()]);
+        self.of_family(family);
+        self.payload(1, offset(&family), family.bytes, REG_1);
+        self.masked(&bytes_of(net.netmask()));
+        self.compare(true, &bytes_of(net.network()));
+    }
+
     fn matched(&mut self, matched: &Match) {
         const NFT_META_IIFNAME: u32 = 6;
         const NFT_META_OIFNAME: u32 = 7;
@@ -386,6 +407,31 @@ impl Expressions<'_> {
                 };
                 self.lookup(set, None);
             }
+            Match::Within(net) => self.in_net(*net, |family| family.source),
+            Match::Into(net) => self.in_net(*net, |family| family.destination),
+            Match::Established => {
+                const NFT_CT_STATE: u32 = 0;
+                /// Bits of `enum ip_conntrack_info`, as nft_ct counts them: 1 << (ctinfo % 3 + 1).
+                const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+                self.push("ct", |b| {
+                    number(b, 2, NFT_CT_STATE);
+                    number(b, 1, REG_1);
+                });
+                self.masked(&ESTABLISHED_OR_RELATED.to_ne_bytes());
+                self.compare(false, &[0; 4]);
+            }
+            Match::ToHost(ip) => {
+                const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+                const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+                const RTN_LOCAL: u32 = 2;
+                self.of_family(family([*ip]));
+                self.push("fib", |b| {
+                    number(b, 1, REG_1);
+                    number(b, 2, NFT_FIB_RESULT_ADDRTYPE);
+                    number(b, 3, NFTA_FIB_F_DADDR);
+                });
+                self.compare(true, &RTN_LOCAL.to_ne_bytes());
+            }
             Match::Translated => {
                 const NFT_CT_STATUS: u32 = 2;
                 const IPS_DST_NAT: u32 = 1 << 5;
@@ -393,16 +439,11 @@ impl Expressions<'_> {
                     number(b, 2, NFT_CT_STATUS);
                     number(b, 1, REG_1);
                 });
-                self.push("bitwise", |b| {
-                    number(b, 1, REG_1);
-                    number(b, 2, REG_1);
-                    number(b, 3, 4);
-                    nest(b, 4, |b| push(b, 1, &IPS_DST_NAT.to_ne_bytes()));
-                    nest(b, 5, |b| push(b, 1, &[0; 4]));
-                });
+                self.masked(&IPS_DST_NAT.to_ne_bytes());
                 self.compare(false, &[0; 4]);
             }
             Match::In(interface) => self.interface(NFT_META_IIFNAME, true, interface),
+            Match::NotIn(interface) => self.interface(NFT_META_IIFNAME, false, interface),
             Match::Out(interface) => self.interface(NFT_META_OIFNAME, true, interface),
             Match::NotOut(interface) => self.interface(NFT_META_OIFNAME, false, interface),
             Match::Tcp => self.of_transport(protocol(Transport::Tcp)),
@@ -522,5 +563,6 @@ fn protocol(transport: Transport) -> u8 {
     match transport {
         Transport::Tcp => 6,
         Transport::Udp => 17,
+        Transport::Sctp => 132,
     }
 }

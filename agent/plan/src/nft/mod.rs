@@ -4,7 +4,9 @@
 mod rule;
 
 use data_encoding::HEXLOWER;
+use ipnet::{IpNet, Ipv4Net};
 use sha2::{Digest, Sha256};
+use shoal_common::LinkName;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -69,7 +71,8 @@ impl Vips {
 
 /// A network's sandbox: VIPs are translated to a backend chosen at random per connection, so the client's address is
 /// kept. A VIP without a backend refuses at once. `masquerade`: what leaves by the uplink bears the uplink's address.
-pub fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
+/// `published`: ports that come in by the uplink and go to containers of this network.
+pub fn sandbox(services: &[VirtualService], published: &[Published], masquerade: bool) -> Table {
     let (mut four, mut six) = (Vips::default(), Vips::default());
     for (n, service) in services.iter().enumerate() {
         if let Some(vip) = service.vip4 {
@@ -97,6 +100,13 @@ pub fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
             input.push(rule([Match::To(vips.dead)], Action::Reject));
         }
     }
+    for port in published {
+        let by_uplink = Match::In(Interface::Named(names::uplink().to_string()));
+        let to = Match::Port(port.transport, port.host_port);
+        let of_family = Match::ToHost(port.to);
+        pre.push(rule([by_uplink, of_family, to], Action::TranslateTo(port.to, port.container_port)));
+        all.insert(port.to);
+    }
     if masquerade {
         post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
     }
@@ -117,20 +127,108 @@ pub fn task() -> Table {
     table(vec![at(Hook::NatOutput, "out", rules)], BTreeSet::new())
 }
 
-/// The host: the way out of the sandboxes, none from one to another, and VXLAN from hosts of the cluster only.
-pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16) -> Table {
+/// A port that leads to one address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// An address of the host; none: all of them of the other side's family.
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+    pub transport: Transport,
+    /// A container's address; of a container on an overlay, that of the network's sandbox.
+    pub to: IpAddr,
+    pub container_port: u16,
+    /// By which link of the host it is reached.
+    pub by: LinkName,
+}
+
+/// A bridge network of the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    pub link: LinkName,
+    pub subnets: Vec<IpNet>,
+    pub internal: bool,
+    pub masquerade: bool,
+    pub icc: bool,
+}
+
+fn named(link: &LinkName) -> Interface {
+    Interface::Named(link.to_string())
+}
+
+/// What containers on bridges may reach. Each bridge is apart from every other and from the overlays; from outside
+/// comes only what was asked for or is published; an internal one has no way in or out.
+fn forward(bridges: &[Bridge], published: bool) -> Vec<Rule> {
     let uplinks = || Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned());
-    let forward = vec![rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop)];
-    let post = vec![rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade)];
+    let mut rules = Vec::new();
+    if published {
+        rules.push(rule([Match::Translated], Action::Accept));
+    }
+    rules.push(rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop));
+    for bridge in bridges {
+        let link = || named(&bridge.link);
+        if bridge.internal {
+            rules.push(rule([Match::In(link()), Match::NotOut(link())], Action::Drop));
+            rules.push(rule([Match::NotIn(link()), Match::Out(link())], Action::Drop));
+            continue;
+        }
+        rules.push(rule([Match::In(link()), Match::Out(uplinks())], Action::Drop));
+        for other in bridges.iter().filter(|other| other.link != bridge.link) {
+            rules.push(rule([Match::In(link()), Match::Out(named(&other.link))], Action::Drop));
+        }
+        rules.push(rule([Match::NotIn(link()), Match::Out(link()), Match::Established], Action::Accept));
+        rules.push(rule([Match::NotIn(link()), Match::Out(link())], Action::Drop));
+        if !bridge.icc {
+            rules.push(rule([Match::In(link()), Match::Out(link())], Action::Drop));
+        }
+    }
+    rules
+}
+
+/// The host: the way out of the sandboxes, none from one to another, and VXLAN from hosts of the cluster only;
+/// bridges, and published ports.
+pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16, bridges: &[Bridge], published: &[Published]) -> Table {
+    let uplinks = || Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned());
+    let forward = forward(bridges, !published.is_empty());
+    let mut post = vec![rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade)];
+    for bridge in bridges.iter().filter(|b| b.masquerade && !b.internal) {
+        for net in &bridge.subnets {
+            post.push(rule([Match::Within(*net), Match::NotOut(named(&bridge.link))], Action::Masquerade));
+        }
+    }
+    let loopback: IpNet = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into();
+    let by: BTreeSet<&LinkName> = published.iter().map(|p| &p.by).collect();
+    for link in &by {
+        // Who is reached by way of the host's address would answer a neighbour past the translation, and localhost not
+        // at all.
+        let hairpin = [Match::Translated, Match::In(named(link)), Match::Out(named(link))];
+        post.push(rule(hairpin, Action::Masquerade));
+        post.push(rule([Match::Within(loopback), Match::Out(named(link))], Action::Masquerade));
+    }
+    let mut translate = Vec::new();
+    for port in published {
+        let to = match port.host_ip.filter(|ip| !ip.is_unspecified()) {
+            Some(ip) => Match::To([ip].into()),
+            None => Match::ToHost(port.to),
+        };
+        let matches = [to, Match::Port(port.transport, port.host_port)];
+        translate.push(rule(matches, Action::TranslateTo(port.to, port.container_port)));
+    }
     let vxlan = || Match::Port(Transport::Udp, data_path_port);
     let (v4, v6): (Addresses, Addresses) = peers.iter().partition(|ip| ip.is_ipv4());
     let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
     let mut input: Vec<Rule> = known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)).collect();
     input.push(rule([vxlan()], Action::Drop));
-    let chains = vec![
+    // These links route to localhost, for what is published there; nobody else is to come there by them.
+    input.extend(by.iter().map(|link| rule([Match::In(named(link)), Match::Into(loopback)], Action::Drop)));
+    let mut chains = Vec::new();
+    if !translate.is_empty() {
+        chains.push(at(Hook::NatPrerouting, "pre", translate.clone()));
+        chains.push(at(Hook::NatOutput, "out", translate));
+    }
+    chains.extend([
         at(Hook::FilterForward, "forward", forward),
         at(Hook::NatPostrouting, "post", post),
         at(Hook::FilterInput, "in", input),
-    ];
-    table(chains, BTreeSet::new())
+    ]);
+    table(chains, published.iter().map(|p| p.to).collect())
 }

@@ -1,7 +1,9 @@
 //! What our nftables tables are made of: a closed vocabulary, so that it can be both printed as `nft` reads it and put
 //! to the kernel without starting `nft`, which takes 10 to 50 ms of CPU where the kernel itself takes less than one.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use shoal_common::service::Protocol;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -46,9 +48,18 @@ pub enum Match {
     To(Addresses),
     /// From one of these to the same.
     ToItself(Addresses),
+    /// From this subnet.
+    Within(IpNet),
+    /// To this subnet.
+    Into(IpNet),
     /// Its destination was translated.
     Translated,
+    /// Of a connection that was let through before.
+    Established,
+    /// To an address of this host, of the family of this one.
+    ToHost(IpAddr),
     In(Interface),
+    NotIn(Interface),
     Out(Interface),
     NotOut(Interface),
     Tcp,
@@ -61,10 +72,21 @@ pub enum Interface {
     Prefixed(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
+}
+
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,13 +160,20 @@ impl fmt::Display for Match {
                 let ip = family(these.iter());
                 write!(f, "{ip} saddr . {ip} daddr {{ {} }}", join(these.iter(), |ip| format!("{ip} . {ip}")))
             }
+            Match::Within(net) => write!(f, "{} saddr {net}", family([net.addr()].iter())),
+            Match::Into(net) => write!(f, "{} daddr {net}", family([net.addr()].iter())),
             Match::Translated => f.write_str("ct status dnat"),
+            Match::Established => f.write_str("ct state established,related"),
+            Match::ToHost(IpAddr::V4(_)) => f.write_str("meta nfproto ipv4 fib daddr type local"),
+            Match::ToHost(IpAddr::V6(_)) => f.write_str("meta nfproto ipv6 fib daddr type local"),
             Match::In(interface) => write!(f, "iifname {interface}"),
+            Match::NotIn(interface) => write!(f, "iifname != {interface}"),
             Match::Out(interface) => write!(f, "oifname {interface}"),
             Match::NotOut(interface) => write!(f, "oifname != {interface}"),
             Match::Tcp => f.write_str("meta l4proto tcp"),
             Match::Port(Transport::Tcp, port) => write!(f, "tcp dport {port}"),
             Match::Port(Transport::Udp, port) => write!(f, "udp dport {port}"),
+            Match::Port(Transport::Sctp, port) => write!(f, "sctp dport {port}"),
         }
     }
 }
