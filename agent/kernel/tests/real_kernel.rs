@@ -60,7 +60,7 @@ fn sandbox_ops(local: [u8; 4]) -> Vec<Op> {
         Op::SetPort {
             ns,
             link: names::vxlan(),
-            port: PortFlags { hairpin: false, learning: false, flood: true, mcast_flood: true },
+            port: PortFlags { hairpin: false, learning: false, flood: true, mcast_flood: true, isolated: true },
         },
         Op::SetUp { ns, link: names::vxlan(), up: true },
         Op::SetUp { ns, link: names::bridge(), up: true },
@@ -197,7 +197,7 @@ async fn what_was_done_is_what_is_observed_and_what_other_tools_see() {
     );
     let vxlan = &sandbox.links[&link("vx0")];
     assert_eq!(vxlan.kind, LinkKind::Vxlan { vni: vni(), local: [192, 0, 2, 1].into(), port: 4789 });
-    assert_eq!(vxlan.port, PortFlags { learning: false, ..PortFlags::default() });
+    assert_eq!(vxlan.port, PortFlags { learning: false, isolated: true, ..PortFlags::default() });
     assert_eq!(vxlan.master, Some(link("br0")));
     let vtep: IpAddr = [192, 0, 2, 2].into();
     assert_eq!(vxlan.fdb, [Fdb { mac: mac(12), dst: vtep }, Fdb { mac: mac(13), dst: vtep }].into());
@@ -281,7 +281,7 @@ async fn what_fails_is_told_and_the_rest_is_done() {
 fn vip_table() -> Table {
     let IpAddr::V4(vip4) = v4(200) else { unreachable!() };
     let backends4 = [[10, 0, 9, 12].into(), [10, 0, 9, 13].into()].into();
-    nft::sandbox(&[nft::VirtualService { vip4: Some(vip4), backends4, ..Default::default() }], false)
+    nft::sandbox(&[nft::VirtualService { vip4: Some(vip4), backends4, ..Default::default() }], &[], false)
 }
 
 fn vip_ops() -> Vec<Op> {

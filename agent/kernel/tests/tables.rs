@@ -7,7 +7,7 @@ mod fixture;
 use fixture::Host;
 use shoal_plan::{
     Ns, Op, Table, names,
-    nft::{self, VirtualService},
+    nft::{self, Bridge, Published, Transport, VirtualService},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,6 +28,38 @@ fn service(vip: u32, first: u32, backends: u32) -> VirtualService {
         backends4: all.clone().map(v4).collect(),
         backends6: all.map(v6).collect(),
     }
+}
+
+fn bridges() -> Vec<Bridge> {
+    let bridge = |link: &str, net: &str, internal, icc| Bridge {
+        link: link.parse().unwrap(),
+        subnets: vec![net.parse().unwrap(), "fd00:7::/64".parse().unwrap()],
+        internal,
+        masquerade: icc,
+        icc,
+    };
+    vec![
+        bridge("shoal0", "172.17.0.0/16", false, true),
+        bridge("br-x", "10.7.7.16/28", false, false),
+        bridge("shb7", "172.18.0.0/16", true, true),
+    ]
+}
+
+fn published() -> Vec<Published> {
+    let port = |host_ip: Option<&str>, host_port, transport, to: &str, by: &str| Published {
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        transport,
+        to: to.parse().unwrap(),
+        container_port: 80,
+        by: by.parse().unwrap(),
+    };
+    vec![
+        port(None, 8000, Transport::Tcp, "172.17.0.2", "shoal0"),
+        port(None, 8000, Transport::Tcp, "fd00:7::2", "shoal0"),
+        port(Some("127.0.0.1"), 8001, Transport::Udp, "172.17.0.2", "shoal0"),
+        port(Some("0.0.0.0"), 8002, Transport::Sctp, "240.0.32.1", "shx1000"),
+    ]
 }
 
 async fn write(host: &Host, table: &Table) {
@@ -55,16 +87,19 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
     let peers = |of: &[&str]| of.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
     for table in [
         nft::task(),
-        nft::host(&peers(&["192.0.2.1"]), 4789),
-        nft::host(&peers(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]), 4790),
-        nft::sandbox(&[], false),
-        nft::sandbox(&[], true),
-        nft::sandbox(&[service(2, 10, 1)], true),
-        nft::sandbox(&[service(2, 10, 3), service(3, 20, 1), service(4, 0, 0)], true),
-        nft::sandbox(&[service(2, 0, 0), service(3, 0, 0)], false),
-        nft::sandbox(&[VirtualService { vip6: None, ..service(2, 10, 2) }], true),
-        nft::sandbox(&[VirtualService { vip4: None, ..service(2, 10, 2) }], true),
-        nft::sandbox(&[service(2, 100, 300), service(3, 400, 2)], true),
+        nft::host(&peers(&["192.0.2.1"]), 4789, &[], &[]),
+        nft::host(&peers(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]), 4790, &[], &[]),
+        nft::host(&peers(&["192.0.2.1"]), 4789, &bridges(), &[]),
+        nft::host(&peers(&["192.0.2.1"]), 4789, &bridges(), &published()),
+        nft::sandbox(&[], &published(), true),
+        nft::sandbox(&[], &[], false),
+        nft::sandbox(&[], &[], true),
+        nft::sandbox(&[service(2, 10, 1)], &[], true),
+        nft::sandbox(&[service(2, 10, 3), service(3, 20, 1), service(4, 0, 0)], &[], true),
+        nft::sandbox(&[service(2, 0, 0), service(3, 0, 0)], &[], false),
+        nft::sandbox(&[VirtualService { vip6: None, ..service(2, 10, 2) }], &[], true),
+        nft::sandbox(&[VirtualService { vip4: None, ..service(2, 10, 2) }], &[], true),
+        nft::sandbox(&[service(2, 100, 300), service(3, 400, 2)], &[], true),
     ] {
         write(&ours, &table).await;
         let text = nft::text(names::TABLE, &table.digest, &table.chains);
@@ -80,8 +115,8 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_for_ten_thousand_backends_is_one_transaction_too() {
     let host = Host::new();
-    write(&host, &nft::sandbox(&[service(2, 300, 10_000)], true)).await;
+    write(&host, &nft::sandbox(&[service(2, 300, 10_000)], &[], true)).await;
     assert_eq!(host.run(Ns::Host, "nft list ruleset").matches(&format!(": {}", v4(10_299))).count(), 1);
-    write(&host, &nft::sandbox(&[service(2, 300, 1)], true)).await;
+    write(&host, &nft::sandbox(&[service(2, 300, 1)], &[], true)).await;
     assert!(listed(&host).iter().any(|line| line == &format!("dnat ip to {}", v4(300))));
 }
