@@ -52,8 +52,8 @@ impl Config {
     }
 
     fn merge(flags: &Settings, file: Settings, socket: &Path) -> anyhow::Result<Self> {
-        let socket = if socket == Path::new(DEFAULT_SOCKET) { file.socket } else { Some(socket.to_owned()) };
         let default_bridge = default_bridge(flags, &file)?;
+        let socket = if socket == Path::new(DEFAULT_SOCKET) { file.socket } else { Some(socket.to_owned()) };
         let config = Self {
             socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/shoal".into()),
