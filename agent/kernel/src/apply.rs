@@ -213,7 +213,16 @@ impl Run<'_> {
                 Ok(())
             }
             Op::LoopbackUp { .. } => self.put_at(at, &loopback(), |index| request::set_up(index, true)),
-            Op::AddBridge { link, mac, mtu, .. } => self.put(at, request::bridge(link, *mac, *mtu)),
+            Op::AddBridge { ns, link, mac, mtu } => {
+                self.put(at, request::bridge(link, *mac, *mtu))?;
+                // Only after it was made: what others have made under that name is not ours.
+                self.flush();
+                if *ns == Ns::Host && !self.failed.contains_key(&at) {
+                    self.put(at, request::alias(link))
+                } else {
+                    Ok(())
+                }
+            }
             Op::AddVxlan { .. } => {
                 self.settle();
                 self.add_vxlan(op)
@@ -227,8 +236,8 @@ impl Run<'_> {
                 let Some(peer_namespace) = self.kernel.namespace(*peer_ns).map_err(Box::new)? else {
                     return Err(Box::new(Error::Absent(*peer_ns)).into());
                 };
-                let end = VethEnd { name: link, mac: *mac, mtu: *mtu, aliased: op.ns() == Ns::Host };
-                let peer = VethEnd { name: peer, mac: *peer_mac, mtu: *mtu, aliased: false };
+                let end = VethEnd { name: link, mac: *mac, mtu: *mtu };
+                let peer = VethEnd { name: peer, mac: *peer_mac, mtu: *mtu };
                 self.put(at, request::veth(&end, &peer, peer_namespace.as_fd()))?;
                 // `peer_namespace` is held open until the kernel has read its descriptor.
                 self.flush();

@@ -1,6 +1,6 @@
 //! The kernel of this host, as the agent sees it.
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkMessage};
 use shoal_plan::{Ns, Op, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -199,7 +199,10 @@ impl Kernel {
 pub(crate) fn is_ours(link: &LinkMessage) -> bool {
     let alias = |a: &LinkAttribute| matches!(a, LinkAttribute::IfAlias(alias) if alias == names::ALIAS);
     let name = route::name(link).unwrap_or_default();
-    name.starts_with(names::HOST_LINK_PREFIX) || link.attributes.iter().any(alias)
+    name.starts_with(names::HOST_LINK_PREFIX)
+        || names::is_bridge(name) && route::is_kind(link, &InfoKind::Bridge)
+        || names::is_port(name) && route::is_kind(link, &InfoKind::Veth)
+        || link.attributes.iter().any(alias)
 }
 
 impl Inner {

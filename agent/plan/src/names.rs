@@ -1,6 +1,6 @@
 //! Names on the host: how we know that a thing is ours.
 
-use shoal_common::{LinkName, NetworkId, TaskId, Vni};
+use shoal_common::{LinkName, NetworkId, TaskId, Vni, network::BridgeOptions};
 
 /// The nftables table (family `inet`) in each namespace of ours, the host's included. Nobody else's rules go there.
 pub const TABLE: &str = "shoal";
@@ -12,8 +12,7 @@ pub const HOST_LINK_PREFIX: &str = "shx";
 const BRIDGE_PREFIX: &str = "shb";
 const PORT_PREFIX: &str = "shp";
 
-/// The alias (`ip link set … alias`) of every bridge of ours in the host's namespace, whose name may be the user's, and
-/// of the bridge's ports.
+/// The alias (`ip link set … alias`) of every bridge of ours in the host's namespace, whose name may be the user's.
 pub const ALIAS: &str = "shoal";
 
 /// The port at 127.0.0.11 to which a task's namespace redirects DNS. Above the ephemeral range, so that it does not
@@ -44,6 +43,21 @@ pub fn is_ours(link: &LinkName) -> bool {
     let digits = link.as_str().strip_prefix(HOST_LINK_PREFIX);
     let vni = digits.and_then(|d| u32::from_str_radix(d, 16).ok()).and_then(|n| Vni::try_from(n).ok());
     vni.is_some_and(|vni| host_uplink(vni) == *link)
+}
+
+/// Whether a bridge of this name in the host's namespace is ours, also without its alias.
+pub fn is_bridge(name: &str) -> bool {
+    name == BridgeOptions::DEFAULT_LINK || numbered(name, BRIDGE_PREFIX)
+}
+
+/// Whether a veth link of this name in the host's namespace is a port on a bridge of ours.
+pub fn is_port(name: &str) -> bool {
+    numbered(name, PORT_PREFIX)
+}
+
+fn numbered(name: &str, prefix: &str) -> bool {
+    let rest = name.strip_prefix(prefix).unwrap_or_default();
+    !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 fn link(name: String) -> LinkName {

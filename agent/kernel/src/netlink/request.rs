@@ -74,9 +74,14 @@ pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8>
         Some(mac) => link.address(mac.0.to_vec()),
         None => link,
     };
-    let mut message = link.build();
+    create(link.build())
+}
+
+/// Marks a link of the host's as ours. Not at its creation: the kernel hears of no alias then.
+pub(crate) fn alias(name: &LinkName) -> Vec<u8> {
+    let mut message = named(name).build();
     message.attributes.push(LinkAttribute::IfAlias(names::ALIAS.to_owned()));
-    create(message)
+    set(message)
 }
 
 /// A link of kind macvlan on another. Created where that is; see [`move_to`].
@@ -107,8 +112,6 @@ pub(crate) struct VethEnd<'a> {
     pub(crate) name: &'a LinkName,
     pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: Mtu,
-    /// It is in the host's namespace, and bears no name of ours.
-    pub(crate) aliased: bool,
 }
 
 impl VethEnd<'_> {
@@ -126,9 +129,6 @@ impl VethEnd<'_> {
 pub(crate) fn veth(end: &VethEnd<'_>, peer: &VethEnd<'_>, peer_ns: BorrowedFd<'_>) -> Vec<u8> {
     let peer = peer.message().setns_by_fd(peer_ns.as_raw_fd()).build();
     let mut link = end.message().build();
-    if end.aliased {
-        link.attributes.push(LinkAttribute::IfAlias(names::ALIAS.to_owned()));
-    }
     let kind = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth);
     link.attributes.extend(kind.set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build().attributes);
     create(link)

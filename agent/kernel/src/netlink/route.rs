@@ -100,7 +100,11 @@ pub(crate) fn index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
 
 /// Whether a link is of kind vxlan.
 pub(crate) fn is_vxlan(link: &LinkMessage) -> bool {
-    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Vxlan));
+    is_kind(link, &InfoKind::Vxlan)
+}
+
+pub(crate) fn is_kind(link: &LinkMessage, wanted: &InfoKind) -> bool {
+    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(kind) if kind == wanted);
     link.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(kind)))
 }
 

@@ -67,8 +67,8 @@ fn one_request_makes_both_ends_of_a_veth_pair_where_they_belong() {
     let bridge = route::index(&mut sandbox.route, "br0").unwrap();
     let (ours, theirs) = (name("t7"), name("eth0"));
     let mac = "02:42:0a:00:01:03".parse().unwrap();
-    let end = request::VethEnd { name: &ours, mac: None, mtu: MTU, aliased: false };
-    let peer = request::VethEnd { name: &theirs, mac: Some(mac), mtu: MTU, aliased: false };
+    let end = request::VethEnd { name: &ours, mac: None, mtu: MTU };
+    let peer = request::VethEnd { name: &theirs, mac: Some(mac), mtu: MTU };
     sandbox.route.ask_one(request::veth(&end, &peer, task.fd.as_fd())).unwrap();
     sandbox.route.ask_one(request::set(request::named(&ours).controller(bridge).up().build())).unwrap();
     task.route.ask_one(request::set(request::named(&theirs).up().build())).unwrap();

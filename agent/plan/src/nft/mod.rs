@@ -197,13 +197,16 @@ pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16, bridges: &[Bridge], p
     }
     let loopback: IpNet = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into();
     let by: BTreeSet<&LinkName> = published.iter().map(|p| &p.by).collect();
-    for link in &by {
-        // Who is reached by way of the host's address would answer a neighbour past the translation, and localhost not
-        // at all.
-        let hairpin = [Match::Translated, Match::In(named(link)), Match::Out(named(link))];
-        post.push(rule(hairpin, Action::Masquerade));
-        post.push(rule([Match::Within(loopback), Match::Out(named(link))], Action::Masquerade));
+    for bridge in bridges.iter().filter(|b| by.contains(&b.link)) {
+        for net in &bridge.subnets {
+            // A container that is reached by way of the host would answer its neighbour, or itself, past the
+            // translation.
+            let hairpin = [Match::Translated, Match::Within(*net), Match::Out(named(&bridge.link))];
+            post.push(rule(hairpin, Action::Masquerade));
+        }
     }
+    // And localhost not at all.
+    post.extend(by.iter().map(|link| rule([Match::Within(loopback), Match::Out(named(link))], Action::Masquerade)));
     let mut translate = Vec::new();
     for port in published {
         let to = match port.host_ip.filter(|ip| !ip.is_unspecified()) {
@@ -219,7 +222,12 @@ pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16, bridges: &[Bridge], p
     let mut input: Vec<Rule> = known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)).collect();
     input.push(rule([vxlan()], Action::Drop));
     // These links route to localhost, for what is published there; nobody else is to come there by them.
-    input.extend(by.iter().map(|link| rule([Match::In(named(link)), Match::Into(loopback)], Action::Drop)));
+    for link in &by {
+        let to_localhost = || vec![Match::In(named(link)), Match::Into(loopback)];
+        let answers = [to_localhost(), vec![Match::Established]].concat();
+        input.push(rule(answers, Action::Accept));
+        input.push(rule(to_localhost(), Action::Drop));
+    }
     let mut chains = Vec::new();
     if !translate.is_empty() {
         chains.push(at(Hook::NatPrerouting, "pre", translate.clone()));
