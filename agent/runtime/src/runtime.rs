@@ -171,11 +171,13 @@ impl Runtime {
         }
     }
 
-    /// Asks the container to end by its stop signal, and kills it when it has not after `grace`.
+    /// Asks the container to end by its stop signal, and kills it when it has not after `grace`; without grace at once.
     /// Nothing to do if it has ended.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<Exit, Error> {
         let signal = self.record(id)?.stop_signal;
-        self.kill(id, signal).await?;
+        if !grace.is_zero() {
+            self.kill(id, signal).await?;
+        }
         if let Ok(exit) = tokio::time::timeout(grace, self.wait(id)).await {
             return exit;
         }

@@ -146,10 +146,10 @@ fn container_endpoint(
     Some(((network, container.id), assignment))
 }
 
-/// Names compare without case, and a hostname that is no label is no name.
+/// Names compare without case. One of several labels is known as a whole.
 fn hostname_alias(container: &ContainerSpec) -> Option<String> {
     let hostname = container.hostname.as_ref()?.to_ascii_lowercase();
-    hostname.parse::<Name>().ok().map(|name| name.to_string())
+    hostname.split('.').all(|label| label.parse::<Name>().is_ok()).then_some(hostname)
 }
 
 fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((NetworkId, ServiceId), ServiceAssignment)> {

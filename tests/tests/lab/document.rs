@@ -60,6 +60,13 @@ fn dig(lab: &Lab, host: &str, from: &str, args: &[&str]) -> anyhow::Result<Strin
     Ok(inside(lab, host, from, &dig)?.success()?.trim().to_owned())
 }
 
+/// A name that is not ours is somebody else's, who may not answer in a lab.
+fn unknown(lab: &Lab, host: &str, from: &str, name: &str, address: &str) -> anyhow::Result<()> {
+    let asked = inside(lab, host, from, &["dig", "+short", "+time=1", "+tries=1", "@127.0.0.11", name])?;
+    ensure!(!asked.stdout.contains(address), "{from} is told of {name}: {asked}");
+    Ok(())
+}
+
 /// The page at a URL, as a container sees it.
 fn get(lab: &Lab, host: &str, from: &str, url: &str) -> anyhow::Result<String> {
     let curl = ["curl", "-gsS", "--fail", "--max-time", "3", url];
