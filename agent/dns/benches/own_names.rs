@@ -17,7 +17,7 @@ use shoal_common::{
     service::EndpointMode,
     task::Endpoint,
 };
-use shoal_dns::{OwnWay, Resolver, Scope, Transport, Zone, answer};
+use shoal_dns::{OwnWay, Resolver, Scope, Servers, Transport, Zone, answer};
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
@@ -137,7 +137,14 @@ fn main() {
     {
         let _inside = runtime.enter();
         Resolver::new()
-            .serve(udp, listener, Arc::clone(&scope), zones, servers, Arc::new(OwnWay), shutdown.clone())
+            .serve(
+                udp,
+                listener,
+                Arc::clone(&scope),
+                zones,
+                Servers { addresses: servers, way: Arc::new(OwnWay) },
+                shutdown.clone(),
+            )
             .unwrap();
     }
     for (what, name) in [("one VIP", "svc7."), ("60 addresses", "svc0."), ("forwarded", "example.com.")] {

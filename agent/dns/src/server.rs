@@ -12,7 +12,7 @@ use crate::{
     answer::{Outcome, Transport, answer},
     scope::Scope,
     tcp,
-    upstream::{Upstream, Way},
+    upstream::{Servers, Upstream},
     zone::Zone,
 };
 
@@ -45,8 +45,7 @@ pub struct Resolver {
 pub(crate) struct Views {
     scope: Arc<Scope>,
     zone: watch::Receiver<Arc<Zone>>,
-    servers: watch::Receiver<Vec<SocketAddr>>,
-    way: Arc<dyn Way>,
+    servers: Servers,
     upstream: Upstream,
 }
 
@@ -58,8 +57,8 @@ impl Views {
     }
 
     pub(crate) async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let servers = self.servers.borrow().clone();
-        self.upstream.forward(query, transport, &servers, &*self.way).await
+        let servers = self.servers.addresses.borrow().clone();
+        self.upstream.forward(query, transport, &servers, &*self.servers.way).await
     }
 }
 
@@ -69,7 +68,7 @@ impl Resolver {
     }
 
     /// Serves one container until `shutdown`. The sockets were opened in the container's network namespace and
-    /// answer there; upstream servers are asked by `way`. When the task ends, so has
+    /// answer there; `servers` are asked about what is not ours. When the task ends, so has
     /// everything that it began.
     pub fn serve(
         &self,
@@ -77,15 +76,14 @@ impl Resolver {
         listener: std::net::TcpListener,
         scope: Arc<Scope>,
         zone: watch::Receiver<Arc<Zone>>,
-        servers: watch::Receiver<Vec<SocketAddr>>,
-        way: Arc<dyn Way>,
+        servers: Servers,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, ServeError> {
         udp.set_nonblocking(true).map_err(ServeError::Udp)?;
         let udp = UdpSocket::from_std(udp).map_err(ServeError::Udp)?;
         listener.set_nonblocking(true).map_err(ServeError::Tcp)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Tcp)?;
-        let views = Arc::new(Views { scope, zone, servers, way, upstream: self.upstream.clone() });
+        let views = Arc::new(Views { scope, zone, servers, upstream: self.upstream.clone() });
         Ok(tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}

@@ -10,14 +10,14 @@ use hickory_proto::{
     serialize::binary::{BinDecodable, BinDecoder},
 };
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::{TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
@@ -45,7 +45,7 @@ pub const RESOLVER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const DATAGRAM_BYTES: usize = 65_535;
 
 /// By which network namespace a server is asked.
-pub trait Way: Send + Sync {
+pub trait Way: fmt::Debug + Send + Sync {
     /// A socket that is bound there.
     fn udp(&self, local: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>>;
     fn tcp(&self, server: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
@@ -63,6 +63,13 @@ impl Way for OwnWay {
     fn tcp(&self, server: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
         TcpStream::connect(server).boxed()
     }
+}
+
+/// Who is asked about what is not ours.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub way: Arc<dyn Way>,
 }
 
 /// Forwards for all containers of the host.

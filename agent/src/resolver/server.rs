@@ -3,7 +3,7 @@
 use futures::{FutureExt as _, future::BoxFuture};
 use nix::fcntl::{Flock, FlockArg};
 use shoal_common::TaskId;
-use shoal_dns::{OwnWay, RESOLVER_ADDRESS, Resolver, Scope, ServeError, Way, Zone, upstream_servers};
+use shoal_dns::{OwnWay, RESOLVER_ADDRESS, Resolver, Scope, ServeError, Servers, Way, Zone, upstream_servers};
 use shoal_kernel::{Kernel, KernelConfig};
 use shoal_plan::{Ns, names::RESOLVER_PORT};
 use std::{
@@ -131,6 +131,7 @@ struct Serving {
 }
 
 /// A container's own servers are asked by its own networks.
+#[derive(Debug)]
 struct TaskWay {
     kernel: Kernel,
     ns: Ns,
@@ -230,18 +231,18 @@ impl Served {
         let udp = self.kernel.udp_socket(Ns::Task(task), addr).await.map_err(failed)?;
         let tcp = self.kernel.tcp_listener(Ns::Task(task), addr).await.map_err(failed)?;
         let end = CancellationToken::new();
-        let (servers, way): (_, Arc<dyn Way>) = match scope.servers.as_slice() {
-            [] => (self.servers.subscribe(), Arc::new(OwnWay)),
+        let servers = match scope.servers.as_slice() {
+            [] => Servers { addresses: self.servers.subscribe(), way: Arc::new(OwnWay) },
             own => {
-                let servers = own.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect();
+                let addresses = own.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect();
                 let way = TaskWay { kernel: self.kernel.clone(), ns: Ns::Task(task) };
-                (watch::Sender::new(servers).subscribe(), Arc::new(way))
+                Servers { addresses: watch::Sender::new(addresses).subscribe(), way: Arc::new(way) }
             }
         };
         let zone = self.zone.subscribe();
         let serving = self
             .resolver
-            .serve(udp, tcp, Arc::new(scope.clone()), zone, servers, way, end.clone())
+            .serve(udp, tcp, Arc::new(scope.clone()), zone, servers, end.clone())
             .map_err(|source| Refusal::Serve { task, source })?;
         tasks.insert(task, Serving { scope, task: serving, _end: end.drop_guard() });
         Ok(())

@@ -73,7 +73,7 @@ pub(super) async fn inspected(client: &Client, names: &[String], on: &On) -> Res
     for name in names {
         match PREDEFINED.iter().find(|(known, _)| known == name) {
             Some((name, driver)) => all.push(view::Network::predefined(name, driver).fields()),
-            None => all.extend(list(client, &[name.clone()], on).await?.iter().map(view::Network::fields)),
+            None => all.extend(list(client, std::slice::from_ref(name), on).await?.iter().map(view::Network::fields)),
         }
     }
     Ok(all)

@@ -111,7 +111,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
     let env: Vec<String> = container.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let extra_hosts: Vec<String> = container.extra_hosts.iter().map(|h| format!("{}:{}", h.name, h.address)).collect();
     let (restart, most) = spec.restart.split_once(':').unwrap_or((&spec.restart, "0"));
-    let limits = spec.resources.clone().unwrap_or_default().limits.unwrap_or_default();
+    let limits = spec.resources.unwrap_or_default().limits.unwrap_or_default();
     json!({
         "Id": some_id("task", c.id),
         "Name": format!("/{}", spec.name),

@@ -42,7 +42,14 @@ impl Served {
         let shutdown = CancellationToken::new();
         let scope = Arc::new(Scope { task: None, networks: vec![BLUE], servers: vec![] });
         let task = Resolver::new()
-            .serve(udp, listener, scope, zone_seen, servers_seen, Arc::new(OwnWay), shutdown.clone())
+            .serve(
+                udp,
+                listener,
+                scope,
+                zone_seen,
+                Servers { addresses: servers_seen, way: Arc::new(OwnWay) },
+                shutdown.clone(),
+            )
             .unwrap();
         Self { address, zone, servers, shutdown, task }
     }

@@ -16,7 +16,11 @@ fn each_container_is_known_by_name_and_by_hostname_where_it_is_on_a_network() ->
             ensure!(dig(lab, "m1", "b", &[name])? == address, "{name}");
             unknown(lab, "m1", "c", name, &address)?;
         }
-        ensure!(dig(lab, "m1", "b", &["-x", &address])? == "ada.bridge.", "{}", dig(lab, "m1", "b", &["-x", &address])?);
+        ensure!(
+            dig(lab, "m1", "b", &["-x", &address])? == "ada.bridge.",
+            "{}",
+            dig(lab, "m1", "b", &["-x", &address])?
+        );
         // What the container reads is as Docker writes it.
         let read = |name: &str, file: &str| lab.shoal("m1", ["exec", name, "cat", file])?.success();
         ensure!(read("ada", "/etc/hostname")?.trim() == "alpha", "{}", read("ada", "/etc/hostname")?);
