@@ -3,7 +3,7 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use shoal_common::{
     LinkName, MacAddr, Mtu, NetworkId, NodeId, TaskId, Vni, Vtep,
-    assignment::{Assignment, NetworkAssignment, TaskAssignment},
+    assignment::{Assignment, NetworkAssignment, NetworkKind, Stack},
     service::EndpointMode,
     task::Endpoint,
 };
@@ -25,32 +25,43 @@ pub struct HostFacts {
     pub underlay_mtu: Mtu,
 }
 
-/// The world in which every task of `tasks` (those that shall have a namespace now) is on its networks. A network
-/// exists on this host for as long as one of them is on it.
+/// The world in which every task and container of `tasks` (those that shall have a namespace now) is on its networks.
+/// An overlay exists on this host for as long as one of them is on it.
 pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskId>) -> World {
     let mut world = World::default();
     world.namespaces.insert(Ns::Host, Namespace { loopback_up: true, ..Namespace::default() });
     let Some(node) = &assignment.node else { return world };
-    let local: BTreeMap<TaskId, &TaskAssignment> =
-        assignment.tasks.iter().filter(|(id, _)| tasks.contains(id)).map(|(id, t)| (*id, t)).collect();
+    let local = local(assignment, tasks);
 
     for (id, network) in &assignment.networks {
-        let ports: Vec<(TaskId, usize, &Endpoint)> = local
+        let NetworkKind::Overlay { vni } = network.kind else { continue };
+        let ports: Vec<(TaskId, &Endpoint)> = local
             .iter()
-            .flat_map(|(task, t)| t.endpoints.iter().enumerate().map(|(nth, e)| (*task, nth, e)))
-            .filter(|(_, _, e)| e.network == *id)
+            .flat_map(|(task, endpoints)| endpoints.iter().map(|e| (*task, e)))
+            .filter(|(_, e)| e.network == *id)
             .collect();
         if !ports.is_empty() {
             let mtu = network.mtu.unwrap_or_else(|| host.underlay_mtu.inside_vxlan(host.vtep));
-            let sandbox = sandbox(assignment, *id, network, node.id, node.data_path_port, host.vtep, mtu, &ports);
+            let sandbox = sandbox(assignment, *id, network, vni, node.id, node.data_path_port, host.vtep, mtu, &ports);
             world.namespaces.insert(Ns::Sandbox(*id), sandbox);
         }
     }
-    for (id, task) in &local {
-        world.namespaces.insert(Ns::Task(*id), task_namespace(assignment, *id, task, host));
+    for (id, endpoints) in &local {
+        world.namespaces.insert(Ns::Task(*id), task_namespace(assignment, *id, endpoints, host));
     }
     host_namespace(assignment, node.data_path_port, host, &mut world);
     world
+}
+
+/// What has a namespace of its own here, and where that is connected to.
+fn local<'a>(assignment: &'a Assignment, wanted: &BTreeSet<TaskId>) -> BTreeMap<TaskId, &'a [Endpoint]> {
+    let tasks = assignment.tasks.iter().map(|(id, task)| (*id, task.endpoints.as_slice()));
+    let containers = assignment.containers.iter().filter_map(|(id, container)| match &container.stack {
+        Stack::Own(endpoints) => Some((*id, endpoints.as_slice())),
+        Stack::Loopback => Some((*id, &[] as &[Endpoint])),
+        Stack::Host => None,
+    });
+    tasks.chain(containers).filter(|(id, _)| wanted.contains(id)).collect()
 }
 
 #[allow(clippy::too_many_arguments, reason = "one caller, and each is a different thing")]
@@ -58,11 +69,12 @@ fn sandbox(
     assignment: &Assignment,
     id: NetworkId,
     network: &NetworkAssignment,
+    vni: Vni,
     node: NodeId,
     data_path_port: u16,
     vtep: Vtep,
     mtu: Mtu,
-    ports: &[(TaskId, usize, &Endpoint)],
+    ports: &[(TaskId, &Endpoint)],
 ) -> Namespace {
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     for (path, value) in [
@@ -88,7 +100,7 @@ fn sandbox(
         .range((id, shoal_common::ServiceId(0))..=(id, shoal_common::ServiceId(u64::MAX)))
         .filter(|(_, s)| s.mode == EndpointMode::Vip)
         .map(|((_, service), s)| {
-            let serving = endpoints(assignment, id).filter(|(_, e)| e.service == *service && e.serving);
+            let serving = endpoints(assignment, id).filter(|(_, e)| e.service == Some(*service) && e.serving);
             let serving: Vec<&Endpoint> = serving.map(|(_, e)| &e.endpoint).collect();
             nft::VirtualService {
                 vip4: s.vip4,
@@ -110,7 +122,7 @@ fn sandbox(
         .collect();
     ns.links.insert(names::bridge(), bridge);
 
-    let mut vxlan = Link::new(LinkKind::Vxlan { vni: network.vni, local: vtep, port: data_path_port }, mtu);
+    let mut vxlan = Link::new(LinkKind::Vxlan { vni, local: vtep, port: data_path_port }, mtu);
     vxlan.master = Some(names::bridge());
     // Everything is told, so nothing is learnt. Broadcast and multicast still go to the link, because it answers ARP
     // and ND from its neighbours itself; it has no entry by which they could leave the host.
@@ -123,8 +135,8 @@ fn sandbox(
     }
     ns.links.insert(names::vxlan(), vxlan);
 
-    for (task, nth, endpoint) in ports {
-        let mut port = Link::new(LinkKind::Veth { peer: Some((Ns::Task(*task), names::eth(*nth))) }, mtu);
+    for (task, endpoint) in ports {
+        let mut port = Link::new(LinkKind::Veth { peer: Some((Ns::Task(*task), names::eth(endpoint.link))) }, mtu);
         port.master = Some(names::bridge());
         // Hairpin: a backend that is sent to itself by a VIP. No learning: a container that sends from its
         // neighbour's MAC address does not attract the neighbour's traffic.
@@ -134,8 +146,8 @@ fn sandbox(
     }
 
     if !network.internal {
-        let pair = Transit::of(network.vni);
-        let mut uplink = Link::new(LinkKind::Veth { peer: Some((Ns::Host, names::host_uplink(network.vni))) }, mtu);
+        let pair = Transit::of(vni);
+        let mut uplink = Link::new(LinkKind::Veth { peer: Some((Ns::Host, names::host_uplink(vni))) }, mtu);
         uplink.addresses = pair.sandbox_addresses();
         ns.links.insert(names::uplink(), uplink);
         ns.routes = [default_route(IpAddr::V4(pair.host4), names::uplink())].into();
@@ -147,7 +159,7 @@ fn sandbox(
     ns
 }
 
-fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, host: &HostFacts) -> Namespace {
+fn task_namespace(assignment: &Assignment, id: TaskId, endpoints: &[Endpoint], host: &HostFacts) -> Namespace {
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     for (path, value) in [
         ("net/ipv6/conf/all/disable_ipv6", "0"),
@@ -162,8 +174,13 @@ fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, ho
     }
     let mut way_out4 = None;
     let mut way_out6 = None;
-    for (nth, endpoint) in task.endpoints.iter().enumerate() {
+    for endpoint in endpoints {
         let Some(network) = assignment.networks.get(&endpoint.network) else { continue };
+        match network.kind {
+            NetworkKind::Overlay { .. } => {}
+            NetworkKind::Bridge(_) | NetworkKind::Macvlan { .. } => continue,
+        }
+        let name = names::eth(endpoint.link);
         let mtu = network.mtu.unwrap_or_else(|| host.underlay_mtu.inside_vxlan(host.vtep));
         let peer = Some((Ns::Sandbox(endpoint.network), names::port(id)));
         let mut eth = Link::new(LinkKind::Veth { peer }, mtu);
@@ -176,13 +193,13 @@ fn task_namespace(assignment: &Assignment, id: TaskId, task: &TaskAssignment, ho
             eth.addresses.extend(ip.and_then(|ip| IpNet::new(ip, subnet.net.prefix_len()).ok()));
             let way_out = if subnet.net.addr().is_ipv4() { &mut way_out4 } else { &mut way_out6 };
             if !network.internal && ip.is_some() && way_out.is_none() {
-                *way_out = Some(default_route(subnet.gateway, names::eth(nth)));
+                *way_out = Some(default_route(subnet.gateway, name.clone()));
             }
         }
-        ns.links.insert(names::eth(nth), eth);
+        ns.links.insert(name, eth);
     }
     ns.routes.extend(way_out4.into_iter().chain(way_out6));
-    if !task.endpoints.is_empty() {
+    if !endpoints.is_empty() {
         ns.tables.insert(names::TABLE.to_owned(), nft::task());
     }
     ns
@@ -198,13 +215,14 @@ fn host_namespace(assignment: &Assignment, data_path_port: u16, facts: &HostFact
         .collect();
     let mut links = BTreeMap::new();
     for (id, network) in &assignment.networks {
+        let NetworkKind::Overlay { vni } = network.kind else { continue };
         if network.internal || !world.namespaces.contains_key(&Ns::Sandbox(*id)) {
             continue;
         }
         let mtu = network.mtu.unwrap_or_else(|| facts.underlay_mtu.inside_vxlan(facts.vtep));
         let mut link = Link::new(LinkKind::Veth { peer: Some((Ns::Sandbox(*id), names::uplink())) }, mtu);
-        link.addresses = Transit::of(network.vni).host_addresses();
-        links.insert(names::host_uplink(network.vni), link);
+        link.addresses = Transit::of(vni).host_addresses();
+        links.insert(names::host_uplink(vni), link);
     }
     let Some(host) = world.namespaces.get_mut(&Ns::Host) else { return };
     if networks.is_empty() {

@@ -67,8 +67,8 @@ pub fn port(task: TaskId) -> LinkName {
     link(if decimal.len() <= LinkName::MAX_BYTES { decimal } else { format!("t{}", base36(task.0)) })
 }
 
-/// The task's own end: eth0, eth1, … in the order in which its networks were named.
-pub fn eth(nth: usize) -> LinkName {
+/// The task's own end: eth0, eth1, …
+pub fn eth(nth: u8) -> LinkName {
     link(format!("eth{nth}"))
 }
 

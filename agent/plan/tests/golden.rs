@@ -6,7 +6,7 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, RED, WEB, wanted},
+    cluster::{BLUE, CLIENT, Cluster, Own, RED, WEB, task, wanted},
     model::Model,
 };
 use shoal_common::assignment::Assignment;
@@ -112,4 +112,22 @@ fn the_last_task_of_a_network() {
 fn a_daemon_that_starts_again_does_nothing() {
     let world = wanted(&running().assignment(1));
     assert_eq!(text(&between(&world, &world)), "");
+}
+
+#[test]
+fn a_container_is_wired_as_a_task_is() {
+    let of = |cluster: Cluster| {
+        let mut assignment = cluster.assignment(1);
+        assignment.services.clear();
+        wanted(&assignment)
+    };
+    let both = [BLUE, RED];
+    assert_eq!(of(Cluster::default().run(11, 1, &both)), of(Cluster::default().with(11, 1, WEB, &both)));
+}
+
+#[test]
+fn a_container_without_networks() {
+    step("loopback-only", &Cluster::default(), &Cluster::default().run_with(31, 1, Own::Loopback, &[]));
+    let on_the_host = wanted(&Cluster::default().run_with(31, 1, Own::Host, &[]).assignment(1));
+    assert!(!on_the_host.namespaces.contains_key(&task(31)));
 }

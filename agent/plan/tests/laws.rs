@@ -5,10 +5,11 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, DB, Member, RED, WEB, wanted},
+    cluster::{BLUE, CLIENT, Cluster, DB, Member, Own, RED, Run, WEB, wanted},
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
+use shoal_common::container::Wanted;
 use shoal_plan::{LinkKind, Ns, Op, World};
 
 /// Whatever is broken is right again after so many: in the first round a change may take something along that only
@@ -26,8 +27,22 @@ fn member() -> impl Strategy<Value = Member> {
     })
 }
 
+/// Containers that were run by hand.
+fn run() -> impl Strategy<Value = Run> {
+    let networks = sample::subsequence(vec![BLUE, RED], 0..=2).prop_shuffle();
+    let stack = prop_oneof![
+        4 => networks.prop_map(Own::Networks),
+        1 => Just(Own::Loopback),
+        1 => Just(Own::Host),
+    ];
+    let wanted = sample::select(vec![Wanted::Created, Wanted::Running, Wanted::Stopped]);
+    (1u64..3, stack, wanted).prop_map(|(node, stack, wanted)| Run { node, stack, ports: vec![], wanted })
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
-    collection::btree_map(10u16..18, member(), 0..8).prop_map(|members| Cluster { members })
+    let (members, runs) =
+        (collection::btree_map(10u16..18, member(), 0..8), collection::btree_map(30u16..36, run(), 0..6));
+    (members, runs).prop_map(|(members, runs)| Cluster { members, runs })
 }
 
 /// As node 1 should be.
