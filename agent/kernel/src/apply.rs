@@ -3,6 +3,7 @@
 //! Requests to the same namespace are put to the kernel together, as long as none needs the index of a link that one
 //! before it makes. What is true already counts as done: an address that is there, a route that is not.
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use shoal_common::LinkName;
 use shoal_plan::{Ns, Op};
@@ -42,6 +43,10 @@ pub enum Cause {
     Netns(#[source] io::Error),
     #[error("the sysctl cannot be written")]
     Sysctl(#[source] io::Error),
+    #[error(
+        "this host has a link {0} that is not shoal's: give the network's bridge another name, or remove or rename the link"
+    )]
+    NameTaken(LinkName),
     #[error(transparent)]
     Namespace(#[from] Box<Error>),
 }
@@ -206,7 +211,13 @@ impl Run<'_> {
                 Ok(())
             }
             Op::LoopbackUp { .. } => self.put_at(at, &loopback(), |index| request::set_up(index, true)),
-            Op::AddBridge { link, mac, mtu, .. } => self.put(at, request::bridge(link, *mac, *mtu)),
+            Op::AddBridge { link, mac, mtu, marked, .. } => {
+                self.put(at, request::bridge(link, *mac, *mtu))?;
+                // The kernel leaves out the alias of a link that it makes. Both go to it together: nothing comes between.
+                if *marked { self.put(at, request::mark(link)) } else { Ok(()) }
+            }
+            Op::Mark { link, .. } => self.put(at, request::mark(link)),
+            Op::NameTaken { link, .. } => Err(Cause::NameTaken(link.clone())),
             Op::AddVxlan { .. } => {
                 self.settle();
                 self.add_vxlan(op)
@@ -277,10 +288,10 @@ impl Run<'_> {
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
                 Ok(nft::delete(&namespace, name)?)
             }
-            Op::FlushUdpFlows { keep, .. } => {
+            Op::FlushUdpFlows { pools, keep, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                flush_udp_flows(&namespace, keep)?;
+                flush_udp_flows(&namespace, pools, keep)?;
                 Ok(())
             }
         }
@@ -291,9 +302,9 @@ impl Run<'_> {
         let Op::AddVxlan { link, vni, local, port, mtu, .. } = op else { return Ok(()) };
         let Some(namespace) = self.namespace(op)? else { return Ok(()) };
         // Bears our prefix: whoever finds one left over, from a daemon that was killed here, deletes it.
-        let passing: LinkName = format!("{}~{:x}", shoal_plan::names::HOST_LINK_PREFIX, vni.get())
+        let passing: LinkName = format!("{}{:x}", shoal_plan::names::PASSING_PREFIX, vni.get())
             .parse()
-            .expect("a prefix of 3 bytes, a tilde and 6 hex digits are a link name");
+            .expect("a prefix of 4 bytes and 6 hex digits are a link name");
         let host = self.kernel.host();
         let mut socket = host.route();
         let make = request::vxlan(&passing, *vni, *local, *port, *mtu);
@@ -325,12 +336,16 @@ impl Run<'_> {
     }
 }
 
-/// Forgets translated UDP flows to others than these. Looking for them walks the conntrack table of all namespaces
+/// Forgets UDP flows translated to an address of these pools, or to one that was a backend, and none to be kept. Looking for them walks the conntrack table of all namespaces
 /// together, which takes 7 ms with the kernel's defaults; so it is done only when a backend went since the last time.
-fn flush_udp_flows(namespace: &Namespace, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+fn flush_udp_flows(namespace: &Namespace, pools: &BTreeSet<IpNet>, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
     let mut flows_to = namespace.flows_to.lock().unwrap_or_else(PoisonError::into_inner);
-    if flows_to.take().is_none_or(|backends| !backends.is_subset(keep)) {
-        let stale = |f: &conntrack::Flow| f.is_udp() && f.is_translated() && !keep.contains(&f.answers);
+    let before = flows_to.take();
+    if before.as_ref().is_none_or(|backends| !backends.is_subset(keep)) {
+        let before = before.unwrap_or_default();
+        let ours = |ip: &IpAddr| before.contains(ip) || pools.iter().any(|pool| pool.contains(ip));
+        let stale =
+            |f: &conntrack::Flow| f.is_udp() && f.is_translated() && ours(&f.answers) && !keep.contains(&f.answers);
         let forgotten = conntrack::forget(&mut namespace.filter(), stale)?;
         tracing::debug!(ns = %namespace.ns, forgotten, "forgot UDP flows");
     }
@@ -371,6 +386,8 @@ fn takes_away(op: &Op) -> bool {
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
+        | Op::Mark { .. }
+        | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
         | Op::SetMac { .. }
@@ -402,6 +419,8 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
+        | Op::Mark { .. }
+        | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
         | Op::SetMac { .. }

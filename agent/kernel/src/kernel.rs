@@ -1,5 +1,6 @@
 //! The kernel of this host, as the agent sees it.
 
+use rtnetlink::packet_route::link::LinkMessage;
 use shoal_plan::{Ns, Op, World};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use crate::{
     apply,
     monitor::{Changes, Dirty},
     namespace::Namespace,
-    netlink::Refusal,
+    netlink::{Refusal, route},
     netns, observe,
     underlay::{self, HostFacts},
 };
@@ -189,8 +190,8 @@ impl Kernel {
 }
 
 /// Whether a link in the host's namespace is ours.
-pub(crate) fn is_ours(link: &str) -> bool {
-    link.starts_with(shoal_plan::names::HOST_LINK_PREFIX)
+pub(crate) fn is_ours(link: &LinkMessage) -> bool {
+    route::is_marked(link) || route::name(link).is_some_and(|n| n.parse().is_ok_and(|n| shoal_plan::names::is_ours(&n)))
 }
 
 impl Inner {

@@ -67,7 +67,7 @@ impl Reading {
         let links = route::links(&mut socket).map_err(failed("links"))?;
         let mut named = reading.links(&links);
         for address in route::addresses(&mut socket).map_err(failed("addresses"))? {
-            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(&address)) {
+            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(ns, &address)) {
                 link.1.addresses.insert(ip);
             }
         }
@@ -101,8 +101,12 @@ impl Reading {
         reading.seen.links = named.into_values().collect();
         for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
             if family == nft::INET {
-                let table =
-                    Table { chains: Vec::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
+                let table = Table {
+                    chains: Vec::new(),
+                    digest: comment.unwrap_or_default(),
+                    backends: BTreeSet::new(),
+                    pools: BTreeSet::new(),
+                };
                 reading.seen.tables.insert(name, table);
             }
         }
@@ -123,11 +127,17 @@ impl Reading {
                 continue;
             }
             let mine = match self.namespace.ns {
-                Ns::Host => is_ours(name),
+                Ns::Host => is_ours(message),
                 Ns::Sandbox(_) | Ns::Task(_) => !FALLBACK_TUNNELS.contains(&name),
             };
             // A name that is no name to us (with a space, say) cannot be asked for either.
-            let (true, Ok(name)) = (mine, name.parse::<LinkName>()) else { continue };
+            let Ok(name) = name.parse::<LinkName>() else { continue };
+            if !mine {
+                if self.namespace.ns == Ns::Host {
+                    self.seen.foreign.insert(name);
+                }
+                continue;
+            }
             let link = link_of(message, index_name);
             if let (LinkKind::Veth { .. }, Some(peer)) = (&link.kind, number(message)) {
                 let veth = Veth { name: name.clone(), peer: peer.0, peer_ns: peer.1 };
@@ -140,10 +150,16 @@ impl Reading {
     }
 
     fn sysctls(&mut self) -> Result<(), Error> {
-        let bridges = self.seen.links.iter().filter(|(_, link)| link.kind == LinkKind::Bridge);
-        let of_bridges = bridges.map(|(name, _)| format!("net/ipv4/conf/{name}/send_redirects"));
-        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).collect();
         let ns = self.namespace.ns;
+        let is_set = |link: &Link| match ns {
+            Ns::Host => true,
+            Ns::Sandbox(_) | Ns::Task(_) => link.kind == LinkKind::Bridge,
+        };
+        let links = self.seen.links.iter().filter(|(_, link)| is_set(link));
+        let of_links = links.flat_map(|(name, _)| {
+            names::LINK_SYSCTLS.iter().map(move |(before, after)| format!("{before}{name}{after}"))
+        });
+        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_links).collect();
         let failed = |source| Error::Sysctl { ns, source };
         let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen.sysctls = kept.read().map_err(failed)?;
@@ -200,6 +216,7 @@ fn link_of(message: &LinkMessage, name: impl Fn(u32) -> Option<LinkName>) -> Lin
     // An MTU that no link of ours can have reads as one that none is meant to have.
     let mut link = Link::new(LinkKind::Other("physical".to_owned()), Mtu::try_from(65_535).unwrap_or(Mtu::MIN));
     link.up = message.header.flags.contains(LinkFlags::Up);
+    link.marked = route::is_marked(message);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => link.mac = mac(bytes),
@@ -264,7 +281,7 @@ fn mac(bytes: &[u8]) -> Option<MacAddr> {
 }
 
 /// An address, unless it is a link-local one of the kernel's.
-fn address_of(message: &AddressMessage) -> Option<IpNet> {
+fn address_of(ns: Ns, message: &AddressMessage) -> Option<IpNet> {
     let (mut local, mut either) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -274,7 +291,8 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
         }
     }
     let ip = local.or(either)?;
-    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let ours = ns == Ns::Host && ip == names::link_local_gateway().addr();
+    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) && !ours;
     IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !kernels)
 }
 

@@ -54,7 +54,7 @@ fn sandbox_ops(local: [u8; 4]) -> Vec<Op> {
         sysctl("net/ipv4/ip_forward", "1"),
         sysctl("net/bridge/bridge-nf-call-iptables", "1"),
         sysctl("net/bridge/bridge-nf-call-ip6tables", "1"),
-        Op::AddBridge { ns, link: names::bridge(), mac: Some(mac(1)), mtu: mtu() },
+        Op::AddBridge { ns, link: names::bridge(), mac: Some(mac(1)), mtu: mtu(), marked: false },
         Op::AddVxlan { ns, link: names::vxlan(), vni: vni(), local: local.into(), port: 4789, mtu: mtu() },
         Op::SetMaster { ns, link: names::vxlan(), master: Some(names::bridge()) },
         Op::SetPort {
@@ -254,7 +254,7 @@ async fn what_fails_is_told_and_the_rest_is_done() {
         Op::AddAddress { ns, link: link("nope"), address: "10.0.9.9/32".parse().unwrap() },
         Op::AddAddress { ns, link: link("br0"), address: "10.0.9.9/32".parse().unwrap() },
         Op::SetSysctl { ns, path: "net/ipv4/no_such_thing".into(), value: "1".into() },
-        Op::AddBridge { ns: task(99), link: link("br0"), mac: None, mtu: mtu() },
+        Op::AddBridge { ns: task(99), link: link("br0"), mac: None, mtu: mtu(), marked: false },
         Op::ReplaceTable { ns, name: "shoal".into(), chains: vec![goes_nowhere], digest: "x".into() },
         // Gone already: done.
         Op::DelLink { ns, link: link("nope") },
@@ -281,7 +281,8 @@ async fn what_fails_is_told_and_the_rest_is_done() {
 fn vip_table() -> Table {
     let IpAddr::V4(vip4) = v4(200) else { unreachable!() };
     let backends4 = [[10, 0, 9, 12].into(), [10, 0, 9, 13].into()].into();
-    nft::sandbox(&[nft::VirtualService { vip4: Some(vip4), backends4, ..Default::default() }], false)
+    let services = vec![nft::VirtualService { vip4: Some(vip4), backends4, ..Default::default() }];
+    nft::sandbox(&nft::Sandbox { services, ..Default::default() })
 }
 
 fn vip_ops() -> Vec<Op> {
@@ -308,7 +309,11 @@ async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forg
     let flows = "conntrack -L -p udp --dst-nat 2>/dev/null";
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && seen.contains("src=10.0.9.13"), "{seen}");
-    done(&a, vec![Op::FlushUdpFlows { ns: SANDBOX, keep: [v4(12)].into() }]).await;
+    done(
+        &a,
+        vec![Op::FlushUdpFlows { ns: SANDBOX, pools: ["10.0.9.0/24".parse().unwrap()].into(), keep: [v4(12)].into() }],
+    )
+    .await;
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && !seen.contains("src=10.0.9.13"), "{seen}");
 }
@@ -384,7 +389,14 @@ async fn sabotage_is_noticed_within_a_second_and_chatter_is_not() {
 async fn namespaces_outlive_the_daemon_and_what_is_left_of_one_is_repaired() {
     let a = Host::new();
     let (one, two) = (task(1), task(2));
-    done(&a, vec![Op::AddNetns { ns: one }, Op::AddBridge { ns: one, link: link("br0"), mac: None, mtu: mtu() }]).await;
+    done(
+        &a,
+        vec![
+            Op::AddNetns { ns: one },
+            Op::AddBridge { ns: one, link: link("br0"), mac: None, mtu: mtu(), marked: false },
+        ],
+    )
+    .await;
     // As after a crash between making the file and mounting the namespace.
     std::fs::write(a.kernel.netns_path(two), "").unwrap();
     let next = a.reopened();

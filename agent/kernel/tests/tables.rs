@@ -30,6 +30,19 @@ fn service(vip: u32, first: u32, backends: u32) -> VirtualService {
     }
 }
 
+fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
+    nft::sandbox(&nft::Sandbox { services: services.to_vec(), masquerade, ..Default::default() })
+}
+
+fn bridges(these: &[(&str, nft::Bridge)]) -> nft::Host {
+    nft::Host { bridges: these.iter().map(|(name, b)| ((*name).to_owned(), *b)).collect(), ..Default::default() }
+}
+
+fn host(peers: &[&str], port: u16, these: &[(&str, nft::Bridge)]) -> Table {
+    let peers = peers.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
+    nft::host(&nft::Host { vxlan: Some((peers, port)), ..bridges(these) })
+}
+
 async fn write(host: &Host, table: &Table) {
     let (chains, digest) = (table.chains.clone(), table.digest.clone());
     host.kernel.apply(&Op::ReplaceTable { ns: Ns::Host, name: names::TABLE.into(), chains, digest }).await.unwrap();
@@ -52,19 +65,24 @@ fn listed(host: &Host) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
     let (ours, nfts) = (Host::new(), Host::new());
-    let peers = |of: &[&str]| of.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
+    let open = nft::Bridge { internal: false, icc: true, masquerade: true };
+    let shut = nft::Bridge { icc: false, masquerade: false, ..open };
+    let quiet = nft::Bridge { internal: true, ..open };
     for table in [
         nft::task(),
-        nft::host(&peers(&["192.0.2.1"]), 4789),
-        nft::host(&peers(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]), 4790),
-        nft::sandbox(&[], false),
-        nft::sandbox(&[], true),
-        nft::sandbox(&[service(2, 10, 1)], true),
-        nft::sandbox(&[service(2, 10, 3), service(3, 20, 1), service(4, 0, 0)], true),
-        nft::sandbox(&[service(2, 0, 0), service(3, 0, 0)], false),
-        nft::sandbox(&[VirtualService { vip6: None, ..service(2, 10, 2) }], true),
-        nft::sandbox(&[VirtualService { vip4: None, ..service(2, 10, 2) }], true),
-        nft::sandbox(&[service(2, 100, 300), service(3, 400, 2)], true),
+        host(&["192.0.2.1"], 4789, &[]),
+        host(&["192.0.2.1", "192.0.2.2", "2001:db8::1"], 4790, &[]),
+        host(&["192.0.2.1"], 4789, &[("shoal0", open)]),
+        nft::host(&nft::Host { vxlan: None, ..bridges(&[("shb1", open), ("shb2", shut), ("shb3", quiet)]) }),
+        host(&["192.0.2.1"], 4789, &[("shb2", shut), ("shb3", quiet)]),
+        sandbox(&[], false),
+        sandbox(&[], true),
+        sandbox(&[service(2, 10, 1)], true),
+        sandbox(&[service(2, 10, 3), service(3, 20, 1), service(4, 0, 0)], true),
+        sandbox(&[service(2, 0, 0), service(3, 0, 0)], false),
+        sandbox(&[VirtualService { vip6: None, ..service(2, 10, 2) }], true),
+        sandbox(&[VirtualService { vip4: None, ..service(2, 10, 2) }], true),
+        sandbox(&[service(2, 100, 300), service(3, 400, 2)], true),
     ] {
         write(&ours, &table).await;
         let text = nft::text(names::TABLE, &table.digest, &table.chains);
@@ -80,8 +98,8 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_for_ten_thousand_backends_is_one_transaction_too() {
     let host = Host::new();
-    write(&host, &nft::sandbox(&[service(2, 300, 10_000)], true)).await;
+    write(&host, &sandbox(&[service(2, 300, 10_000)], true)).await;
     assert_eq!(host.run(Ns::Host, "nft list ruleset").matches(&format!(": {}", v4(10_299))).count(), 1);
-    write(&host, &nft::sandbox(&[service(2, 300, 1)], true)).await;
+    write(&host, &sandbox(&[service(2, 300, 1)], true)).await;
     assert!(listed(&host).iter().any(|line| line == &format!("dnat ip to {}", v4(300))));
 }

@@ -6,6 +6,7 @@ use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
+    names,
     nft::Chain,
     ns::Ns,
     world::{Fdb, Neighbour, PortFlags, Route},
@@ -33,6 +34,18 @@ pub enum Op {
         link: LinkName,
         mac: Option<MacAddr>,
         mtu: Mtu,
+        /// With our mark, put on before anybody can look.
+        marked: bool,
+    },
+    /// Puts our mark ([`crate::names::MARK`]) on a link that is ours.
+    Mark {
+        ns: Ns,
+        link: LinkName,
+    },
+    /// Never succeeds, and does nothing: a link that is not ours has the name that one of ours is to have.
+    NameTaken {
+        ns: Ns,
+        link: LinkName,
     },
     /// Made in the host's namespace, then moved to `ns` under its final name: its socket stays on the underlay.
     AddVxlan {
@@ -142,10 +155,11 @@ pub enum Op {
         ns: Ns,
         name: String,
     },
-    /// Forgets translated UDP flows to other than these addresses: they would go on to a backend that is gone.
-    /// TCP needs none: a dead peer answers, or the connection times out.
+    /// Forgets UDP flows that were translated to an address of these pools, but for those to be kept: they would go on
+    /// to a backend that is gone. TCP needs none: a dead peer answers, or the connection times out.
     FlushUdpFlows {
         ns: Ns,
+        pools: BTreeSet<IpNet>,
         keep: BTreeSet<IpAddr>,
     },
 }
@@ -159,6 +173,8 @@ impl Op {
             | Op::SetSysctl { ns, .. }
             | Op::LoopbackUp { ns }
             | Op::AddBridge { ns, .. }
+            | Op::Mark { ns, .. }
+            | Op::NameTaken { ns, .. }
             | Op::AddVxlan { ns, .. }
             | Op::AddVeth { ns, .. }
             | Op::DelLink { ns, .. }
@@ -195,13 +211,18 @@ impl fmt::Display for Op {
                 write!(f, "ip netns exec {ns} sysctl {}={value}", path.replace('/', "."))
             }
             Op::LoopbackUp { ns } => write!(f, "ip -n {ns} link set lo up"),
-            Op::AddBridge { ns, link, mac, mtu } => {
+            Op::AddBridge { ns, link, mac, mtu, marked } => {
                 write!(f, "ip -n {ns} link add {link}")?;
+                if *marked {
+                    write!(f, " alias {}", names::MARK)?;
+                }
                 if let Some(mac) = mac {
                     write!(f, " address {mac}")?;
                 }
                 write!(f, " mtu {} type bridge", mtu.get())
             }
+            Op::Mark { ns, link } => write!(f, "ip -n {ns} link set {link} alias {}", names::MARK),
+            Op::NameTaken { ns, link } => write!(f, "ip -n {ns} link add {link} # but that is somebody else's"),
             Op::AddVxlan { ns, link, vni, local, port, mtu } => write!(
                 f,
                 "ip link add {link} mtu {} netns {ns} type vxlan id {vni} dstport {port} local {local} nolearning proxy",
@@ -263,7 +284,7 @@ impl fmt::Display for Op {
                 write!(f, "ip netns exec {ns} nft -f - # table inet {name}, {digest}")
             }
             Op::DelTable { ns, name } => write!(f, "ip netns exec {ns} nft delete table inet {name}"),
-            Op::FlushUdpFlows { ns, keep } => {
+            Op::FlushUdpFlows { ns, keep, .. } => {
                 write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", keep.len())
             }
         }

@@ -28,8 +28,10 @@ impl World {
 /// One network namespace: what we manage of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Without `lo`, which is always there. In the host's namespace only links with our names.
+    /// Without `lo`, which is always there. In the host's namespace only links that are ours by name or mark.
     pub links: BTreeMap<LinkName, Link>,
+    /// Observed, in the host's namespace: the other links there. None of ours can have such a name.
+    pub foreign: BTreeSet<LinkName>,
     /// Whether `lo` is up. Always true of the host's.
     pub loopback_up: bool,
     /// Unicast routes of the main table that are not made by the kernel from an address (`proto kernel`).
@@ -37,7 +39,7 @@ pub struct Namespace {
     /// nftables tables of family `inet` with our names ([`crate::names::TABLE`]).
     pub tables: BTreeMap<String, Table>,
     /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
-    /// (and of each of our bridges), and leaves out those that do not exist.
+    /// (and [`crate::names::LINK_SYSCTLS`]), and leaves out those that do not exist.
     pub sysctls: BTreeMap<String, String>,
 }
 
@@ -48,6 +50,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     pub mtu: Mtu,
     pub up: bool,
+    /// Bears our alias ([`crate::names::MARK`]): by this we know a link in the host's namespace that users name.
+    pub marked: bool,
     pub master: Option<LinkName>,
     /// Of a bridge port; all default for any other link.
     pub port: PortFlags,
@@ -69,6 +73,7 @@ impl Link {
             mac: None,
             mtu,
             up: true,
+            marked: false,
             master: None,
             port: PortFlags::default(),
             addresses: BTreeSet::new(),
@@ -76,6 +81,14 @@ impl Link {
             bridge_fdb: BTreeSet::new(),
             neighbours: BTreeSet::new(),
         }
+    }
+
+    /// A container's port on a bridge.
+    pub fn port(kind: LinkKind, mtu: Mtu, bridge: LinkName, mac: MacAddr) -> Self {
+        // Hairpin: a backend that is sent to itself by a VIP. No learning: a container that sends from its
+        // neighbour's MAC address does not attract the neighbour's traffic.
+        let port = PortFlags { hairpin: true, learning: false, ..PortFlags::default() };
+        Self { master: Some(bridge), port, bridge_fdb: [mac].into(), ..Self::new(kind, mtu) }
     }
 }
 
@@ -144,4 +157,6 @@ pub struct Table {
     /// IPv4 and IPv6 addresses to which this table sends VIP traffic; UDP flows to any other are forgotten when the
     /// table is replaced. Observed: empty.
     pub backends: BTreeSet<IpAddr>,
+    /// What backends are taken from: flows to elsewhere are not this table's. Observed: empty.
+    pub pools: BTreeSet<IpNet>,
 }

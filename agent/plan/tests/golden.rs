@@ -6,11 +6,11 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, Own, RED, WEB, task, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, WEB, task, wanted},
     model::Model,
 };
 use shoal_common::assignment::Assignment;
-use shoal_plan::{Op, World, names, nft, plan};
+use shoal_plan::{Ns, Op, World, names, nft, plan};
 
 /// The lines of a plan, and below a table's line its text.
 fn text(ops: &[Op]) -> String {
@@ -123,6 +123,42 @@ fn a_container_is_wired_as_a_task_is() {
     };
     let both = [BLUE, RED];
     assert_eq!(of(Cluster::default().run(11, 1, &both)), of(Cluster::default().with(11, 1, WEB, &both)));
+}
+
+#[test]
+fn the_default_bridge_is_there_with_nobody_on_it() {
+    step("bridge-alone", &Cluster::default(), &Cluster::default().bridge(BRIDGE));
+}
+
+#[test]
+fn the_first_container_on_a_bridge() {
+    step("bridge-first", &Cluster::default().bridge(BRIDGE), &Cluster::default().run(31, 1, &[BRIDGE]));
+}
+
+#[test]
+fn bridges_of_every_kind() {
+    let all = small().run(31, 1, &[BRIDGE, QUIET]).run(32, 1, &[LAN]).run(33, 1, &[LAN]);
+    step("bridges", &Cluster::default(), &all);
+    let mut less = all.clone();
+    less.runs.remove(&33);
+    step("bridge-container-gone", &all, &less);
+}
+
+#[test]
+fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
+    let after = small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN]);
+    let mut kernel = Model::default();
+    let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
+    host.foreign.insert("br-lan".parse().unwrap());
+    let ops = kernel.plan(&wanted(&after.assignment(1)));
+    let touching = ops.iter().filter(|op| text(std::slice::from_ref(op)).contains("br-lan"));
+    assert_eq!(
+        text(&touching.cloned().collect::<Vec<_>>()),
+        "ip -n host link add br-lan # but that is somebody else's\n"
+    );
+    let refused = kernel.apply_all(&ops);
+    assert!(matches!(&refused[..], [(Op::NameTaken { .. }, _)]), "{refused:#?}");
+    assert_eq!(kernel.plan(&wanted(&after.assignment(1))).len(), 1);
 }
 
 #[test]

@@ -5,12 +5,12 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, DB, Member, Own, RED, Run, WEB, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, WEB, wanted},
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
 use shoal_common::container::Wanted;
-use shoal_plan::{LinkKind, Ns, Op, World};
+use shoal_plan::{LinkKind, Ns, Op, World, names};
 
 /// Whatever is broken is right again after so many: in the first round a change may take something along that only
 /// the next look shows (an address and the routes by it).
@@ -29,7 +29,7 @@ fn member() -> impl Strategy<Value = Member> {
 
 /// Containers that were run by hand.
 fn run() -> impl Strategy<Value = Run> {
-    let networks = sample::subsequence(vec![BLUE, RED], 0..=2).prop_shuffle();
+    let networks = sample::subsequence(vec![BLUE, RED, BRIDGE, LAN, QUIET], 0..=4).prop_shuffle();
     let stack = prop_oneof![
         4 => networks.prop_map(Own::Networks),
         1 => Just(Own::Loopback),
@@ -42,7 +42,8 @@ fn run() -> impl Strategy<Value = Run> {
 fn cluster() -> impl Strategy<Value = Cluster> {
     let (members, runs) =
         (collection::btree_map(10u16..18, member(), 0..8), collection::btree_map(30u16..36, run(), 0..6));
-    (members, runs).prop_map(|(members, runs)| Cluster { members, runs })
+    let bridges = collection::btree_set(sample::select(vec![BRIDGE, LAN, QUIET]), 0..3);
+    (members, runs, bridges).prop_map(|(members, runs, bridges)| Cluster { members, runs, bridges })
 }
 
 /// As node 1 should be.
@@ -60,6 +61,7 @@ enum Damage {
     NoMaster(usize, usize),
     Foreign(usize, usize),
     Flags(usize, usize),
+    Unmark,
     ForgetTables(usize),
     ForgetSysctls(usize),
     ForgetRoutes(usize),
@@ -76,6 +78,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::NoMaster(a, b)),
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::Foreign(a, b)),
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::Flags(a, b)),
+        Just(Damage::Unmark),
         n.clone().prop_map(Damage::ForgetTables),
         n.clone().prop_map(Damage::ForgetSysctls),
         n.clone().prop_map(Damage::ForgetRoutes),
@@ -124,6 +127,7 @@ impl Damage {
                         link: link.clone(),
                         mac: None,
                         mtu: 1400.try_into().unwrap(),
+                        marked: ns(n) == Ns::Host,
                     });
                     let kind = LinkKind::Other("ifb".to_owned());
                     model.world.namespaces.get_mut(&ns(n)).unwrap().links.get_mut(&link).unwrap().kind = kind;
@@ -140,6 +144,11 @@ impl Damage {
                         link.bridge_fdb.insert("02:00:00:00:00:98".parse().unwrap());
                     }
                 }
+            }
+            Damage::Unmark => {
+                // One that bears no name of ours is from then on somebody else's.
+                let links = &mut model.world.namespaces.get_mut(&Ns::Host).unwrap().links;
+                links.iter_mut().filter(|(name, _)| names::is_ours(name)).for_each(|(_, link)| link.marked = false);
             }
             Damage::ForgetTables(n) => model.world.namespaces.get_mut(&ns(n)).unwrap().tables.clear(),
             Damage::ForgetSysctls(n) => model.world.namespaces.get_mut(&ns(n)).unwrap().sysctls.clear(),

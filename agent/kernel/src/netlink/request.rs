@@ -7,7 +7,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
@@ -75,6 +75,13 @@ pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8>
         None => link,
     };
     create(link.build())
+}
+
+/// Puts our mark on a link.
+pub(crate) fn mark(name: &LinkName) -> Vec<u8> {
+    let mut link = named(name).build();
+    link.attributes.push(LinkAttribute::IfAlias(shoal_plan::names::MARK.to_owned()));
+    set(link)
 }
 
 /// The flags of a bridge port.

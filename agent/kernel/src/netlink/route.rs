@@ -112,6 +112,11 @@ pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
     })
 }
 
+/// Whether a link bears our mark.
+pub(crate) fn is_marked(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfAlias(alias) if alias == shoal_plan::names::MARK))
+}
+
 /// The id by which the socket's namespace knows another; `None` if it has none for it.
 pub(crate) fn namespace_id(socket: &mut Socket, other: BorrowedFd<'_>) -> Result<Option<i32>, Refusal> {
     let mut ask = NsidMessage::default();

@@ -1,8 +1,9 @@
 //! Writing nftables: one table as the messages of one transaction (`linux/netfilter/nf_tables.h`), the same ones that
 //! `nft` would send for the table's text. The tests compare the two.
 
+use ipnet::IpNet;
 use shoal_plan::nft::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::attr::{NFGEN, push, request};
 
@@ -33,6 +34,11 @@ const REG32_01: u32 = 9;
 
 const NF_DROP: i32 = 0;
 const NF_ACCEPT: i32 = 1;
+/// IFNAMSIZ.
+const IFNAME_BYTES: u32 = 16;
+
+const NFT_META_L4PROTO: u32 = 16;
+
 const NFT_GOTO: i32 = -4;
 
 const SET_ANONYMOUS: u32 = 1;
@@ -42,6 +48,9 @@ const SET_MAP: u32 = 8;
 const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
+const TYPE_PROTOCOL: u32 = 12;
+const TYPE_PORT: u32 = 13;
+const TYPE_IFNAME: u32 = 41;
 const TYPE_BITS: u32 = 6;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 
@@ -105,6 +114,18 @@ fn bytes_of(ip: IpAddr) -> Vec<u8> {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
+}
+
+fn padded(name: &str) -> Vec<u8> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(IFNAME_BYTES as usize, 0);
+    padded
+}
+
+/// A port as part of a key or value: those are aligned to 4 bytes.
+fn port_bytes(port: u16) -> Vec<u8> {
+    let [high, low] = port.to_be_bytes();
+    vec![high, low, 0, 0]
 }
 
 /// What differs between the families, in the headers and in `nft`'s types.
@@ -209,7 +230,8 @@ impl Table<'_> {
             number(b, 10, id);
             nest(b, 9, |b| number(b, 1, u32::try_from(set.elements.len()).unwrap_or(u32::MAX)));
             // NFTNL_UDATA_SET_{KEYBYTEORDER,DATABYTEORDER}: numbers are in the host's order, addresses in the network's.
-            let order = |key: bool| if key && set.key_type == TYPE_INTEGER { 1u32 } else { 2 };
+            let in_hosts = [TYPE_INTEGER, TYPE_IFNAME].contains(&set.key_type);
+            let order = |key: bool| if key && in_hosts { 1u32 } else { 2 };
             let mut user = userdata(0, &order(true).to_ne_bytes());
             if set.value.is_some() {
                 user.extend(userdata(1, &order(false).to_ne_bytes()));
@@ -276,10 +298,10 @@ impl Expressions<'_> {
         });
     }
 
-    fn meta(&mut self, key: u32) {
+    fn meta(&mut self, key: u32, register: u32) {
         self.push("meta", |b| {
             number(b, 2, key);
-            number(b, 1, REG_1);
+            number(b, 1, register);
         });
     }
 
@@ -304,22 +326,23 @@ impl Expressions<'_> {
     fn of_family(&mut self, family: Family) {
         const NFT_META_NFPROTO: u32 = 15;
         if self.network != family.protocol {
-            self.meta(NFT_META_NFPROTO);
+            self.meta(NFT_META_NFPROTO, REG_1);
             self.compare(true, &[family.protocol]);
             self.network = family.protocol;
         }
     }
 
     fn of_transport(&mut self, protocol: u8) {
-        const NFT_META_L4PROTO: u32 = 16;
         if self.transport != protocol {
-            self.meta(NFT_META_L4PROTO);
+            self.meta(NFT_META_L4PROTO, REG_1);
             self.compare(true, &[protocol]);
             self.transport = protocol;
         }
     }
 
-    fn lookup(&mut self, set: Set, result: Option<u32>) {
+    /// `found`: whether what is looked up is to be there.
+    fn lookup(&mut self, set: Set, found: bool, result: Option<u32>) {
+        const NFT_LOOKUP_F_INV: u32 = 1;
         *self.sets += 1;
         let id = *self.sets;
         let name = if set.value.is_some() { "__map%d" } else { "__set%d" };
@@ -331,6 +354,9 @@ impl Expressions<'_> {
             }
             string(b, 1, name);
             number(b, 4, id);
+            if !found {
+                number(b, 5, NFT_LOOKUP_F_INV);
+            }
         });
     }
 
@@ -340,25 +366,58 @@ impl Expressions<'_> {
         }
         let Family { bytes, type_, .. } = family(these.iter().copied());
         let elements = these.iter().map(|ip| Element { key: bytes_of(*ip), value: None }).collect();
-        self.lookup(Set { key_type: type_, key_bytes: bytes, value: None, elements }, None);
+        self.lookup(Set { key_type: type_, key_bytes: bytes, value: None, elements }, true, None);
     }
 
     fn interface(&mut self, key: u32, equal: bool, interface: &Interface) {
-        const IFNAMSIZ: usize = 16;
-        self.meta(key);
+        self.meta(key, REG_1);
         match interface {
-            Interface::Named(name) => {
-                let mut padded = name.clone().into_bytes();
-                padded.resize(IFNAMSIZ, 0);
-                self.compare(equal, &padded);
-            }
+            Interface::Named(name) => self.compare(equal, &padded(name)),
             Interface::Prefixed(prefix) => self.compare(equal, prefix.as_bytes()),
+            Interface::OneOf(names) if names.len() == 1 => {
+                names.iter().for_each(|name| self.compare(equal, &padded(name)));
+            }
+            Interface::OneOf(names) => {
+                let elements = names.iter().map(|name| Element { key: padded(name), value: None }).collect();
+                let set = Set { key_type: TYPE_IFNAME, key_bytes: IFNAME_BYTES, value: None, elements };
+                self.lookup(set, equal, None);
+            }
         }
+    }
+
+    /// Whether the address at `offset` of the network header lies in the network.
+    fn in_net(&mut self, net: &IpNet, offset: u32, equal: bool) {
+        let length = u32::from(net.prefix_len() / 8);
+        self.payload(1, offset, length, REG_1);
+        self.compare(equal, &bytes_of(net.addr())[..length as usize]);
+    }
+
+    fn connection(&mut self, key: u32, bits: u32) {
+        self.push("ct", |b| {
+            number(b, 2, key);
+            number(b, 1, REG_1);
+        });
+        self.push("bitwise", |b| {
+            number(b, 1, REG_1);
+            number(b, 2, REG_1);
+            number(b, 3, 4);
+            nest(b, 4, |b| push(b, 1, &bits.to_ne_bytes()));
+            nest(b, 5, |b| push(b, 1, &[0; 4]));
+        });
+        self.compare(false, &[0; 4]);
     }
 
     fn matched(&mut self, matched: &Match) {
         const NFT_META_IIFNAME: u32 = 6;
         const NFT_META_OIFNAME: u32 = 7;
+        const NFT_CT_STATE: u32 = 0;
+        const NFT_CT_STATUS: u32 = 2;
+        const IPS_DST_NAT: u32 = 1 << 5;
+        const STATE_INVALID: u32 = 1;
+        const STATE_ESTABLISHED: u32 = 2;
+        const STATE_RELATED: u32 = 4;
+        const STATE_NEW: u32 = 8;
+        const STATE_UNTRACKED: u32 = 64;
         match matched {
             Match::From(these) => {
                 let family = family(these.iter().copied());
@@ -384,23 +443,43 @@ impl Expressions<'_> {
                     value: None,
                     elements: these.iter().map(twice).collect(),
                 };
-                self.lookup(set, None);
+                self.lookup(set, true, None);
             }
-            Match::Translated => {
-                const NFT_CT_STATUS: u32 = 2;
-                const IPS_DST_NAT: u32 = 1 << 5;
-                self.push("ct", |b| {
-                    number(b, 2, NFT_CT_STATUS);
+            Match::FromNet(net) => {
+                let family = family([net.addr()]);
+                self.of_family(family);
+                self.in_net(net, family.source, true);
+            }
+            Match::ToNet(net) | Match::NotToNet(net) => {
+                let family = family([net.addr()]);
+                self.of_family(family);
+                self.in_net(net, family.destination, matches!(matched, Match::ToNet(_)));
+            }
+            Match::ToHere => {
+                const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+                const NFTA_FIB_F_DADDR: u32 = 2;
+                const RTN_LOCAL: u32 = 2;
+                self.push("fib", |b| {
                     number(b, 1, REG_1);
+                    number(b, 2, NFT_FIB_RESULT_ADDRTYPE);
+                    number(b, 3, NFTA_FIB_F_DADDR);
                 });
-                self.push("bitwise", |b| {
-                    number(b, 1, REG_1);
-                    number(b, 2, REG_1);
-                    number(b, 3, 4);
-                    nest(b, 4, |b| push(b, 1, &IPS_DST_NAT.to_ne_bytes()));
-                    nest(b, 5, |b| push(b, 1, &[0; 4]));
-                });
-                self.compare(false, &[0; 4]);
+                self.compare(true, &RTN_LOCAL.to_ne_bytes());
+            }
+            Match::Translated => self.connection(NFT_CT_STATUS, IPS_DST_NAT),
+            Match::UnderWay => self.connection(NFT_CT_STATE, STATE_ESTABLISHED | STATE_RELATED),
+            Match::Fresh => self.connection(NFT_CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
+            Match::Within(names) => {
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.meta(NFT_META_OIFNAME, REG_2);
+                let twice = |name: &String| Element { key: [padded(name), padded(name)].concat(), value: None };
+                let set = Set {
+                    key_type: TYPE_IFNAME << TYPE_BITS | TYPE_IFNAME,
+                    key_bytes: IFNAME_BYTES * 2,
+                    value: None,
+                    elements: names.iter().map(twice).collect(),
+                };
+                self.lookup(set, true, None);
             }
             Match::In(interface) => self.interface(NFT_META_IIFNAME, true, interface),
             Match::Out(interface) => self.interface(NFT_META_OIFNAME, true, interface),
@@ -421,15 +500,15 @@ impl Expressions<'_> {
         });
     }
 
-    /// From the first register and, if so said, the second: address and port.
-    fn translate(&mut self, family: Family, port: bool) {
+    /// Address, from the first register, and port, from that register.
+    fn translate(&mut self, family: Family, port: Option<u32>) {
         const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
         self.push("nat", |b| {
             number(b, 1, 1);
             number(b, 2, family.protocol.into());
             number(b, 3, REG_1);
-            if port {
-                number(b, 5, REG_2);
+            if let Some(port) = port {
+                number(b, 5, port);
                 number(b, 7, NF_NAT_RANGE_PROTO_SPECIFIED);
             }
         });
@@ -463,12 +542,29 @@ impl Expressions<'_> {
                 } else {
                     self.choose(family, these);
                 }
-                self.translate(family, false);
+                self.translate(family, None);
             }
             Action::TranslateTo(ip, port) => {
                 self.immediate(REG_1, |b| push(b, 1, &bytes_of(*ip)));
                 self.immediate(REG_2, |b| push(b, 1, &port.to_be_bytes()));
-                self.translate(family([*ip]), true);
+                self.translate(family([*ip]), Some(REG_2));
+            }
+            Action::TranslateByPort(ports) => {
+                let family = family(ports.values().next().map(SocketAddr::ip));
+                self.meta(NFT_META_L4PROTO, REG_1);
+                self.payload(2, 2, 2, REG32_01);
+                let one = |((transport, port), to): (&(Transport, u16), &SocketAddr)| Element {
+                    key: [vec![protocol(*transport), 0, 0, 0], port_bytes(*port)].concat(),
+                    value: Some(Value::Bytes([bytes_of(to.ip()), port_bytes(to.port())].concat())),
+                };
+                let set = Set {
+                    key_type: TYPE_PROTOCOL << TYPE_BITS | TYPE_PORT,
+                    key_bytes: 8,
+                    value: Some((family.type_ << TYPE_BITS | TYPE_PORT, family.bytes + 4)),
+                    elements: ports.iter().map(one).collect(),
+                };
+                self.lookup(set, true, Some(REG_1));
+                self.translate(family, Some(family.second));
             }
             Action::GotoByDestination(chains) => {
                 let family = family(chains.keys().copied());
@@ -484,7 +580,7 @@ impl Expressions<'_> {
                     value: Some((TYPE_VERDICT, 0)),
                     elements: chains.iter().map(goto).collect(),
                 };
-                self.lookup(set, Some(VERDICT));
+                self.lookup(set, true, Some(VERDICT));
             }
         }
     }
@@ -514,7 +610,7 @@ impl Expressions<'_> {
             value: Some((family.type_, family.bytes)),
             elements: (0..).zip(these).map(nth).collect(),
         };
-        self.lookup(set, Some(REG_1));
+        self.lookup(set, true, Some(REG_1));
     }
 }
 
@@ -522,5 +618,6 @@ fn protocol(transport: Transport) -> u8 {
     match transport {
         Transport::Tcp => 6,
         Transport::Udp => 17,
+        Transport::Sctp => 132,
     }
 }

@@ -1,11 +1,12 @@
 //! What our nftables tables are made of: a closed vocabulary, so that it can be both printed as `nft` reads it and put
 //! to the kernel without starting `nft`, which takes 10 to 50 ms of CPU where the kernel itself takes less than one.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Addresses of one family, and at least one.
@@ -44,13 +45,24 @@ pub struct Rule {
 pub enum Match {
     From(Addresses),
     To(Addresses),
+    FromNet(IpNet),
+    ToNet(IpNet),
+    NotToNet(IpNet),
+    /// To an address of this host.
+    ToHere,
     /// From one of these to the same.
     ToItself(Addresses),
     /// Its destination was translated.
     Translated,
+    /// Of a connection that was let through before.
+    UnderWay,
+    /// Of none that was.
+    Fresh,
     In(Interface),
     Out(Interface),
     NotOut(Interface),
+    /// In by one of these, and out by the same.
+    Within(BTreeSet<String>),
     Tcp,
     Port(Transport, u16),
 }
@@ -59,12 +71,15 @@ pub enum Match {
 pub enum Interface {
     Named(String),
     Prefixed(String),
+    /// At least one.
+    OneOf(BTreeSet<String>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +95,8 @@ pub enum Action {
     /// To one of these, chosen at random for each connection.
     TranslateToOneOf(Addresses),
     TranslateTo(IpAddr, u16),
+    /// To what stands with its destination port, if something does. Of one family, and at least one.
+    TranslateByPort(BTreeMap<(Transport, u16), SocketAddr>),
     /// To the chain that stands with its destination, if one does. Of one family, and at least one.
     GotoByDestination(BTreeMap<IpAddr, String>),
 }
@@ -134,6 +151,10 @@ impl fmt::Display for Match {
         match self {
             Match::From(these) => write!(f, "{} saddr {{ {} }}", family(these.iter()), all(these)),
             Match::To(these) => write!(f, "{} daddr {{ {} }}", family(these.iter()), all(these)),
+            Match::FromNet(net) => write!(f, "{} saddr {}", family_of(net), net_text(net)),
+            Match::ToNet(net) => write!(f, "{} daddr {}", family_of(net), net_text(net)),
+            Match::NotToNet(net) => write!(f, "{} daddr != {}", family_of(net), net_text(net)),
+            Match::ToHere => f.write_str("fib daddr type local"),
             Match::ToItself(these) => {
                 let ip = family(these.iter());
                 write!(f, "{ip} saddr . {ip} daddr {{ {} }}", join(these.iter(), |ip| format!("{ip} . {ip}")))
@@ -142,10 +163,33 @@ impl fmt::Display for Match {
             Match::In(interface) => write!(f, "iifname {interface}"),
             Match::Out(interface) => write!(f, "oifname {interface}"),
             Match::NotOut(interface) => write!(f, "oifname != {interface}"),
+            Match::Within(these) => {
+                write!(f, "iifname . oifname {{ {} }}", join(these.iter(), |name| format!("\"{name}\" . \"{name}\"")))
+            }
+            Match::UnderWay => f.write_str("ct state established,related"),
+            Match::Fresh => f.write_str("ct state invalid,new,untracked"),
             Match::Tcp => f.write_str("meta l4proto tcp"),
-            Match::Port(Transport::Tcp, port) => write!(f, "tcp dport {port}"),
-            Match::Port(Transport::Udp, port) => write!(f, "udp dport {port}"),
+            Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
         }
+    }
+}
+
+fn family_of(net: &IpNet) -> &'static str {
+    family([net.addr()].iter())
+}
+
+/// `nft` lists a network of one address as that.
+fn net_text(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
+        })
     }
 }
 
@@ -154,6 +198,7 @@ impl fmt::Display for Interface {
         match self {
             Interface::Named(name) => write!(f, "\"{name}\""),
             Interface::Prefixed(prefix) => write!(f, "\"{prefix}*\""),
+            Interface::OneOf(names) => write!(f, "{{ {} }}", join(names.iter(), |name| format!("\"{name}\""))),
         }
     }
 }
@@ -177,7 +222,14 @@ impl fmt::Display for Action {
                 join(these.iter().enumerate(), |(n, ip)| format!("{n} : {ip}"))
             ),
             Action::TranslateTo(ip, port) => {
-                write!(f, "dnat {} to {}", family([ip].into_iter()), std::net::SocketAddr::new(*ip, *port))
+                write!(f, "dnat {} to {}", family([ip].into_iter()), SocketAddr::new(*ip, *port))
+            }
+            Action::TranslateByPort(ports) => {
+                let ip = if ports.values().next().is_some_and(SocketAddr::is_ipv6) { "ip6" } else { "ip" };
+                let one = |((transport, port), to): (&(Transport, u16), &SocketAddr)| {
+                    format!("{transport} . {port} : {} . {}", to.ip(), to.port())
+                };
+                write!(f, "dnat {ip} to meta l4proto . th dport map {{ {} }}", join(ports.iter(), one))
             }
             Action::GotoByDestination(chains) => write!(
                 f,
