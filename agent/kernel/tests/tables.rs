@@ -7,7 +7,7 @@ mod fixture;
 use fixture::Host;
 use shoal_plan::{
     Ns, Op, Table, names,
-    nft::{self, VirtualService},
+    nft::{self, Transport, VirtualService},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,7 +35,7 @@ fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
 }
 
 fn bridges(these: &[(&str, nft::Bridge)]) -> nft::Host {
-    nft::Host { bridges: these.iter().map(|(name, b)| ((*name).to_owned(), *b)).collect(), ..Default::default() }
+    nft::Host { bridges: these.iter().map(|(name, b)| ((*name).to_owned(), b.clone())).collect(), ..Default::default() }
 }
 
 fn host(peers: &[&str], port: u16, these: &[(&str, nft::Bridge)]) -> Table {
@@ -65,16 +65,57 @@ fn listed(host: &Host) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
     let (ours, nfts) = (Host::new(), Host::new());
-    let open = nft::Bridge { internal: false, icc: true, masquerade: true };
-    let shut = nft::Bridge { icc: false, masquerade: false, ..open };
-    let quiet = nft::Bridge { internal: true, ..open };
+    let open = nft::Bridge {
+        subnets: ["172.20.7.0/24", "172.20.128.0/18", "fd00:70::/60"].iter().map(|s| s.parse().unwrap()).collect(),
+        internal: false,
+        icc: true,
+        masquerade: true,
+    };
+    let shut = nft::Bridge { icc: false, masquerade: false, ..open.clone() };
+    let quiet = nft::Bridge { internal: true, ..open.clone() };
+    let publication = |host_ip: &str, transport, port, to: &str| nft::Publication {
+        host_ip: (!host_ip.is_empty()).then(|| host_ip.parse().unwrap()),
+        transport,
+        port,
+        to: to.parse().unwrap(),
+    };
+    let ports = vec![
+        publication("", Transport::Tcp, 8080, "10.0.9.11:80"),
+        publication("", Transport::Udp, 53, "10.0.9.11:5353"),
+        publication("", Transport::Sctp, 99, "10.0.9.12:99"),
+        publication("192.0.2.1", Transport::Tcp, 8081, "10.0.9.12:80"),
+        publication("127.0.0.1", Transport::Tcp, 8082, "10.0.9.12:80"),
+        publication("", Transport::Tcp, 8080, "[fd00:9::b]:80"),
+        publication("", Transport::Udp, 53, "[fd00:9::b]:5353"),
+        publication("2001:db8::1", Transport::Tcp, 8081, "[fd00:9::c]:80"),
+    ];
+    let loopback = |these: &[&str]| these.iter().map(|name| (*name).to_owned()).collect();
     for table in [
+        nft::host(&nft::Host {
+            ports: ports.clone(),
+            loopback: loopback(&["shoal0"]),
+            ..bridges(&[("shoal0", open.clone()), ("shb2", shut.clone())])
+        }),
+        nft::host(&nft::Host {
+            ports: ports[..1].to_vec(),
+            vxlan: Some(([IpAddr::from([192, 0, 2, 1])].into(), 4789)),
+            loopback: loopback(&["shoal0", "shx1005"]),
+            ..bridges(&[("shoal0", open.clone())])
+        }),
+        nft::sandbox(&nft::Sandbox {
+            ports: ports[3..].to_vec(),
+            services: vec![service(2, 10, 3)],
+            ..Default::default()
+        }),
         nft::task(),
         host(&["192.0.2.1"], 4789, &[]),
         host(&["192.0.2.1", "192.0.2.2", "2001:db8::1"], 4790, &[]),
-        host(&["192.0.2.1"], 4789, &[("shoal0", open)]),
-        nft::host(&nft::Host { vxlan: None, ..bridges(&[("shb1", open), ("shb2", shut), ("shb3", quiet)]) }),
-        host(&["192.0.2.1"], 4789, &[("shb2", shut), ("shb3", quiet)]),
+        host(&["192.0.2.1"], 4789, &[("shoal0", open.clone())]),
+        nft::host(&nft::Host {
+            vxlan: None,
+            ..bridges(&[("shb1", open.clone()), ("shb2", shut.clone()), ("shb3", quiet.clone())])
+        }),
+        host(&["192.0.2.1"], 4789, &[("shb2", shut.clone()), ("shb3", quiet.clone())]),
         sandbox(&[], false),
         sandbox(&[], true),
         sandbox(&[service(2, 10, 1)], true),

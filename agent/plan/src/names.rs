@@ -48,6 +48,7 @@ pub const LINK_SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/", "/route_localnet"),
     ("net/ipv6/conf/", "/disable_ipv6"),
     ("net/ipv6/conf/", "/accept_ra"),
+    ("net/ipv6/conf/", "/accept_dad"),
 ];
 
 /// The link that a sysctl is of, if it is one link's.

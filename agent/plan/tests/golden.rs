@@ -6,10 +6,10 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, WEB, task, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, WEB, published, task, wanted},
     model::Model,
 };
-use shoal_common::assignment::Assignment;
+use shoal_common::{assignment::Assignment, container::Wanted, service::Protocol};
 use shoal_plan::{Ns, Op, World, names, nft, plan};
 
 /// The lines of a plan, and below a table's line its text.
@@ -119,7 +119,10 @@ fn a_container_is_wired_as_a_task_is() {
     let of = |cluster: Cluster| {
         let mut assignment = cluster.assignment(1);
         assignment.services.clear();
-        wanted(&assignment)
+        let mut world = wanted(&assignment);
+        // Only by hand has anybody ports, and flows by them.
+        world.namespaces.get_mut(&Ns::Host).unwrap().tables.values_mut().for_each(|table| table.pools.clear());
+        world
     };
     let both = [BLUE, RED];
     assert_eq!(of(Cluster::default().run(11, 1, &both)), of(Cluster::default().with(11, 1, WEB, &both)));
@@ -159,6 +162,22 @@ fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
     let refused = kernel.apply_all(&ops);
     assert!(matches!(&refused[..], [(Op::NameTaken { .. }, _)]), "{refused:#?}");
     assert_eq!(kernel.plan(&wanted(&after.assignment(1))).len(), 1);
+}
+
+#[test]
+fn ports_of_containers_on_bridges_and_on_overlays() {
+    let tcp = |ip: &str, at| published(ip, at, 80, Protocol::Tcp);
+    let before = small().run(31, 1, &[BRIDGE]).run(32, 1, &[BLUE, QUIET]);
+    let after = small()
+        .run_at(31, &[BRIDGE], &[tcp("", 8080), tcp("127.0.0.1", 8081), published("", 53, 5353, Protocol::Udp)])
+        .run_at(32, &[BLUE, QUIET], &[tcp("192.0.2.1", 8082), tcp("::", 8082), published("", 99, 9, Protocol::Sctp)])
+        .run_at(33, &[BLUE], &[tcp("192.0.2.9", 8082)])
+        // Neither an internal network nor one that is not running.
+        .run_at(34, &[QUIET], &[tcp("", 8084)]);
+    step("ports", &before, &after);
+    let mut stopped = after.clone();
+    stopped.runs.get_mut(&31).unwrap().wanted = Wanted::Stopped;
+    step("ports-stopped", &after, &stopped);
 }
 
 #[test]

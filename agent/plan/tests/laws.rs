@@ -5,11 +5,11 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, WEB, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, WEB, published, wanted},
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
-use shoal_common::container::Wanted;
+use shoal_common::{container::Wanted, service::Protocol};
 use shoal_plan::{LinkKind, Ns, Op, World, names};
 
 /// Whatever is broken is right again after so many: in the first round a change may take something along that only
@@ -36,7 +36,9 @@ fn run() -> impl Strategy<Value = Run> {
         1 => Just(Own::Host),
     ];
     let wanted = sample::select(vec![Wanted::Created, Wanted::Running, Wanted::Stopped]);
-    (1u64..3, stack, wanted).prop_map(|(node, stack, wanted)| Run { node, stack, ports: vec![], wanted })
+    let all = ["", "192.0.2.1", "127.0.0.1", "::"].map(|ip| published(ip, 8080, 80, Protocol::Tcp));
+    let ports = sample::subsequence([all.to_vec(), vec![published("", 53, 53, Protocol::Udp)]].concat(), 0..3);
+    (1u64..3, stack, ports, wanted).prop_map(|(node, stack, ports, wanted)| Run { node, stack, ports, wanted })
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {

@@ -387,9 +387,26 @@ impl Expressions<'_> {
 
     /// Whether the address at `offset` of the network header lies in the network.
     fn in_net(&mut self, net: &IpNet, offset: u32, equal: bool) {
-        let length = u32::from(net.prefix_len() / 8);
-        self.payload(1, offset, length, REG_1);
-        self.compare(equal, &bytes_of(net.addr())[..length as usize]);
+        let (base, mask) = (bytes_of(net.network()), bytes_of(net.netmask()));
+        if net.prefix_len().is_multiple_of(8) {
+            // As many bytes as there are bits in the prefix.
+            let length = usize::from(net.prefix_len() / 8);
+            self.payload(1, offset, u32::from(net.prefix_len() / 8), REG_1);
+            return self.compare(equal, &base[..length]);
+        }
+        self.payload(1, offset, u32::try_from(base.len()).unwrap_or(u32::MAX), REG_1);
+        self.masked(&mask);
+        self.compare(equal, &base);
+    }
+
+    fn masked(&mut self, mask: &[u8]) {
+        self.push("bitwise", |b| {
+            number(b, 1, REG_1);
+            number(b, 2, REG_1);
+            number(b, 3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+            nest(b, 4, |b| push(b, 1, mask));
+            nest(b, 5, |b| push(b, 1, &vec![0; mask.len()]));
+        });
     }
 
     fn connection(&mut self, key: u32, bits: u32) {
@@ -397,13 +414,7 @@ impl Expressions<'_> {
             number(b, 2, key);
             number(b, 1, REG_1);
         });
-        self.push("bitwise", |b| {
-            number(b, 1, REG_1);
-            number(b, 2, REG_1);
-            number(b, 3, 4);
-            nest(b, 4, |b| push(b, 1, &bits.to_ne_bytes()));
-            nest(b, 5, |b| push(b, 1, &[0; 4]));
-        });
+        self.masked(&bits.to_ne_bytes());
         self.compare(false, &[0; 4]);
     }
 

@@ -6,16 +6,17 @@ use shoal_common::{
     network::BridgeOptions,
 };
 
-use super::{Cut, gateway_mac, gateways, has_v6, transit::Transit};
+use super::{Cut, gateway_mac, gateways, has_v6, ports::Ports, transit::Transit};
 use crate::{
     names, nft,
     ns::Ns,
     world::{Link, LinkKind, Namespace},
 };
 
-pub(super) fn namespace(cut: &Cut<'_>) -> Namespace {
+pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
     let mut host = Namespace { loopback_up: true, ..Namespace::default() };
-    let mut table = nft::Host::default();
+    let mut table = nft::Host { ports: ports.host.clone(), ..nft::Host::default() };
+    table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
     let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));
     for (id, network) in &cut.assignment.networks {
         let is_used = cut.on(*id).next().is_some();
@@ -30,7 +31,18 @@ pub(super) fn namespace(cut: &Cut<'_>) -> Namespace {
                     let kind = LinkKind::Veth { peer: Some((Ns::Sandbox(*id), names::uplink())) };
                     let mut link = Link::new(kind, cut.mtu(network));
                     link.addresses = Transit::of(*vni).host_addresses();
-                    host.links.insert(names::host_uplink(*vni), link);
+                    let name = names::host_uplink(*vni);
+                    if ports.loopback.contains(&name) {
+                        set(format!("net/ipv4/conf/{name}/route_localnet"), "1");
+                    }
+                    if ports.sandboxes.contains_key(id) {
+                        set(format!("net/ipv6/conf/{name}/accept_dad"), "0");
+                    }
+                    // Nobody but a container that was run by hand has ports.
+                    if !cut.assignment.containers.is_empty() {
+                        table.transits.extend(Transit::pools());
+                    }
+                    host.links.insert(name, link);
                 }
             }
             NetworkKind::Bridge(options) => {
@@ -39,10 +51,20 @@ pub(super) fn namespace(cut: &Cut<'_>) -> Namespace {
                 set(format!("net/ipv6/conf/{name}/accept_ra"), "0");
                 if has_v6(network) {
                     set(format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
+                    // Who waits for its link-local address asks for no neighbour meanwhile.
+                    set(format!("net/ipv6/conf/{name}/accept_dad"), "0");
                 }
+                // With it, a container could send to 127.0.0.1 of its host; the table sees to that.
+                let loopback = if ports.loopback.contains(&name) { "1" } else { "0" };
+                set(format!("net/ipv4/conf/{name}/route_localnet"), loopback);
                 table.bridges.insert(
                     name.to_string(),
-                    nft::Bridge { internal: network.internal, icc: options.icc, masquerade: options.masquerade },
+                    nft::Bridge {
+                        subnets: network.subnets.iter().map(|s| s.net).collect(),
+                        internal: network.internal,
+                        icc: options.icc,
+                        masquerade: options.masquerade,
+                    },
                 );
                 for (task, endpoint) in cut.on(*id) {
                     let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };

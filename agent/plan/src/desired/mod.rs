@@ -2,6 +2,7 @@
 
 mod container;
 mod host;
+mod ports;
 mod sandbox;
 mod transit;
 
@@ -35,17 +36,18 @@ pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskI
     world.namespaces.insert(Ns::Host, Namespace { loopback_up: true, ..Namespace::default() });
     let Some(node) = &assignment.node else { return world };
     let cut = Cut { assignment, node, host, local: local(assignment, tasks) };
+    let ports = ports::of(&cut);
     for (id, network) in &assignment.networks {
         if let NetworkKind::Overlay { vni } = network.kind
             && cut.on(*id).next().is_some()
         {
-            world.namespaces.insert(Ns::Sandbox(*id), sandbox::namespace(&cut, *id, network, vni));
+            world.namespaces.insert(Ns::Sandbox(*id), sandbox::namespace(&cut, *id, network, vni, &ports));
         }
     }
     for (id, endpoints) in &cut.local {
         world.namespaces.insert(Ns::Task(*id), container::namespace(&cut, *id, endpoints));
     }
-    world.namespaces.insert(Ns::Host, host::namespace(&cut));
+    world.namespaces.insert(Ns::Host, host::namespace(&cut, &ports));
     world
 }
 
@@ -106,7 +108,6 @@ impl<'a> Cut<'a> {
 }
 
 /// A container's place in the network by which it reaches the world.
-#[expect(dead_code, reason = "for published ports")]
 struct WayOut<'a> {
     endpoint: &'a Endpoint,
     network: &'a NetworkAssignment,

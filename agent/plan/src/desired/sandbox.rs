@@ -4,14 +4,20 @@ use ipnet::IpNet;
 use shoal_common::{NetworkId, ServiceId, Vni, assignment::NetworkAssignment, service::EndpointMode, task::Endpoint};
 use std::net::IpAddr;
 
-use super::{Cut, default_route, gateway_mac, gateways, has_v6, sysctls, transit::Transit};
+use super::{Cut, default_route, gateway_mac, gateways, has_v6, ports::Ports, sysctls, transit::Transit};
 use crate::{
     names, nft,
     ns::Ns,
     world::{Fdb, Link, LinkKind, Namespace, Neighbour, PortFlags},
 };
 
-pub(super) fn namespace(cut: &Cut<'_>, id: NetworkId, network: &NetworkAssignment, vni: Vni) -> Namespace {
+pub(super) fn namespace(
+    cut: &Cut<'_>,
+    id: NetworkId,
+    network: &NetworkAssignment,
+    vni: Vni,
+    ports: &Ports,
+) -> Namespace {
     let mtu = cut.mtu(network);
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
     ns.sysctls = sysctls([
@@ -69,7 +75,8 @@ pub(super) fn namespace(cut: &Cut<'_>, id: NetworkId, network: &NetworkAssignmen
         }
     }
     let pools = network.subnets.iter().map(|s| s.net).collect();
-    let table = nft::sandbox(&nft::Sandbox { services, masquerade: !network.internal, pools });
+    let ports = ports.sandboxes.get(&id).cloned().unwrap_or_default();
+    let table = nft::sandbox(&nft::Sandbox { services, ports, masquerade: !network.internal, pools });
     ns.tables.insert(names::TABLE.to_owned(), table);
     ns
 }

@@ -1,6 +1,6 @@
 //! The addresses between a sandbox and its host.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use shoal_common::Vni;
 use std::{
     collections::BTreeSet,
@@ -17,15 +17,24 @@ pub(super) struct Transit {
     pub(super) sandbox6: Ipv6Addr,
 }
 
+const TRANSIT4: u32 = 0xf000_0000;
 /// fd73:686f:616c::/48: "shoal" in ASCII, less its first byte.
 const TRANSIT6: u128 = 0xfd73_686f_616c_0000_0000_0000_0000_0000;
 
 impl Transit {
     pub(super) fn of(vni: Vni) -> Self {
         let offset = vni.get() * 2;
-        let v4 = 0xf000_0000 | offset;
+        let v4 = TRANSIT4 | offset;
         let v6 = TRANSIT6 | u128::from(offset);
         Self { host4: v4.into(), sandbox4: (v4 + 1).into(), host6: v6.into(), sandbox6: (v6 + 1).into() }
+    }
+
+    /// All of them.
+    pub(super) fn pools() -> [IpNet; 2] {
+        [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(TRANSIT4), 4)),
+            IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(TRANSIT6), 48)),
+        ]
     }
 
     fn both(v4: Ipv4Addr, v6: Ipv6Addr) -> BTreeSet<IpNet> {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use shoal_common::LinkName;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 pub use host::{Bridge, Host, host};
@@ -77,6 +77,44 @@ fn at(hook: Hook, name: &str, rules: Vec<Rule>) -> Chain {
     Chain { name: name.to_owned(), hook: Some(hook), rules }
 }
 
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Publication {
+    /// `None`: all addresses that are this namespace's, of the family of `to`.
+    pub host_ip: Option<IpAddr>,
+    pub transport: Transport,
+    pub port: u16,
+    pub to: SocketAddr,
+}
+
+/// `local`: for what this namespace's own processes send. Only that comes to a port of a loopback address: whoever on
+/// the wire writes such an address on a packet is not to be believed.
+fn publish(ports: &[Publication], local: bool) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (is_v4, loopback) in [(true, "127.0.0.0/8"), (false, "::1/128")] {
+        let mut to: BTreeMap<Option<IpAddr>, BTreeMap<(Transport, u16), SocketAddr>> = BTreeMap::new();
+        for port in ports.iter().filter(|p| p.to.is_ipv4() == is_v4) {
+            to.entry(port.host_ip).or_default().insert((port.transport, port.port), port.to);
+        }
+        let everywhere = to.remove(&None);
+        for (host_ip, to) in to {
+            if let Some(ip) = host_ip.filter(|ip| local || !ip.is_loopback()) {
+                rules.push(rule([Match::To([ip].into())], Action::TranslateByPort(to)));
+            }
+        }
+        let Some(to) = everywhere else { continue };
+        if local && is_v4 {
+            // And not the whole of 127.0.0.0/8, where other services of the host may be: its resolver, say.
+            let matches = [Match::To([Ipv4Addr::LOCALHOST.into()].into())];
+            rules.push(rule(matches, Action::TranslateByPort(to.clone())));
+        }
+        let not_loopback = loopback.parse().map(Match::NotToNet);
+        let matches: Vec<Match> = not_loopback.into_iter().chain([Match::ToHere]).collect();
+        rules.push(rule(matches, Action::TranslateByPort(to)));
+    }
+    rules
+}
+
 /// A VIP and where its connections go, of one address family each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VirtualService {
@@ -112,6 +150,8 @@ impl Vips {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
     pub services: Vec<VirtualService>,
+    /// Of containers: they come by the uplink, to its address here.
+    pub ports: Vec<Publication>,
     /// What leaves by the uplink bears the uplink's address.
     pub masquerade: bool,
     /// The network's subnets.
@@ -148,6 +188,8 @@ pub fn sandbox(of: &Sandbox) -> Table {
             input.push(rule([Match::To(vips.dead)], Action::Reject));
         }
     }
+    pre.extend(publish(&of.ports, false));
+    all.extend(of.ports.iter().map(|p| p.to.ip()));
     if of.masquerade {
         post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
     }
