@@ -5,7 +5,8 @@
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use shoal_common::LinkName;
+use rtnetlink::packet_route::link::LinkAttribute;
+use shoal_common::{LinkName, Mtu};
 use shoal_plan::{Ns, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    kernel::{Error, Inner},
+    kernel::{Error, Inner, is_ours},
     namespace::Namespace,
     netlink::{
         Refusal, Socket, conntrack,
@@ -47,9 +48,22 @@ pub enum Cause {
         "this host has a link {0} that is not shoal's: give the network's bridge another name, or remove or rename the link"
     )]
     NameTaken(LinkName),
+    #[error("this host has no link {parent}; its links are {}", list(there))]
+    NoParent { parent: LinkName, there: BTreeSet<String> },
+    #[error("link {parent} carries packets of up to {has} bytes: give the network an MTU of that or less")]
+    Narrow { parent: LinkName, has: u32 },
+    #[error("this kernel has no {kind} links: it was built without {option}, or its module {module} is not there")]
+    NoSuchKind { kind: &'static str, option: &'static str, module: &'static str },
     #[error(transparent)]
     Namespace(#[from] Box<Error>),
 }
+
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+const NO_MACVLAN: Cause = Cause::NoSuchKind { kind: "macvlan", option: "CONFIG_MACVLAN", module: "macvlan" };
+const NO_VLAN: Cause = Cause::NoSuchKind { kind: "VLAN", option: "CONFIG_VLAN_8021Q", module: "8021q" };
 
 /// Does all of it, in order, and gives what failed with its place in `ops`.
 pub(crate) fn all(kernel: &Inner, ops: &[Op]) -> Vec<(usize, OpError)> {
@@ -235,6 +249,14 @@ impl Run<'_> {
                 drop(peer_namespace);
                 Ok(())
             }
+            Op::AddMacvlan { .. } => {
+                self.settle();
+                self.add_macvlan(op)
+            }
+            Op::AddVlan { .. } => {
+                self.settle();
+                self.add_vlan(op)
+            }
             Op::DelLink { link, .. } => {
                 self.put(at, request::delete_link(link))?;
                 if let Some(batch) = &mut self.batch {
@@ -305,13 +327,76 @@ impl Run<'_> {
         let passing: LinkName = format!("{}{:x}", shoal_plan::names::PASSING_PREFIX, vni.get())
             .parse()
             .expect("a prefix of 4 bytes and 6 hex digits are a link name");
-        let host = self.kernel.host();
-        let mut socket = host.route();
-        let make = request::vxlan(&passing, *vni, *local, *port, *mtu);
+        self.make_and_move(&passing, request::vxlan(&passing, *vni, *local, *port, *mtu), &namespace, link)
+    }
+
+    /// Makes the link where its parent is, in the host's namespace, and moves it.
+    fn add_macvlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddMacvlan { link, parent, mode, mac, mtu, .. } = op else { return Ok(()) };
+        let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+        let passing: LinkName = format!("{}m", shoal_plan::names::PASSING_PREFIX)
+            .parse()
+            .expect("a prefix of 4 bytes and m are a link name");
+        let index = self.parent(parent)?;
+        let make = request::macvlan(&passing, index, *mode, *mac, *mtu);
+        match self.make_and_move(&passing, make, &namespace, link) {
+            Err(Cause::Refused(refusal)) => Err(self.on_parent(refusal, parent, *mtu, NO_MACVLAN)),
+            done => done,
+        }
+    }
+
+    fn add_vlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddVlan { link, parent, id, mtu, .. } = op else { return Ok(()) };
+        let index = self.parent(parent)?;
+        // Made and marked in one datagram: nobody sees it without the mark.
+        let answers = self.kernel.host().route().ask(vec![request::vlan(link, index, *id, *mtu), request::mark(link)]);
+        match answers.into_iter().next() {
+            Some(Err(refusal)) => Err(self.on_parent(refusal, parent, *mtu, NO_VLAN)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// The index of a link of the host's on which another is to be made.
+    fn parent(&self, parent: &LinkName) -> Result<u32, Cause> {
+        let mut socket = self.kernel.host().route();
+        match route::index(&mut socket, parent.as_str()) {
+            Err(refusal) if refusal.errno == Errno::ENODEV => {
+                let links = route::links(&mut socket)?;
+                let others = links.iter().filter(|link| !is_ours(link)).filter_map(route::name);
+                let there = others.filter(|name| *name != "lo").map(ToOwned::to_owned).collect();
+                Err(Cause::NoParent { parent: parent.clone(), there })
+            }
+            found => Ok(found?),
+        }
+    }
+
+    /// Why a link could not be made on its parent.
+    fn on_parent(&self, refusal: Refusal, parent: &LinkName, mtu: Mtu, no_such_kind: Cause) -> Cause {
+        if refusal.errno == Errno::EOPNOTSUPP && refusal.message.as_deref().is_none_or(|m| m.contains("Unknown")) {
+            return no_such_kind;
+        }
+        let has = route::links(&mut self.kernel.host().route()).ok().and_then(|links| {
+            let link = links.into_iter().find(|link| route::name(link) == Some(parent.as_str()))?;
+            link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
+        });
+        match has {
+            Some(has) if has < mtu.get() => Cause::Narrow { parent: parent.clone(), has },
+            Some(_) | None => refusal.into(),
+        }
+    }
+
+    fn make_and_move(
+        &self,
+        passing: &LinkName,
+        make: Vec<u8>,
+        namespace: &Namespace,
+        link: &LinkName,
+    ) -> Result<(), Cause> {
+        let mut socket = self.kernel.host().route();
         match socket.ask_one(make.clone()) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {
                 // If it is not our own leftover that is in the way, the second attempt says what is.
-                let _ = socket.ask_one(request::delete_link(&passing));
+                let _ = socket.ask_one(request::delete_link(passing));
                 socket.ask_one(make)?;
             }
             made => made?,
@@ -319,7 +404,7 @@ impl Run<'_> {
         let moved = route::index(&mut socket, passing.as_str())
             .and_then(|index| socket.ask_one(request::move_to(index, link, namespace.as_fd())));
         if let Err(refusal) = moved {
-            let _ = socket.ask_one(request::delete_link(&passing));
+            let _ = socket.ask_one(request::delete_link(passing));
             return Err(refusal.into());
         }
         Ok(())
@@ -390,6 +475,8 @@ fn takes_away(op: &Op) -> bool {
         | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
+        | Op::AddMacvlan { .. }
+        | Op::AddVlan { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
         | Op::SetMaster { .. }
@@ -423,6 +510,8 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
+        | Op::AddMacvlan { .. }
+        | Op::AddVlan { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
         | Op::SetMaster { .. }

@@ -5,12 +5,13 @@ use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage, MacVlanMode,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
-use shoal_common::{LinkName, MacAddr, Mtu};
+use shoal_common::{LinkName, MacAddr, Mtu, network::MacvlanMode};
 use shoal_plan::{Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +37,7 @@ pub(crate) fn world(kernel: &Inner, namespaces: &BTreeSet<Ns>) -> Result<World, 
     let mut read = BTreeMap::new();
     for ns in namespaces {
         if let Some(namespace) = kernel.namespace(*ns)? {
-            read.insert(*ns, Reading::take(namespace)?);
+            read.insert(*ns, Reading::take(namespace, kernel)?);
         }
     }
     let world = read.iter().map(|(ns, reading)| (*ns, reading.seen(&read))).collect();
@@ -48,6 +49,15 @@ struct Reading {
     namespace: Arc<Namespace>,
     seen: Seen,
     veths: BTreeMap<u32, Veth>,
+    macvlans: Vec<Macvlan>,
+}
+
+/// A macvlan link before its parent, which is in the host's namespace, has a name.
+struct Macvlan {
+    name: LinkName,
+    parent: u32,
+    parent_ns: Option<i32>,
+    mode: MacvlanMode,
 }
 
 /// One end of a veth pair, by the kernel's numbers.
@@ -59,10 +69,11 @@ struct Veth {
 }
 
 impl Reading {
-    fn take(namespace: Arc<Namespace>) -> Result<Self, Error> {
+    fn take(namespace: Arc<Namespace>, kernel: &Inner) -> Result<Self, Error> {
         let ns = namespace.ns;
         let failed = |what| move |source: Refusal| Error::Observe { ns, what, source };
-        let mut reading = Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new() };
+        let mut reading =
+            Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new(), macvlans: Vec::new() };
         let mut socket = namespace.route();
         let links = route::links(&mut socket).map_err(failed("links"))?;
         let mut named = reading.links(&links);
@@ -99,6 +110,7 @@ impl Reading {
         }
         drop(socket);
         reading.seen.links = named.into_values().collect();
+        reading.parents(kernel).map_err(failed("parents of macvlan links"))?;
         for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
             if family == nft::INET {
                 let table = Table {
@@ -138,15 +150,39 @@ impl Reading {
                 }
                 continue;
             }
-            let link = link_of(message, index_name);
+            let mut link = link_of(message, index_name);
             if let (LinkKind::Veth { .. }, Some(peer)) = (&link.kind, number(message)) {
                 let veth = Veth { name: name.clone(), peer: peer.0, peer_ns: peer.1 };
                 self.veths.insert(message.header.index, veth);
+            }
+            if let (Some(mode), Some((parent, parent_ns))) = (macvlan_mode(message), number(message)) {
+                self.macvlans.push(Macvlan { name: name.clone(), parent, parent_ns, mode });
+            }
+            if let (LinkKind::Vlan { id, .. }, Some((parent, None))) = (&link.kind, number(message))
+                && let Some(parent) = index_name(parent)
+            {
+                link.kind = LinkKind::Vlan { parent, id: *id };
             }
             named.insert(message.header.index, (name, link));
         }
         self.seen.loopback_up |= self.namespace.ns == Ns::Host;
         named
+    }
+
+    /// A macvlan link whose parent is not the host's stays of another kind: we did not make it.
+    fn parents(&mut self, kernel: &Inner) -> Result<(), Refusal> {
+        for link in std::mem::take(&mut self.macvlans) {
+            let host = kernel.host();
+            let id = route::namespace_id(&mut self.namespace.route(), host.as_fd())?;
+            if self.namespace.ns == Ns::Host || id.is_none() || id != link.parent_ns {
+                continue;
+            }
+            let parent = route::name_of(&mut host.route(), link.parent)?.and_then(|name| name.parse().ok());
+            if let (Some(parent), Some(seen)) = (parent, self.seen.links.get_mut(&link.name)) {
+                seen.kind = LinkKind::Macvlan { parent, mode: link.mode };
+            }
+        }
+        Ok(())
     }
 
     fn sysctls(&mut self) -> Result<(), Error> {
@@ -212,6 +248,24 @@ fn number(message: &LinkMessage) -> Option<(u32, Option<i32>)> {
     peer.map(|peer| (peer, ns))
 }
 
+fn macvlan_mode(message: &LinkMessage) -> Option<MacvlanMode> {
+    let infos = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::MacVlan(data)) => Some(data),
+        _ => None,
+    })?;
+    data.iter().find_map(|datum| match datum {
+        InfoMacVlan::Mode(MacVlanMode::Bridge) => Some(MacvlanMode::Bridge),
+        InfoMacVlan::Mode(MacVlanMode::Private) => Some(MacvlanMode::Private),
+        InfoMacVlan::Mode(MacVlanMode::Vepa) => Some(MacvlanMode::Vepa),
+        InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some(MacvlanMode::Passthru),
+        _ => None,
+    })
+}
+
 fn link_of(message: &LinkMessage, name: impl Fn(u32) -> Option<LinkName>) -> Link {
     // An MTU that no link of ours can have reads as one that none is meant to have.
     let mut link = Link::new(LinkKind::Other("physical".to_owned()), Mtu::try_from(65_535).unwrap_or(Mtu::MIN));
@@ -236,6 +290,13 @@ fn info(infos: &[LinkInfo], link: &mut Link) {
             LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth { peer: None },
             LinkInfo::Kind(kind) => link.kind = LinkKind::Other(kind.to_string()),
             LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = vxlan(data),
+            LinkInfo::Data(InfoData::Vlan(data)) => {
+                let id = data.iter().find_map(|d| if let InfoVlan::Id(id) = d { Some(*id) } else { None });
+                // Which link it is on is known later.
+                if let (Some(id), Ok(parent)) = (id, "?".parse()) {
+                    link.kind = LinkKind::Vlan { parent, id };
+                }
+            }
             LinkInfo::PortData(InfoPortData::BridgePort(data)) => link.port = port(data),
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
@@ -64,6 +64,23 @@ pub enum Op {
         peer_ns: Ns,
         peer: LinkName,
         peer_mac: Option<MacAddr>,
+    },
+    /// Made in the host's namespace, where its parent is, then moved to `ns` under its final name.
+    AddMacvlan {
+        ns: Ns,
+        link: LinkName,
+        parent: LinkName,
+        mode: MacvlanMode,
+        mac: Option<MacAddr>,
+        mtu: Mtu,
+    },
+    /// With our mark.
+    AddVlan {
+        ns: Ns,
+        link: LinkName,
+        parent: LinkName,
+        id: u16,
+        mtu: Mtu,
     },
     DelLink {
         ns: Ns,
@@ -177,6 +194,8 @@ impl Op {
             | Op::NameTaken { ns, .. }
             | Op::AddVxlan { ns, .. }
             | Op::AddVeth { ns, .. }
+            | Op::AddMacvlan { ns, .. }
+            | Op::AddVlan { ns, .. }
             | Op::DelLink { ns, .. }
             | Op::SetMac { ns, .. }
             | Op::SetMtu { ns, .. }
@@ -238,6 +257,17 @@ impl fmt::Display for Op {
                     write!(f, " address {mac}")?;
                 }
                 write!(f, " mtu {}", mtu.get())
+            }
+            Op::AddMacvlan { ns, link, parent, mode, mac, mtu } => {
+                write!(f, "ip link add {link} link {parent}")?;
+                if let Some(mac) = mac {
+                    write!(f, " address {mac}")?;
+                }
+                write!(f, " mtu {} netns {ns} type macvlan mode {mode}", mtu.get())
+            }
+            Op::AddVlan { ns, link, parent, id, mtu } => {
+                let (mark, mtu) = (names::MARK, mtu.get());
+                write!(f, "ip -n {ns} link add {link} link {parent} alias {mark} mtu {mtu} type vlan id {id}")
             }
             Op::DelLink { ns, link } => write!(f, "ip -n {ns} link del {link}"),
             Op::SetMac { ns, link, mac } => write!(f, "ip -n {ns} link set {link} address {mac}"),

@@ -150,13 +150,20 @@ fn surplus_links(ns: Ns, want: &Namespace, now: &mut World, steps: &mut Steps) {
     }
 }
 
-/// Deletes a link and, with a veth, what the kernel deletes along with it.
+/// Deletes a link and what the kernel deletes along with it: a veth's other end, what is on a VLAN.
 fn delete(ns: Ns, name: &LinkName, now: &mut World, steps: &mut Steps) {
     let gone = now.namespaces.get_mut(&ns).and_then(|n| n.links.remove(name));
     if let Some(Link { kind: LinkKind::Veth { peer: Some((peer_ns, peer)) }, .. }) = &gone
         && let Some(n) = now.namespaces.get_mut(peer_ns)
     {
         n.links.remove(peer);
+    }
+    if let Some(Link { kind: LinkKind::Vlan { .. }, .. }) = &gone {
+        let is_on_it = |link: &Link| matches!(&link.kind, LinkKind::Macvlan { parent, .. } if parent == name);
+        for task in now.namespaces.values_mut() {
+            task.routes.retain(|route| !task.links.get(&route.link).is_some_and(is_on_it));
+            task.links.retain(|_, link| !is_on_it(link));
+        }
     }
     if let Some(n) = now.namespaces.get_mut(&ns) {
         n.routes.retain(|r| r.link != *name);
@@ -216,7 +223,22 @@ fn missing_links(
                     there.mac = peer_mac;
                 }
             }
-            LinkKind::Bridge | LinkKind::Vxlan { .. } | LinkKind::Veth { .. } | LinkKind::Other(_) => {}
+            LinkKind::Macvlan { parent, mode } if !here => {
+                let (parent, mode, mac, mtu) = (parent.clone(), *mode, link.mac, link.mtu);
+                steps.add_links.push(Op::AddMacvlan { ns, link: name.clone(), parent, mode, mac, mtu });
+                made(ns, name, link, now);
+            }
+            LinkKind::Vlan { parent, id } if !here => {
+                let (parent, id, mtu) = (parent.clone(), *id, link.mtu);
+                steps.add_links.push(Op::AddVlan { ns, link: name.clone(), parent, id, mtu });
+                made(ns, name, link, now);
+            }
+            LinkKind::Bridge
+            | LinkKind::Vxlan { .. }
+            | LinkKind::Veth { .. }
+            | LinkKind::Macvlan { .. }
+            | LinkKind::Vlan { .. }
+            | LinkKind::Other(_) => {}
         }
     }
 }

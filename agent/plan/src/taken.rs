@@ -1,5 +1,5 @@
 //! Names in the host's namespace that one of our links is to have and somebody else's has: nothing is done to that
-//! link, nor by it, and all else is done.
+//! link, nor by it, and all else is done. But for a VLAN's: the link that is there serves as well.
 
 use shoal_common::LinkName;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn without(desired: &World, actual: &World) -> Option<(World, BTreeSet<LinkName>)> {
     let foreign = &actual.namespaces.get(&Ns::Host)?.foreign;
     let want = desired.namespaces.get(&Ns::Host)?;
-    let taken: BTreeSet<LinkName> = want.links.keys().filter(|name| foreign.contains(*name)).cloned().collect();
+    let mut taken: BTreeSet<LinkName> = want.links.keys().filter(|name| foreign.contains(*name)).cloned().collect();
     if taken.is_empty() {
         return None;
     }
@@ -41,5 +41,7 @@ pub(crate) fn without(desired: &World, actual: &World) -> Option<(World, BTreeSe
             other.routes.retain(|route| route.link != end);
         }
     }
+    // A VLAN that is there already will do.
+    taken.retain(|name| !matches!(want.links.get(name), Some(Link { kind: LinkKind::Vlan { .. }, .. })));
     Some((possible, taken))
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -104,6 +104,16 @@ pub enum LinkKind {
     /// One end of a pair. An observer that did not look at the other end's namespace, or cannot tell, gives `None`.
     Veth {
         peer: Option<(Ns, LinkName)>,
+    },
+    /// Made in the host's namespace, on a link that is there, and moved here.
+    Macvlan {
+        parent: LinkName,
+        mode: MacvlanMode,
+    },
+    /// Frames of one VLAN (IEEE 802.1Q) on a link of the same namespace.
+    Vlan {
+        parent: LinkName,
+        id: u16,
     },
     /// Something that bears our name and is not ours.
     Other(String),

@@ -6,7 +6,7 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, WEB, published, task, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, TAGGED, WEB, WIRE, published, task, wanted},
     model::Model,
 };
 use shoal_common::{assignment::Assignment, container::Wanted, service::Protocol};
@@ -178,6 +178,26 @@ fn ports_of_containers_on_bridges_and_on_overlays() {
     let mut stopped = after.clone();
     stopped.runs.get_mut(&31).unwrap().wanted = Wanted::Stopped;
     step("ports-stopped", &after, &stopped);
+}
+
+#[test]
+fn containers_that_are_neighbours_of_their_hosts_neighbours() {
+    let ports = [published("", 8080, 80, Protocol::Tcp)];
+    let both = Cluster::default().run_at(31, &[WIRE, TAGGED], &ports).run(32, 1, &[TAGGED]);
+    step("macvlan", &Cluster::default(), &both);
+    step("macvlan-gone", &both, &Cluster::default().run_at(31, &[WIRE], &ports));
+}
+
+#[test]
+fn a_vlan_link_that_is_there_already_is_used_and_left_alone() {
+    let mut kernel = Model::default();
+    let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
+    host.foreign.insert("wire0.50".parse().unwrap());
+    let world = wanted(&Cluster::default().run(32, 1, &[TAGGED]).assignment(1));
+    let ops = kernel.plan(&world);
+    assert!(ops.iter().all(|op| op.ns() != Ns::Host), "{}", text(&ops));
+    assert!(kernel.apply_all(&ops).is_empty() && kernel.plan(&world).is_empty());
+    assert!(kernel.world.namespaces[&task(32)].links.contains_key(&names::eth(0)));
 }
 
 #[test]

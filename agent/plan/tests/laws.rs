@@ -5,7 +5,9 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, WEB, published, wanted},
+    cluster::{
+        BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, TAGGED, WEB, WIRE, published, wanted,
+    },
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
@@ -29,7 +31,7 @@ fn member() -> impl Strategy<Value = Member> {
 
 /// Containers that were run by hand.
 fn run() -> impl Strategy<Value = Run> {
-    let networks = sample::subsequence(vec![BLUE, RED, BRIDGE, LAN, QUIET], 0..=4).prop_shuffle();
+    let networks = sample::subsequence(vec![BLUE, RED, BRIDGE, LAN, QUIET, WIRE, TAGGED], 0..=5).prop_shuffle();
     let stack = prop_oneof![
         4 => networks.prop_map(Own::Networks),
         1 => Just(Own::Loopback),

@@ -3,6 +3,7 @@
 use shoal_common::{
     TaskId,
     assignment::{NetworkAssignment, NetworkKind},
+    network::MacvlanMode,
     task::Endpoint,
 };
 
@@ -25,10 +26,8 @@ pub(super) fn namespace(cut: &Cut<'_>, id: TaskId, endpoints: &[Endpoint]) -> Na
         ("net/ipv4/ip_unprivileged_port_start", "0"),
     ]);
     for endpoint in endpoints {
-        if let Some(network) = cut.network(endpoint.network)
-            && let Some(link) = link(cut, id, endpoint, network)
-        {
-            ns.links.insert(names::eth(endpoint.link), link);
+        if let Some(network) = cut.network(endpoint.network) {
+            ns.links.insert(names::eth(endpoint.link), link(cut, id, endpoint, network));
         }
     }
     let ways_out = [true, false].into_iter().filter_map(|is_v4| cut.way_out(endpoints, is_v4));
@@ -39,14 +38,16 @@ pub(super) fn namespace(cut: &Cut<'_>, id: TaskId, endpoints: &[Endpoint]) -> Na
     ns
 }
 
-fn link(cut: &Cut<'_>, id: TaskId, endpoint: &Endpoint, network: &NetworkAssignment) -> Option<Link> {
+fn link(cut: &Cut<'_>, id: TaskId, endpoint: &Endpoint, network: &NetworkAssignment) -> Link {
     let kind = match &network.kind {
         NetworkKind::Overlay { .. } => LinkKind::Veth { peer: Some((Ns::Sandbox(endpoint.network), names::port(id))) },
         NetworkKind::Bridge(_) => LinkKind::Veth { peer: Some((Ns::Host, names::host_port(id, endpoint.link))) },
-        NetworkKind::Macvlan { .. } => return None,
+        NetworkKind::Macvlan { parent, mode } => LinkKind::Macvlan { parent: parent.clone(), mode: *mode },
     };
+    let has_parents = matches!(kind, LinkKind::Macvlan { mode: MacvlanMode::Passthru, .. });
     let mut link = Link::new(kind, cut.mtu(network));
-    link.mac = Some(endpoint.mac);
+    // To set the address of such a link is to set its parent's, by which the host itself may be known.
+    link.mac = Some(endpoint.mac).filter(|_| !has_parents);
     link.addresses = network.subnets.iter().filter_map(|subnet| address(endpoint, subnet)).collect();
-    Some(link)
+    link
 }
