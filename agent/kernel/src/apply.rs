@@ -300,15 +300,15 @@ impl Run<'_> {
             Op::DelRoute { route, .. } => {
                 self.put_at(at, &route.link, |index| request::delete_route(route.to, route.via, index))
             }
-            Op::ReplaceTable { name, chains, digest, .. } => {
+            Op::ReplaceTable { family, chains, digest, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::replace(&namespace, name, digest, chains)?)
+                Ok(nft::replace(&namespace, *family, digest, chains)?)
             }
-            Op::DelTable { name, .. } => {
+            Op::DelTable { family, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::delete(&namespace, name)?)
+                Ok(nft::delete(&namespace, *family)?)
             }
             Op::FlushUdpFlows { pools, keep, .. } => {
                 self.settle();

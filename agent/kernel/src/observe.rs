@@ -111,15 +111,15 @@ impl Reading {
         drop(socket);
         reading.seen.links = named.into_values().collect();
         reading.parents(kernel).map_err(failed("parents of macvlan links"))?;
-        for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
-            if family == nft::INET {
+        for ((family, _), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
+            if let Some(family) = nft::family(family) {
                 let table = Table {
                     chains: Vec::new(),
                     digest: comment.unwrap_or_default(),
                     backends: BTreeSet::new(),
                     pools: BTreeSet::new(),
                 };
-                reading.seen.tables.insert(name, table);
+                reading.seen.tables.insert(family, table);
             }
         }
         reading.sysctls()?;

@@ -255,11 +255,11 @@ async fn what_fails_is_told_and_the_rest_is_done() {
         Op::AddAddress { ns, link: link("br0"), address: "10.0.9.9/32".parse().unwrap() },
         Op::SetSysctl { ns, path: "net/ipv4/no_such_thing".into(), value: "1".into() },
         Op::AddBridge { ns: task(99), link: link("br0"), mac: None, mtu: mtu(), marked: false },
-        Op::ReplaceTable { ns, name: "shoal".into(), chains: vec![goes_nowhere], digest: "x".into() },
+        Op::ReplaceTable { ns, family: nft::Family::Inet, chains: vec![goes_nowhere], digest: "x".into() },
         // Gone already: done.
         Op::DelLink { ns, link: link("nope") },
         Op::DelAddress { ns, link: link("nope"), address: "10.0.9.9/32".parse().unwrap() },
-        Op::DelTable { ns: task(99), name: "shoal".into() },
+        Op::DelTable { ns: task(99), family: nft::Family::Inet },
         Op::DelRoute { ns: task(11), route: Route { to: "10.7.0.0/16".parse().unwrap(), ..default_route(v4(1)) } },
         Op::DelNeighbour { ns, link: names::vxlan(), ip: v4(77) },
         Op::DelFdb { ns, link: names::vxlan(), entry: Fdb { mac: mac(77), dst: v4(1) } },
@@ -289,7 +289,7 @@ fn vip_ops() -> Vec<Op> {
     let (ns, Table { chains, digest, .. }) = (SANDBOX, vip_table());
     vec![
         Op::AddAddress { ns, link: names::bridge(), address: "10.0.9.200/32".parse().unwrap() },
-        Op::ReplaceTable { ns, name: names::TABLE.into(), chains, digest },
+        Op::ReplaceTable { ns, family: nft::Family::Inet, chains, digest },
     ]
 }
 
@@ -320,7 +320,7 @@ async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forg
 
 async fn digest(kernel: &shoal_kernel::Kernel) -> Option<String> {
     let world = kernel.observe(&[SANDBOX].into()).await.unwrap();
-    world.namespaces[&SANDBOX].tables.get(names::TABLE).map(|t| t.digest.clone())
+    world.namespaces[&SANDBOX].tables.get(&nft::Family::Inet).map(|t| t.digest.clone())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -343,7 +343,7 @@ async fn a_table_is_known_as_ours_until_somebody_changes_it_also_across_a_restar
     a.run(SANDBOX, "nft flush ruleset");
     assert_eq!(digest(&a.kernel).await, None);
     done(&a, vip_ops()).await;
-    done(&a, vec![Op::DelTable { ns: SANDBOX, name: names::TABLE.into() }]).await;
+    done(&a, vec![Op::DelTable { ns: SANDBOX, family: nft::Family::Inet }]).await;
     assert_eq!(digest(&a.kernel).await, None);
 }
 

@@ -5,9 +5,10 @@
 mod fixture;
 
 use fixture::Host;
+use shoal_common::MacAddr;
 use shoal_plan::{
     Ns, Op, Table, names,
-    nft::{self, Transport, VirtualService},
+    nft::{self, Family, Transport, VirtualService},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -43,15 +44,27 @@ fn host(peers: &[&str], port: u16, these: &[(&str, nft::Bridge)]) -> Table {
     nft::host(&nft::Host { vxlan: Some((peers, port)), ..bridges(these) })
 }
 
-async fn write(host: &Host, table: &Table) {
+async fn write(host: &Host, family: Family, table: &Table) {
     let (chains, digest) = (table.chains.clone(), table.digest.clone());
-    host.kernel.apply(&Op::ReplaceTable { ns: Ns::Host, name: names::TABLE.into(), chains, digest }).await.unwrap();
+    host.kernel.apply(&Op::ReplaceTable { ns: Ns::Host, family, chains, digest }).await.unwrap();
 }
 
 /// What `nft` says, a line a statement; the elements of a set come in the order of its hash table.
 fn listed(host: &Host) -> Vec<String> {
     let text = host.run(Ns::Host, "nft -nn list ruleset").replace(",\n", ", ");
     let sorted = |line: &str| match (line.find('{'), line.rfind('}')) {
+        // nft prints its own numbers in hex, and ours as the addresses that they are.
+        (Some(from), Some(to)) if line.contains("@th,64,128") => {
+            let hex = |ip: Ipv6Addr| format!("{:#x}", ip.to_bits());
+            let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), hex);
+            let mut elements: Vec<_> = line[from + 1..to]
+                .split(',')
+                .filter_map(|element| element.trim().split_once(" . "))
+                .map(|(link, target)| format!("{link} . {}", number(target)))
+                .collect();
+            elements.sort_unstable();
+            format!("{}{{ {} }}{}", &line[..from], elements.join(", "), &line[to + 1..])
+        }
         (Some(from), Some(to)) => {
             let mut elements: Vec<_> = line[from + 1..to].split(',').map(str::trim).collect();
             elements.sort_unstable();
@@ -90,7 +103,7 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         publication("2001:db8::1", Transport::Tcp, 8081, "[fd00:9::c]:80"),
     ];
     let loopback = |these: &[&str]| these.iter().map(|name| (*name).to_owned()).collect();
-    for table in [
+    let tables = [
         nft::host(&nft::Host {
             ports: ports.clone(),
             loopback: loopback(&["shoal0"]),
@@ -124,9 +137,26 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         sandbox(&[VirtualService { vip6: None, ..service(2, 10, 2) }], true),
         sandbox(&[VirtualService { vip4: None, ..service(2, 10, 2) }], true),
         sandbox(&[service(2, 100, 300), service(3, 400, 2)], true),
-    ] {
-        write(&ours, &table).await;
-        let text = nft::text(names::TABLE, &table.digest, &table.chains);
+    ];
+    let port = |link: &str, last: u8, has_v6, alone| nft::Port {
+        link: link.to_owned(),
+        mac: MacAddr([2, 0x42, 10, 0, 9, last]),
+        v4: (last != 13).then(|| v4(last.into())),
+        v6: Some(v6(last.into())).filter(|_| has_v6),
+        alone,
+    };
+    let ports = [
+        vec![port("t11", 11, true, false)],
+        vec![port("shpv-0", 11, true, false), port("shpw-0", 12, false, true), port("shpx-1", 13, true, true)],
+    ];
+    let of_bridges = ports.iter().filter_map(|ports| nft::ports(ports)).map(|table| (Family::Bridge, table));
+    for (family, table) in tables.into_iter().map(|table| (Family::Inet, table)).chain(of_bridges) {
+        // One at a time, in either place.
+        for other in [Family::Inet, Family::Bridge] {
+            ours.kernel.apply(&Op::DelTable { ns: Ns::Host, family: other }).await.unwrap();
+        }
+        write(&ours, family, &table).await;
+        let text = nft::text(family, names::TABLE, &table.digest, &table.chains);
         let file = nfts.run_dir().join("table");
         std::fs::write(&file, format!("flush ruleset\n{text}")).unwrap();
         nfts.run(Ns::Host, &format!("nft -f {}", file.display()));
@@ -139,8 +169,8 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_for_ten_thousand_backends_is_one_transaction_too() {
     let host = Host::new();
-    write(&host, &sandbox(&[service(2, 300, 10_000)], true)).await;
+    write(&host, Family::Inet, &sandbox(&[service(2, 300, 10_000)], true)).await;
     assert_eq!(host.run(Ns::Host, "nft list ruleset").matches(&format!(": {}", v4(10_299))).count(), 1);
-    write(&host, &sandbox(&[service(2, 300, 1)], true)).await;
+    write(&host, Family::Inet, &sandbox(&[service(2, 300, 1)], true)).await;
     assert!(listed(&host).iter().any(|line| line == &format!("dnat ip to {}", v4(300))));
 }

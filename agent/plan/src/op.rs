@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
     names,
-    nft::Chain,
+    nft::{Chain, Family},
     ns::Ns,
     world::{Fdb, Neighbour, PortFlags, Route},
 };
@@ -161,16 +161,16 @@ pub enum Op {
         ns: Ns,
         route: Route,
     },
-    /// What is there under that name goes in the same transaction. [`crate::nft::text`] prints it.
+    /// [`crate::names::TABLE`]; what is there under that name goes in the same transaction. [`crate::nft::text`] prints it.
     ReplaceTable {
         ns: Ns,
-        name: String,
+        family: Family,
         chains: Vec<Chain>,
         digest: String,
     },
     DelTable {
         ns: Ns,
-        name: String,
+        family: Family,
     },
     /// Forgets UDP flows that were translated to an address of these pools, but for those to be kept: they would go on
     /// to a backend that is gone. TCP needs none: a dead peer answers, or the connection times out.
@@ -310,10 +310,10 @@ impl fmt::Display for Op {
                 }
                 write!(f, " dev {}", route.link)
             }
-            Op::ReplaceTable { ns, name, digest, .. } => {
-                write!(f, "ip netns exec {ns} nft -f - # table inet {name}, {digest}")
+            Op::ReplaceTable { ns, family, digest, .. } => {
+                write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", names::TABLE)
             }
-            Op::DelTable { ns, name } => write!(f, "ip netns exec {ns} nft delete table inet {name}"),
+            Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", names::TABLE),
             Op::FlushUdpFlows { ns, keep, .. } => {
                 write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", keep.len())
             }

@@ -11,6 +11,7 @@ use shoal_common::LinkName;
 
 use crate::{
     names,
+    nft::Family,
     ns::Ns,
     op::Op,
     taken,
@@ -339,19 +340,19 @@ fn routes(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
 }
 
 fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
-    for name in have.tables.keys().filter(|name| !want.tables.contains_key(*name)) {
-        steps.del_tables.push(Op::DelTable { ns, name: name.clone() });
+    for family in have.tables.keys().filter(|family| !want.tables.contains_key(*family)) {
+        steps.del_tables.push(Op::DelTable { ns, family: *family });
     }
-    for (name, table) in &want.tables {
-        let before = have.tables.get(name);
+    for (family, table) in &want.tables {
+        let before = have.tables.get(family);
         if before.is_some_and(|b| b.digest == table.digest) {
             continue;
         }
         let (chains, digest) = (table.chains.clone(), table.digest.clone());
-        let op = Op::ReplaceTable { ns, name: name.clone(), chains, digest };
-        let step = match ns {
-            Ns::Host | Ns::Task(_) => &mut steps.add_guards,
-            Ns::Sandbox(_) => &mut steps.add_tables,
+        let op = Op::ReplaceTable { ns, family: *family, chains, digest };
+        let step = match (ns, family) {
+            (Ns::Host | Ns::Task(_), _) | (Ns::Sandbox(_), Family::Bridge) => &mut steps.add_guards,
+            (Ns::Sandbox(_), Family::Inet) => &mut steps.add_tables,
         };
         step.push(op);
         if before.is_some() && !table.pools.is_empty() {

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::ns::Ns;
+use crate::{nft::Family, ns::Ns};
 
 /// Some of a host's network namespaces. A plan speaks of those namespaces only that both sides were asked about, so
 /// that after one task moved only its namespaces need a look.
@@ -36,8 +36,8 @@ pub struct Namespace {
     pub loopback_up: bool,
     /// Unicast routes of the main table that are not made by the kernel from an address (`proto kernel`).
     pub routes: BTreeSet<Route>,
-    /// nftables tables of family `inet` with our names ([`crate::names::TABLE`]).
-    pub tables: BTreeMap<String, Table>,
+    /// nftables tables with our name ([`crate::names::TABLE`]).
+    pub tables: BTreeMap<Family, Table>,
     /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
     /// (and [`crate::names::LINK_SYSCTLS`]), and leaves out those that do not exist.
     pub sysctls: BTreeMap<String, String>,

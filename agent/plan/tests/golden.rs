@@ -15,8 +15,8 @@ use shoal_plan::{Ns, Op, World, names, nft, plan};
 /// The lines of a plan, and below a table's line its text.
 fn text(ops: &[Op]) -> String {
     let line = |op: &Op| match op {
-        Op::ReplaceTable { digest, chains, .. } => {
-            let text = nft::text(names::TABLE, digest, chains);
+        Op::ReplaceTable { family, digest, chains, .. } => {
+            let text = nft::text(*family, names::TABLE, digest, chains);
             let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
             format!("{op}\n{indented}")
         }

@@ -2,8 +2,9 @@
 //! `nft` would send for the table's text. The tests compare the two.
 
 use ipnet::IpNet;
+use shoal_common::MacAddr;
 use shoal_plan::nft::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::attr::{NFGEN, push, request};
 
@@ -21,7 +22,6 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
 const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const NESTED: u16 = 0x8000;
@@ -37,7 +37,13 @@ const NF_ACCEPT: i32 = 1;
 /// IFNAMSIZ.
 const IFNAME_BYTES: u32 = 16;
 
+const NFT_META_PROTOCOL: u32 = 1;
 const NFT_META_L4PROTO: u32 = 16;
+
+const LINK_HEADER: u32 = 0;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 const NFT_GOTO: i32 = -4;
 
@@ -48,6 +54,8 @@ const SET_MAP: u32 = 8;
 const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
+const TYPE_ETHER: u32 = 9;
+const TYPE_ICMPV6: u32 = 29;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_IFNAME: u32 = 41;
@@ -58,8 +66,8 @@ const TYPE_VERDICT: u32 = 0xffff_ff00;
 const ELEMENTS_BYTES: usize = 32 << 10;
 
 /// Deletes the table, which is there or not, and makes it from these chains if any are given.
-pub(crate) fn replace(name: &str, made: Option<(&str, &[Chain])>) -> Vec<Vec<u8>> {
-    let table = Table { name };
+pub(crate) fn replace(family: u8, name: &str, made: Option<(&str, &[Chain])>) -> Vec<Vec<u8>> {
+    let table = Table { family, name };
     let mut messages = vec![batch(BATCH_BEGIN)];
     // "Delete it if it is there" is of Linux 6.3: it is added first, which does nothing if it is.
     messages.push(table.message(NEW_TABLE, NLM_F_CREATE, |b| number(b, 2, 0)));
@@ -128,6 +136,11 @@ fn port_bytes(port: u16) -> Vec<u8> {
     vec![high, low, 0, 0]
 }
 
+/// A MAC address as part of a key.
+fn mac_bytes(mac: MacAddr) -> Vec<u8> {
+    [&mac.0[..], &[0; 2]].concat()
+}
+
 /// What differs between the families, in the headers and in `nft`'s types.
 #[derive(Clone, Copy)]
 struct Family {
@@ -168,12 +181,13 @@ enum Value {
 }
 
 struct Table<'a> {
+    family: u8,
     name: &'a str,
 }
 
 impl Table<'_> {
     fn message(&self, kind: u16, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut body = vec![NFPROTO_INET, 0, 0, 0];
+        let mut body = vec![self.family, 0, 0, 0];
         debug_assert_eq!(body.len(), NFGEN);
         // NFTA_{TABLE_NAME,CHAIN_TABLE,RULE_TABLE,SET_TABLE,SET_ELEM_LIST_TABLE}
         string(&mut body, 1, self.name);
@@ -185,13 +199,16 @@ impl Table<'_> {
         self.message(NEW_CHAIN, NLM_F_CREATE, |b| {
             string(b, 3, &chain.name);
             let Some(hook) = chain.hook else { return };
-            // NF_INET_* and the priorities NF_IP_PRI_{NAT_DST,FILTER,NAT_SRC}.
+            // NF_INET_* and the priorities NF_IP_PRI_{NAT_DST,FILTER,NAT_SRC}; NF_BR_* and
+            // NF_BR_PRI_{NAT_DST,FILTER}_BRIDGED.
             let (kind, at, priority): (_, u32, i32) = match hook {
                 Hook::NatPrerouting => ("nat", 0, -100),
                 Hook::FilterInput => ("filter", 1, 0),
                 Hook::FilterForward => ("filter", 2, 0),
                 Hook::NatOutput => ("nat", 3, -100),
                 Hook::NatPostrouting => ("nat", 4, 100),
+                Hook::BridgePrerouting => ("filter", 0, -300),
+                Hook::BridgeForward => ("filter", 2, -200),
             };
             string(b, 7, kind);
             push(b, 5, &NF_ACCEPT.to_be_bytes());
@@ -313,7 +330,7 @@ impl Expressions<'_> {
         });
     }
 
-    /// `base`: the network header (1) or the transport header (2).
+    /// `base`: the [`LINK_HEADER`], the network header (1) or the transport header (2).
     fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {
         self.push("payload", |b| {
             number(b, 1, register);
@@ -397,6 +414,21 @@ impl Expressions<'_> {
         self.payload(1, offset, u32::try_from(base.len()).unwrap_or(u32::MAX), REG_1);
         self.masked(&mask);
         self.compare(equal, &base);
+    }
+
+    fn icmpv6_type(&mut self) {
+        const IPPROTO_ICMPV6: u8 = 58;
+        self.payload(LINK_HEADER, 12, 2, REG_1);
+        self.compare(true, &ETHERTYPE_IPV6);
+        self.of_transport(IPPROTO_ICMPV6);
+        self.payload(2, 0, 1, REG_1);
+    }
+
+    /// Whether what the registers hold is none of these.
+    fn not_own(&mut self, types: &[u32], key_bytes: u32, all: impl Iterator<Item = Vec<u8>>) {
+        let key_type = types.iter().fold(0, |all, one| all << TYPE_BITS | one);
+        let elements = all.map(|key| Element { key, value: None }).collect();
+        self.lookup(Set { key_type, key_bytes, value: None, elements }, false, None);
     }
 
     fn masked(&mut self, mask: &[u8]) {
@@ -493,8 +525,67 @@ impl Expressions<'_> {
                 self.lookup(set, true, None);
             }
             Match::In(interface) => self.interface(NFT_META_IIFNAME, true, interface),
+            Match::NotIn(interface) => self.interface(NFT_META_IIFNAME, false, interface),
             Match::Out(interface) => self.interface(NFT_META_OIFNAME, true, interface),
             Match::NotOut(interface) => self.interface(NFT_META_OIFNAME, false, interface),
+            Match::NotOwnMac(own) => {
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(LINK_HEADER, 6, 6, REG_2);
+                let all = own.iter().map(|(link, mac)| [padded(link), mac_bytes(*mac)].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_ETHER], IFNAME_BYTES + 8, all);
+            }
+            Match::NotOwnV4(own) => {
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV4);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 12, 4, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV4], IFNAME_BYTES + 4, all);
+            }
+            Match::NotOwnV6(own) => {
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV6);
+                self.payload(1, 8, 16, REG_1);
+                let (mask, link_local) = ([0xff, 0xc0], [0xfe, 0x80]);
+                self.masked(&[&mask[..], &[0; 14]].concat());
+                self.compare(false, &[&link_local[..], &[0; 14]].concat());
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 8, 16, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV6], IFNAME_BYTES + 16, all);
+            }
+            Match::NotOwnArp(own) => {
+                const REG32_06: u32 = 14;
+                self.payload(LINK_HEADER, 12, 2, REG_1);
+                self.compare(true, &ETHERTYPE_ARP);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 8, 6, REG_2);
+                self.payload(1, 14, 4, REG32_06);
+                let one = |(link, mac, ip): &(String, MacAddr, Ipv4Addr)| {
+                    [padded(link), mac_bytes(*mac), ip.octets().to_vec()].concat()
+                };
+                self.not_own(&[TYPE_IFNAME, TYPE_ETHER, TYPE_IPV4], IFNAME_BYTES + 12, own.iter().map(one));
+            }
+            Match::NotOwnNeighbour(own) => {
+                const ND_NEIGHBOR_ADVERT: u8 = 136;
+                self.icmpv6_type();
+                self.compare(true, &[ND_NEIGHBOR_ADVERT]);
+                self.payload(2, 8, 2, REG_1);
+                self.masked(&[0xff, 0xc0]);
+                self.compare(false, &[0xfe, 0x80]);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(2, 8, 16, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                // Told that these are integers, which have no length of their own, nft 1.0.6 breaks down when it lists them.
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV6], IFNAME_BYTES + 16, all);
+            }
+            Match::ActsAsRouter => {
+                const ND_ROUTER_ADVERT: u8 = 134;
+                const ND_REDIRECT: u8 = 137;
+                self.icmpv6_type();
+                let elements = [ND_ROUTER_ADVERT, ND_REDIRECT].map(|t| Element { key: vec![t], value: None }).into();
+                self.lookup(Set { key_type: TYPE_ICMPV6, key_bytes: 1, value: None, elements }, true, None);
+            }
             Match::Tcp => self.of_transport(protocol(Transport::Tcp)),
             Match::Port(transport, port) => {
                 self.of_transport(protocol(*transport));

@@ -33,7 +33,7 @@ pub(super) fn namespace(cut: &Cut<'_>, id: TaskId, endpoints: &[Endpoint]) -> Na
     let ways_out = [true, false].into_iter().filter_map(|is_v4| cut.way_out(endpoints, is_v4));
     ns.routes = ways_out.map(|way| default_route(way.gateway, names::eth(way.endpoint.link))).collect();
     if !endpoints.is_empty() {
-        ns.tables.insert(names::TABLE.to_owned(), nft::task());
+        ns.tables.insert(nft::Family::Inet, nft::task());
     }
     ns
 }

@@ -6,7 +6,7 @@ use shoal_common::{
     network::BridgeOptions,
 };
 
-use super::{Cut, gateway_mac, gateways, has_v6, ports::Ports, transit::Transit};
+use super::{Cut, gateway_mac, gateways, guarded_port, has_v6, ports::Ports, transit::Transit};
 use crate::{
     names, nft,
     ns::Ns,
@@ -17,6 +17,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
     let mut host = Namespace { loopback_up: true, ..Namespace::default() };
     let mut table = nft::Host { ports: ports.host.clone(), ..nft::Host::default() };
     table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
+    let mut guarded = Vec::new();
     let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));
     for (id, network) in &cut.assignment.networks {
         let is_used = cut.on(*id).next().is_some();
@@ -67,6 +68,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                     },
                 );
                 for (task, endpoint) in cut.on(*id) {
+                    guarded.push(guarded_port(names::host_port(task, endpoint.link), endpoint, !options.icc));
                     let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };
                     let port = Link::port(kind, cut.mtu(network), name.clone(), endpoint.mac);
                     host.links.insert(names::host_port(task, endpoint.link), port);
@@ -96,8 +98,9 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
         }
     }
     if table != nft::Host::default() {
-        host.tables.insert(names::TABLE.to_owned(), nft::host(&table));
+        host.tables.insert(nft::Family::Inet, nft::host(&table));
     }
+    host.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));
     host
 }
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use crate::{
+    nft,
     ns::Ns,
     world::{Namespace, Route, World},
 };
@@ -122,6 +123,11 @@ fn address(endpoint: &Endpoint, subnet: &Subnet) -> Option<IpNet> {
         IpNet::V6(_) => endpoint.v6.map(IpAddr::V6),
     };
     ip.and_then(|ip| IpNet::new(ip, subnet.net.prefix_len()).ok())
+}
+
+/// A bridge's port by which only this endpoint sends.
+fn guarded_port(link: LinkName, endpoint: &Endpoint, alone: bool) -> nft::Port {
+    nft::Port { link: link.to_string(), mac: endpoint.mac, v4: endpoint.v4, v6: endpoint.v6, alone }
 }
 
 fn has_v6(network: &NetworkAssignment) -> bool {

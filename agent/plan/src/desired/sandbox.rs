@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use shoal_common::{NetworkId, ServiceId, Vni, assignment::NetworkAssignment, service::EndpointMode, task::Endpoint};
 use std::net::IpAddr;
 
-use super::{Cut, default_route, gateway_mac, gateways, has_v6, ports::Ports, sysctls, transit::Transit};
+use super::{Cut, default_route, gateway_mac, gateways, guarded_port, has_v6, ports::Ports, sysctls, transit::Transit};
 use crate::{
     names, nft,
     ns::Ns,
@@ -59,7 +59,9 @@ pub(super) fn namespace(
     }
     ns.links.insert(names::vxlan(), vxlan);
 
+    let mut guarded = Vec::new();
     for (task, endpoint) in cut.on(id) {
+        guarded.push(guarded_port(names::port(task), endpoint, false));
         let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };
         ns.links.insert(names::port(task), Link::port(kind, mtu, names::bridge(), endpoint.mac));
     }
@@ -77,7 +79,8 @@ pub(super) fn namespace(
     let pools = network.subnets.iter().map(|s| s.net).collect();
     let ports = ports.sandboxes.get(&id).cloned().unwrap_or_default();
     let table = nft::sandbox(&nft::Sandbox { services, ports, masquerade: !network.internal, pools });
-    ns.tables.insert(names::TABLE.to_owned(), table);
+    ns.tables.insert(nft::Family::Inet, table);
+    ns.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));
     ns
 }
 

@@ -1,6 +1,7 @@
 //! Our nftables tables: what is in each, as text and as values, and the digest by which an observer tells which of
 //! our tables it sees. A table's comment bears it.
 
+mod bridge;
 mod host;
 mod rule;
 
@@ -13,14 +14,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+pub use bridge::{Port, ports};
 pub use host::{Bridge, Host, host};
-pub use rule::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
+pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Match, Rule, Transport};
 
 use crate::{names, world::Table};
 
 /// The whole table as `nft -f` takes it. nft 1.0.6 wants one statement a line.
-pub fn text(name: &str, digest: &str, chains: &[Chain]) -> String {
-    format!("table inet {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
+pub fn text(family: Family, name: &str, digest: &str, chains: &[Chain]) -> String {
+    format!("table {family} {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
 }
 
 fn body(chains: &[Chain]) -> String {
@@ -39,14 +41,16 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
     for chain in &mut chains {
         chain.rules.retain_mut(|rule| {
             rule.matches.iter_mut().all(|matched| match matched {
-                Match::In(interface) | Match::Out(interface) | Match::NotOut(interface) => match interface {
-                    Interface::Named(name) => !lost(name),
-                    Interface::Prefixed(_) => true,
-                    Interface::OneOf(names) => {
-                        names.retain(|name| !lost(name));
-                        !names.is_empty()
+                Match::In(interface) | Match::NotIn(interface) | Match::Out(interface) | Match::NotOut(interface) => {
+                    match interface {
+                        Interface::Named(name) => !lost(name),
+                        Interface::Prefixed(_) => true,
+                        Interface::OneOf(names) => {
+                            names.retain(|name| !lost(name));
+                            !names.is_empty()
+                        }
                     }
-                },
+                }
                 Match::Within(names) => {
                     names.retain(|name| !lost(name));
                     !names.is_empty()
@@ -62,7 +66,13 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                 | Match::UnderWay
                 | Match::Fresh
                 | Match::Tcp
-                | Match::Port(..) => true,
+                | Match::Port(..)
+                | Match::NotOwnMac(_)
+                | Match::NotOwnV4(_)
+                | Match::NotOwnV6(_)
+                | Match::NotOwnArp(_)
+                | Match::NotOwnNeighbour(_)
+                | Match::ActsAsRouter => true,
             })
         });
     }

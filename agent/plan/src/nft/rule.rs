@@ -3,11 +3,21 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use shoal_common::MacAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
+
+/// Of which packets a table gets to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Family {
+    /// Those of IPv4 and IPv6.
+    Inet,
+    /// The frames that bridges handle.
+    Bridge,
+}
 
 /// Addresses of one family, and at least one.
 pub type Addresses = BTreeSet<IpAddr>;
@@ -33,6 +43,10 @@ pub enum Hook {
     FilterInput,
     /// `type filter hook forward priority filter`
     FilterForward,
+    /// `type filter hook prerouting priority dstnat`, of a bridge: before br_netfilter and everything else.
+    BridgePrerouting,
+    /// `type filter hook forward priority filter`, of a bridge: from one port to another.
+    BridgeForward,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +73,24 @@ pub enum Match {
     /// Of none that was.
     Fresh,
     In(Interface),
+    NotIn(Interface),
     Out(Interface),
     NotOut(Interface),
     /// In by one of these, and out by the same.
     Within(BTreeSet<String>),
     Tcp,
     Port(Transport, u16),
+    /// Of a bridge: in by one link, from the address of another.
+    NotOwnMac(BTreeSet<(String, MacAddr)>),
+    NotOwnV4(BTreeSet<(String, Ipv4Addr)>),
+    /// Link-local addresses aside, which everybody makes for himself.
+    NotOwnV6(BTreeSet<(String, Ipv6Addr)>),
+    /// ARP that says so.
+    NotOwnArp(BTreeSet<(String, MacAddr, Ipv4Addr)>),
+    /// A neighbour advertisement (RFC 4861 §4.4) that says so.
+    NotOwnNeighbour(BTreeSet<(String, Ipv6Addr)>),
+    /// Router advertisements and redirects.
+    ActsAsRouter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +149,8 @@ impl fmt::Display for Hook {
             Hook::NatPostrouting => "type nat hook postrouting priority srcnat",
             Hook::FilterInput => "type filter hook input priority filter",
             Hook::FilterForward => "type filter hook forward priority filter",
+            Hook::BridgePrerouting => "type filter hook prerouting priority dstnat",
+            Hook::BridgeForward => "type filter hook forward priority filter",
         })
     }
 }
@@ -161,6 +189,7 @@ impl fmt::Display for Match {
             }
             Match::Translated => f.write_str("ct status dnat"),
             Match::In(interface) => write!(f, "iifname {interface}"),
+            Match::NotIn(interface) => write!(f, "iifname != {interface}"),
             Match::Out(interface) => write!(f, "oifname {interface}"),
             Match::NotOut(interface) => write!(f, "oifname != {interface}"),
             Match::Within(these) => {
@@ -169,9 +198,27 @@ impl fmt::Display for Match {
             Match::UnderWay => f.write_str("ct state established,related"),
             Match::Fresh => f.write_str("ct state invalid,new,untracked"),
             Match::Tcp => f.write_str("meta l4proto tcp"),
+            Match::NotOwnMac(own) => write!(f, "iifname . ether saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnV4(own) => write!(f, "iifname . ip saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnV6(own) => write!(f, "ip6 saddr != fe80::/10 iifname . ip6 saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnArp(own) => {
+                let all = join(own.iter(), |(link, mac, ip)| format!("\"{link}\" . {mac} . {ip}"));
+                write!(f, "iifname . arp saddr ether . arp saddr ip != {{ {all} }}")
+            }
+            Match::NotOwnNeighbour(own) => {
+                // nft 1.0.6 has no name for the target.
+                let all = join(own.iter(), |(link, ip)| format!("\"{link}\" . {:#034x}", ip.to_bits()));
+                f.write_str("icmpv6 type nd-neighbor-advert @th,64,16 & 0xffc0 != 0xfe80 ")?;
+                write!(f, "iifname . @th,64,128 != {{ {all} }}")
+            }
+            Match::ActsAsRouter => f.write_str("icmpv6 type { nd-router-advert, nd-redirect }"),
             Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
         }
     }
+}
+
+fn pairs<T: fmt::Display>(these: &BTreeSet<(String, T)>) -> String {
+    join(these.iter(), |(link, address)| format!("\"{link}\" . {address}"))
 }
 
 fn family_of(net: &IpNet) -> &'static str {
@@ -181,6 +228,15 @@ fn family_of(net: &IpNet) -> &'static str {
 /// `nft` lists a network of one address as that.
 fn net_text(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Inet => "inet",
+            Family::Bridge => "bridge",
+        })
+    }
 }
 
 impl fmt::Display for Transport {
