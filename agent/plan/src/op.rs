@@ -9,7 +9,7 @@ use crate::{
     names,
     nft::{Chain, Family},
     ns::Ns,
-    world::{Fdb, Neighbour, PortFlags, Route},
+    world::{Fdb, Neighbour, PortFlags, Route, World},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +216,56 @@ impl Op {
             | Op::DelTable { ns, .. }
             | Op::FlushUdpFlows { ns, .. } => *ns,
         }
+    }
+}
+
+impl Op {
+    /// The link that it is about, if it is about one.
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Op::AddBridge { link, .. }
+            | Op::Mark { link, .. }
+            | Op::NameTaken { link, .. }
+            | Op::AddVxlan { link, .. }
+            | Op::AddVeth { link, .. }
+            | Op::AddMacvlan { link, .. }
+            | Op::AddVlan { link, .. }
+            | Op::DelLink { link, .. }
+            | Op::SetMac { link, .. }
+            | Op::SetMtu { link, .. }
+            | Op::SetMaster { link, .. }
+            | Op::SetPort { link, .. }
+            | Op::SetUp { link, .. }
+            | Op::AddAddress { link, .. }
+            | Op::DelAddress { link, .. }
+            | Op::AddFdb { link, .. }
+            | Op::DelFdb { link, .. }
+            | Op::AddBridgeFdb { link, .. }
+            | Op::DelBridgeFdb { link, .. }
+            | Op::SetNeighbour { link, .. }
+            | Op::DelNeighbour { link, .. } => Some(link.as_str()),
+            Op::AddRoute { route, .. } | Op::DelRoute { route, .. } => Some(route.link.as_str()),
+            Op::SetSysctl { path, .. } => names::sysctl_link(path),
+            Op::AddNetns { .. }
+            | Op::DelNetns { .. }
+            | Op::LoopbackUp { .. }
+            | Op::ReplaceTable { .. }
+            | Op::DelTable { .. }
+            | Op::FlushUdpFlows { .. } => None,
+        }
+    }
+
+    /// The namespaces that are not as desired when this failed. In the host's namespace, what is about one link is the
+    /// business of those who need that link: a bridge that cannot be had is no reason to keep everybody else waiting.
+    pub fn concerns(&self, desired: &World) -> BTreeSet<Ns> {
+        let mut concerned = match (self.ns(), self.link()) {
+            (Ns::Host, Some(link)) => desired.who_needs(link),
+            (ns, _) => [ns].into(),
+        };
+        if let Op::AddVeth { peer_ns, .. } = self {
+            concerned.insert(*peer_ns);
+        }
+        concerned
     }
 }
 

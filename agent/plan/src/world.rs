@@ -23,6 +23,21 @@ impl World {
         let namespaces = self.namespaces.iter().filter(|(ns, _)| to.contains(ns));
         World { namespaces: namespaces.map(|(ns, n)| (*ns, n.clone())).collect() }
     }
+
+    /// The namespaces that are connected by this link of the host's namespace: the other end of a pair, everybody on a
+    /// bridge, everybody on a VLAN.
+    pub fn who_needs(&self, link: &str) -> BTreeSet<Ns> {
+        let host = self.namespaces.get(&Ns::Host).into_iter().flat_map(|host| &host.links);
+        let is_it = |name: &LinkName| name.as_str() == link;
+        let ends = host.filter(|(name, l)| is_it(name) || l.master.as_ref().is_some_and(is_it));
+        let pairs = ends.filter_map(|(_, l)| match &l.kind {
+            LinkKind::Veth { peer: Some((ns, _)) } => Some(*ns),
+            _ => None,
+        });
+        let is_on_it = |l: &Link| matches!(&l.kind, LinkKind::Macvlan { parent, .. } if is_it(parent));
+        let on_it = self.namespaces.iter().filter(|(_, n)| n.links.values().any(is_on_it)).map(|(ns, _)| *ns);
+        pairs.chain(on_it).collect()
+    }
 }
 
 /// One network namespace: what we manage of it.

@@ -165,6 +165,25 @@ fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
 }
 
 #[test]
+fn what_fails_on_the_host_concerns_those_who_need_it() {
+    let world = wanted(&small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN, TAGGED]).bridge(QUIET).assignment(1));
+    let mut kernel = Model::default();
+    kernel.world.namespaces.get_mut(&Ns::Host).unwrap().foreign.insert("shb9".parse().unwrap());
+    for op in kernel.plan(&world) {
+        let concerned: Vec<Ns> = op.concerns(&world).into_iter().collect();
+        match (op.ns(), op.link()) {
+            (Ns::Host, Some("shoal0" | "shpv-0")) => assert_eq!(concerned, [task(31)], "{op}"),
+            (Ns::Host, Some("br-lan" | "shpw-0" | "wire0.50")) => assert_eq!(concerned, [task(32)], "{op}"),
+            (Ns::Host, Some("shx1005")) => assert_eq!(concerned, [Ns::Sandbox(BLUE)], "{op}"),
+            // Nobody is on it.
+            (Ns::Host, Some("shb9")) => assert!(concerned.is_empty() && matches!(op, Op::NameTaken { .. }), "{op}"),
+            (Ns::Host, other) => assert!(concerned == [Ns::Host] && other.is_none(), "{op}"),
+            (ns, _) => assert!(concerned.contains(&ns), "{op}"),
+        }
+    }
+}
+
+#[test]
 fn ports_of_containers_on_bridges_and_on_overlays() {
     let tcp = |ip: &str, at| published(ip, at, 80, Protocol::Tcp);
     let before = small().run(31, 1, &[BRIDGE]).run(32, 1, &[BLUE, QUIET]);
