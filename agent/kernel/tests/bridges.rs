@@ -74,6 +74,9 @@ async fn neighbours_on_a_bridge_meet_and_bridges_do_not() {
         assert!(call(&a, task(from), at(network, last)).is_err(), "{from} reaches {last}");
     }
     assert!(call(&a, task(31), (v4_in(BLUE, 11), PORT)).is_err());
+    // Nor do they get at the overlay's sandbox, whose end of the way out the host reaches.
+    a.run(Ns::Host, "ping -c 1 -W 2 240.0.32.11");
+    assert!(!a.attempt(task(31), "ping -c 1 -W 1 240.0.32.11").status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
