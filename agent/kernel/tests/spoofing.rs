@@ -129,7 +129,11 @@ async fn without_icc_neighbours_on_one_bridge_do_not_meet_even_by_frames() {
     // The neighbour is known, so that ARP's being dropped is not the reason.
     a.run(task(31), &format!("ip neigh add {} lladdr {} dev eth0", v4_in(LAN, 32), MacAddr::of_v4(v4_in(LAN, 32))));
     assert!(call(&a, task(31), (v4_in(LAN, 32), 80)).is_err());
-    // Nor by way of the host.
-    a.run(task(31), &format!("ip route add {}/32 via {}", v4_in(LAN, 32), v4_in(LAN, 1)));
+    // Nor by way of the host, even if both try.
+    for (last, other) in [(31, 32), (32, 31)] {
+        let redirects = "net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth0.accept_redirects=0";
+        let (to, via) = (v4_in(LAN, other), v4_in(LAN, 1));
+        a.run(task(last), &format!("sysctl -qw {redirects}; ip route add {to}/32 via {via}"));
+    }
     assert!(call(&a, task(31), (v4_in(LAN, 32), 80)).is_err());
 }
