@@ -207,7 +207,7 @@ impl Reconciler {
             self.failures.retain(|ns, _| !scope.contains(ns));
             self.failed_operations = failed.len();
             for (_, error) in &failed {
-                for ns in scope::touched(&error.op) {
+                for ns in error.op.concerns(&self.desired) {
                     self.done.remove(&ns);
                     self.failures.entry(ns).or_insert_with(|| chain(error));
                 }

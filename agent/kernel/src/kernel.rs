@@ -1,7 +1,7 @@
 //! The kernel of this host, as the agent sees it.
 
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkMessage};
-use shoal_plan::{Ns, Op, World, names};
+use rtnetlink::packet_route::link::LinkMessage;
+use shoal_plan::{Ns, Op, World};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -197,12 +197,7 @@ impl Kernel {
 
 /// Whether a link in the host's namespace is ours.
 pub(crate) fn is_ours(link: &LinkMessage) -> bool {
-    let alias = |a: &LinkAttribute| matches!(a, LinkAttribute::IfAlias(alias) if alias == names::ALIAS);
-    let name = route::name(link).unwrap_or_default();
-    name.starts_with(names::HOST_LINK_PREFIX)
-        || names::is_bridge(name) && route::is_kind(link, &InfoKind::Bridge)
-        || names::is_port(name) && route::is_kind(link, &InfoKind::Veth)
-        || link.attributes.iter().any(alias)
+    route::is_marked(link) || route::name(link).is_some_and(|n| n.parse().is_ok_and(|n| shoal_plan::names::is_ours(&n)))
 }
 
 impl Inner {

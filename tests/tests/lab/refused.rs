@@ -63,7 +63,6 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("m1", vec!["service", "scale", "web"], USAGE, &["web"]),
             ("m1", vec!["service", "rm", "nope"], NOT_FOUND, &["no service nope"]),
             ("m1", vec!["service", "logs", "nope"], NOT_FOUND, &["nope"]),
-            ("m1", vec!["run", "page"], USAGE, &["not built yet", "service create"]),
             // Nodes.
             ("m1", vec!["node", "inspect", "nope"], NOT_FOUND, &["no node nope"]),
             ("m1", vec!["node", "demote", "m1"], CONFLICT, &["last manager"]),

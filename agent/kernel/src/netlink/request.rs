@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    LinkBridge, LinkBridgePort, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
@@ -13,7 +13,7 @@ use rtnetlink::{
     },
 };
 use shoal_common::{LinkName, MacAddr, Mtu, Vni, network::MacvlanMode};
-use shoal_plan::{PortFlags, names};
+use shoal_plan::PortFlags;
 use std::{
     net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd},
@@ -62,29 +62,7 @@ pub(crate) fn vxlan(name: &LinkName, vni: Vni, local: IpAddr, port: u16, mtu: Mt
     create(link.build())
 }
 
-/// Moves a link into a namespace, under a new name there.
-pub(crate) fn move_to(index: u32, name: &LinkName, ns: BorrowedFd<'_>) -> Vec<u8> {
-    let link = LinkUnspec::new_with_index(index).setns_by_fd(ns.as_raw_fd()).name(name.as_str());
-    set(link.build())
-}
-
-pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8> {
-    let link = LinkBridge::new(name.as_str()).mtu(mtu.get());
-    let link = match mac {
-        Some(mac) => link.address(mac.0.to_vec()),
-        None => link,
-    };
-    create(link.build())
-}
-
-/// Marks a link of the host's as ours. Not at its creation: the kernel hears of no alias then.
-pub(crate) fn alias(name: &LinkName) -> Vec<u8> {
-    let mut message = named(name).build();
-    message.attributes.push(LinkAttribute::IfAlias(names::ALIAS.to_owned()));
-    set(message)
-}
-
-/// A link of kind macvlan on another. Created where that is; see [`move_to`].
+/// A link of kind macvlan. Created where its parent is; see [`move_to`].
 pub(crate) fn macvlan(name: &LinkName, parent: u32, mode: MacvlanMode, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8> {
     let mode = match mode {
         MacvlanMode::Bridge => MacVlanMode::Bridge,
@@ -100,10 +78,36 @@ pub(crate) fn macvlan(name: &LinkName, parent: u32, mode: MacvlanMode, mac: Opti
     create(link.build())
 }
 
+pub(crate) fn vlan(name: &LinkName, parent: u32, id: u16, mtu: Mtu) -> Vec<u8> {
+    create(LinkVlan::new(name.as_str(), parent, id).mtu(mtu.get()).build())
+}
+
+/// Moves a link into a namespace, under a new name there.
+pub(crate) fn move_to(index: u32, name: &LinkName, ns: BorrowedFd<'_>) -> Vec<u8> {
+    let link = LinkUnspec::new_with_index(index).setns_by_fd(ns.as_raw_fd()).name(name.as_str());
+    set(link.build())
+}
+
+pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8> {
+    let link = LinkBridge::new(name.as_str()).mtu(mtu.get());
+    let link = match mac {
+        Some(mac) => link.address(mac.0.to_vec()),
+        None => link,
+    };
+    create(link.build())
+}
+
+/// Puts our mark on a link.
+pub(crate) fn mark(name: &LinkName) -> Vec<u8> {
+    let mut link = named(name).build();
+    link.attributes.push(LinkAttribute::IfAlias(shoal_plan::names::MARK.to_owned()));
+    set(link)
+}
+
 /// The flags of a bridge port.
 pub(crate) fn port(index: u32, flags: PortFlags) -> Vec<u8> {
     let port = LinkBridgePort::new(index).hairpin(flags.hairpin).learning(flags.learning);
-    set(port.flood(flags.flood).mcast_flood(flags.mcast_flood).isolated(flags.isolated).build())
+    set(port.flood(flags.flood).mcast_flood(flags.mcast_flood).build())
 }
 
 /// One end of a veth pair, as it is to be.
