@@ -1,6 +1,12 @@
 //! The containers of this host by the task that each belongs to.
 
-use shoal_common::{TaskId, assignment::Assignment, task::DesiredState};
+use shoal_common::name::Labels;
+use shoal_common::{
+    TaskId,
+    assignment::{Assignment, Stack},
+    container::Wanted,
+    task::DesiredState,
+};
 use shoal_runtime::{ContainerState, Runtime};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +20,15 @@ pub(crate) fn id(task: TaskId) -> String {
 /// Containers that are no task's are somebody else's.
 pub(crate) fn of(runtime: &Runtime) -> Containers {
     runtime.list().into_iter().filter_map(|c| Some((c.id.parse().ok()?, c.state))).collect()
+}
+
+/// The label that says for which of its user's starts a container was started.
+pub(crate) const START_LABEL: &str = "shoal.start";
+
+/// Of containers that were run by hand: the user's start that each was started for.
+pub(crate) fn starts(runtime: &Runtime) -> BTreeMap<TaskId, u64> {
+    let start = |labels: &Labels| labels.get(START_LABEL)?.parse().ok();
+    runtime.list().into_iter().filter_map(|c| Some((c.id.parse().ok()?, start(&c.labels)?))).collect()
 }
 
 fn is_alive(state: &ContainerState) -> bool {
@@ -38,8 +53,14 @@ impl Namespaces {
             Some(container) => is_alive(container),
             None => task.desired == DesiredState::Running,
         });
-        let held = containers.iter().filter(|(id, c)| is_alive(c) && !assignment.tasks.contains_key(id));
-        Self { wanted: wanted.map(|(id, _)| *id).collect(), held: held.map(|(id, _)| *id).collect() }
+        // One that was run by hand and has ended may be started again.
+        let by_hand = assignment.containers.iter().filter(|(id, c)| {
+            c.stack != Stack::Host && (c.wanted == Wanted::Running || containers.get(id).is_some_and(is_alive))
+        });
+        let known = |id: &TaskId| assignment.tasks.contains_key(id) || assignment.containers.contains_key(id);
+        let held = containers.iter().filter(|(id, c)| is_alive(c) && !known(id));
+        let wanted = wanted.map(|(id, _)| *id).chain(by_hand.map(|(id, _)| *id));
+        Self { wanted: wanted.collect(), held: held.map(|(id, _)| *id).collect() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use shoal_common::{
     Generation, LogIndex, MacAddr, NetworkId, NodeId, ServiceId, Subnet, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NodeAssignment, TaskAssignment},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, NodeAssignment, TaskAssignment},
     node::Role,
     service::{ContainerSpec, Resources},
     task::{DesiredState, Endpoint, Slot, TaskState},
@@ -15,7 +15,7 @@ pub(crate) const NETWORK: NetworkId = NetworkId(7);
 
 fn endpoint(task: u64) -> Endpoint {
     let ip = Ipv4Addr::new(10, 0, 1, u8::try_from(task).unwrap() + 10);
-    Endpoint { network: NETWORK, mac: MacAddr::of_v4(ip), v4: Some(ip), v6: None }
+    Endpoint { network: NETWORK, link: 0, mac: MacAddr::of_v4(ip), v4: Some(ip), v6: None }
 }
 
 pub(crate) fn task(id: u64) -> TaskAssignment {
@@ -42,8 +42,7 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
             endpoint: endpoint(id),
             node,
             vtep: format!("192.0.2.{}", node.0).parse().unwrap(),
-            service: ServiceId(3),
-            slot: Slot::Replica(u32::try_from(id).unwrap()),
+            service: Some(ServiceId(3)),
             task_name: format!("web.{id}"),
             aliases: vec![],
             serving: true,
@@ -62,7 +61,7 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
             NETWORK,
             NetworkAssignment {
                 name: "blue".parse().unwrap(),
-                vni: 4097.try_into().unwrap(),
+                kind: NetworkKind::Overlay { vni: 4097.try_into().unwrap() },
                 subnets: vec![subnet],
                 internal: false,
                 mtu: None,
@@ -72,5 +71,6 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
         endpoints: tasks.iter().map(|id| entry(*id, HERE)).chain([entry(99, ELSEWHERE)]).collect(),
         services: [].into(),
         tasks: tasks.iter().map(|id| (TaskId(*id), task(*id))).collect(),
+        containers: [].into(),
     }
 }

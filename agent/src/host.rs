@@ -16,6 +16,7 @@ use std::{
 use crate::{
     memory::{self, Memory},
     resolver::{self, Client},
+    sessions::Waiting,
 };
 
 /// What a host that leaves gives its containers between the stop signal and SIGKILL.
@@ -78,6 +79,7 @@ struct Inner {
     resolver: Client,
     run_dir: PathBuf,
     memory: Memory,
+    waiting: Waiting,
 }
 
 impl Host {
@@ -97,7 +99,14 @@ impl Host {
         let runtime = Runtime::open(runtime).await.map_err(Error::Runtime)?;
         let memory = Memory::new(&config.data_dir);
         let resolver = Client::new(config.supervisor, config.run_dir.clone(), config.resolv_conf);
-        Ok(Self(Arc::new(Inner { runtime, kernel, resolver, run_dir: config.run_dir, memory })))
+        Ok(Self(Arc::new(Inner {
+            runtime,
+            kernel,
+            resolver,
+            run_dir: config.run_dir,
+            memory,
+            waiting: Waiting::default(),
+        })))
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -110,6 +119,11 @@ impl Host {
 
     pub(crate) fn resolver(&self) -> &Client {
         &self.0.resolver
+    }
+
+    /// Those who are attached to containers that are about to be started.
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.0.waiting
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -143,6 +157,7 @@ impl Host {
             os: "linux".to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            default_bridge: None,
         })
     }
 

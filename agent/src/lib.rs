@@ -27,11 +27,13 @@ mod report;
 pub mod resolver;
 mod scope;
 mod session;
+mod sessions;
 mod tasks;
 
 pub use agent::{Agent, AgentStatus, Ended, Membership};
 pub use host::{Error, Host, HostConfig};
 pub use logs::{Logs, logs_service};
+pub use sessions::{Sessions, containers_service, local_containers_service};
 
 /// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -25,14 +25,23 @@ impl node_logs_server::NodeLogs for Logs {
 
     async fn task_logs(&self, request: Request<pb::TaskLogsRequest>) -> Result<Response<Self::TaskLogsStream>, Status> {
         managers_only(&request)?;
-        let asked = request.into_inner();
+        read(&self.host, request.into_inner()).map(Response::new)
+    }
+}
+
+/// What a container wrote, and writes if that is asked for.
+pub(crate) fn read(
+    host: &Host,
+    asked: pb::TaskLogsRequest,
+) -> Result<BoxStream<'static, Result<pb::TaskLogsReply, Status>>, Status> {
+    {
         let task = TaskId(asked.task);
         let options = LogOptions {
             tail: asked.tail.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
             follow: asked.follow,
             since_ms: (asked.since_ms > 0).then_some(asked.since_ms),
         };
-        let lines = match self.host.runtime().logs(&containers::id(task), options) {
+        let lines = match host.runtime().logs(&containers::id(task), options) {
             Ok(lines) => lines,
             Err(shoal_runtime::Error::NoSuchContainer(_)) => {
                 return Err(Status::not_found(format!("{task} has no container on this host")));
@@ -47,7 +56,7 @@ impl node_logs_server::NodeLogs for Logs {
             }),
             Err(error) => Err(Status::internal(chain(&error))),
         });
-        Ok(Response::new(replies.boxed()))
+        Ok(replies.boxed())
     }
 }
 

@@ -4,7 +4,10 @@
 //! [`LOOK_AGAIN`]. Each time it does the same: look, plan, apply.
 
 use futures::FutureExt;
-use shoal_common::{Generation, TaskId, assignment::Assignment};
+use shoal_common::{
+    Generation, NetworkId, TaskId,
+    assignment::{Assignment, NetworkKind},
+};
 use shoal_kernel::{Changes, Kernel};
 use shoal_plan::{HostFacts, Ns, World, desired, plan};
 use shoal_rt::Backoff;
@@ -56,8 +59,10 @@ impl Converged {
 
 /// The namespaces in which all must be right for a task to be reached.
 fn needs(assignment: &Assignment, task: TaskId) -> Vec<Ns> {
-    let endpoints = assignment.tasks.get(&task).map(|t| t.endpoints.as_slice()).unwrap_or_default();
-    let networks = endpoints.iter().map(|e| Ns::Sandbox(e.network));
+    let is_overlay =
+        |id: &NetworkId| assignment.networks.get(id).is_some_and(|n| matches!(n.kind, NetworkKind::Overlay { .. }));
+    // Bridges are in the host's namespace.
+    let networks = assignment.local_endpoints(task).iter().map(|e| e.network).filter(is_overlay).map(Ns::Sandbox);
     [Ns::Host, Ns::Task(task)].into_iter().chain(networks).collect()
 }
 
@@ -202,7 +207,7 @@ impl Reconciler {
             self.failures.retain(|ns, _| !scope.contains(ns));
             self.failed_operations = failed.len();
             for (_, error) in &failed {
-                for ns in scope::touched(&error.op) {
+                for ns in error.op.concerns(&self.desired) {
                     self.done.remove(&ns);
                     self.failures.entry(ns).or_insert_with(|| chain(error));
                 }

@@ -5,7 +5,7 @@ use shoal_common::{
     assignment::Assignment,
     task::{Actor, TaskState},
 };
-use shoal_proto::convert::Report;
+use shoal_proto::convert::{Report, RunReport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -33,8 +33,15 @@ impl Reports {
         }
     }
 
+    /// Notes how a container is that was run by hand.
+    pub(crate) fn tell_run(&self, report: RunReport) {
+        if self.merged().tell_run(report) {
+            self.0.news.notify_one();
+        }
+    }
+
     /// What there is to send, once there is something.
-    pub(crate) async fn batch(&self) -> Vec<Report> {
+    pub(crate) async fn batch(&self) -> Batch {
         loop {
             let batch = self.merged().batch();
             if !batch.is_empty() {
@@ -45,7 +52,7 @@ impl Reports {
     }
 
     /// The managers have these.
-    pub(crate) fn acknowledged(&self, batch: &[Report]) {
+    pub(crate) fn acknowledged(&self, batch: &Batch) {
         self.merged().acknowledged(batch);
     }
 
@@ -62,10 +69,25 @@ impl Reports {
     }
 }
 
+/// Reports for one message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) tasks: Vec<Report>,
+    pub(crate) containers: Vec<RunReport>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.containers.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Merged {
     latest: BTreeMap<TaskId, Report>,
     unsent: BTreeSet<TaskId>,
+    runs: BTreeMap<TaskId, RunReport>,
+    unsent_runs: BTreeSet<TaskId>,
 }
 
 impl Merged {
@@ -80,14 +102,31 @@ impl Merged {
         true
     }
 
-    fn batch(&self) -> Vec<Report> {
-        self.unsent.iter().filter_map(|task| self.latest.get(task)).take(BATCH).cloned().collect()
+    /// Whether that was news.
+    fn tell_run(&mut self, report: RunReport) -> bool {
+        if self.runs.get(&report.container) == Some(&report) {
+            return false;
+        }
+        self.unsent_runs.insert(report.container);
+        self.runs.insert(report.container, report);
+        true
     }
 
-    fn acknowledged(&mut self, batch: &[Report]) {
-        for report in batch {
+    fn batch(&self) -> Batch {
+        let tasks = self.unsent.iter().filter_map(|task| self.latest.get(task)).take(BATCH).cloned();
+        let containers = self.unsent_runs.iter().filter_map(|id| self.runs.get(id)).take(BATCH).cloned();
+        Batch { tasks: tasks.collect(), containers: containers.collect() }
+    }
+
+    fn acknowledged(&mut self, batch: &Batch) {
+        for report in &batch.tasks {
             if self.latest.get(&report.task) == Some(report) {
                 self.unsent.remove(&report.task);
+            }
+        }
+        for report in &batch.containers {
+            if self.runs.get(&report.container) == Some(report) {
+                self.unsent_runs.remove(&report.container);
             }
         }
     }
@@ -98,7 +137,16 @@ impl Merged {
             assignment.tasks.get(&report.task).is_some_and(|task| moves_on(task.known, report.state))
         };
         self.unsent = self.latest.values().filter(lacking).map(|r| r.task).collect();
-        !self.unsent.is_empty()
+        self.runs.retain(|id, _| assignment.containers.contains_key(id));
+        let lacking = |report: &&RunReport| {
+            let known = assignment.containers.get(&report.container).map(|c| &c.known);
+            known.is_some_and(|known| {
+                let same = (known.start, known.phase, known.exit_code, known.restarts);
+                same != (report.start, report.phase, report.exit_code, report.restarts)
+            })
+        };
+        self.unsent_runs = self.runs.values().filter(lacking).map(|r| r.container).collect();
+        !self.batch().is_empty()
     }
 }
 
@@ -122,7 +170,7 @@ mod tests {
             assert!(merged.tell(report(task, state)));
         }
         assert!(!merged.tell(report(1, TaskState::Running)) && !merged.tell(report(1, TaskState::Starting)));
-        assert_eq!(merged.batch(), [report(1, TaskState::Running), report(2, TaskState::Preparing)]);
+        assert_eq!(merged.batch().tasks, [report(1, TaskState::Running), report(2, TaskState::Preparing)]);
     }
 
     #[test]
@@ -130,7 +178,7 @@ mod tests {
         let mut merged = Merged::default();
         assert!(merged.tell(report(1, TaskState::Failed)));
         assert!(!merged.tell(report(1, TaskState::Shutdown)) && !merged.tell(report(1, TaskState::Running)));
-        assert_eq!(merged.batch(), [report(1, TaskState::Failed)]);
+        assert_eq!(merged.batch().tasks, [report(1, TaskState::Failed)]);
     }
 
     #[test]
@@ -142,8 +190,8 @@ mod tests {
         assert_eq!(merged.batch(), sent);
         merged.tell(report(1, TaskState::Running));
         merged.acknowledged(&sent);
-        assert_eq!(merged.batch(), [report(1, TaskState::Running)]);
-        merged.acknowledged(&[report(1, TaskState::Running)]);
+        assert_eq!(merged.batch().tasks, [report(1, TaskState::Running)]);
+        merged.acknowledged(&Batch { tasks: vec![report(1, TaskState::Running)], containers: vec![] });
         assert!(merged.batch().is_empty());
     }
 
@@ -158,7 +206,7 @@ mod tests {
         let mut assignment = fixture::assignment(1, &[1, 2]);
         assignment.tasks.get_mut(&TaskId(1)).unwrap().known = TaskState::Running;
         assert!(merged.compare(&assignment));
-        assert_eq!(merged.batch(), [report(2, TaskState::Running)]);
+        assert_eq!(merged.batch().tasks, [report(2, TaskState::Running)]);
         assert!(!merged.latest.contains_key(&TaskId(3)));
     }
 }

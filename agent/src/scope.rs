@@ -20,6 +20,10 @@ pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::AddVxlan { .. }
+        | Op::AddMacvlan { .. }
+        | Op::AddVlan { .. }
+        | Op::Mark { .. }
+        | Op::NameTaken { .. }
         | Op::DelLink { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
@@ -40,11 +44,6 @@ pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns
         | Op::DelTable { .. }
         | Op::FlushUdpFlows { .. } => false,
     })
-}
-
-/// The namespaces that an operation leaves unfinished when it fails.
-pub(crate) fn touched(op: &Op) -> Vec<Ns> {
-    if let Op::AddVeth { ns, peer_ns, .. } = op { vec![*ns, *peer_ns] } else { vec![op.ns()] }
 }
 
 #[cfg(test)]

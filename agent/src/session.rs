@@ -275,8 +275,11 @@ impl Session {
             }
             sleep(REPORT_WINDOW).await;
             let batch = self.reports.batch().await;
-            let reports = batch.iter().cloned().map(Into::into).collect();
-            match deadline(REPORT_PATIENCE, client.report_status(pb::ReportStatusRequest { reports })).await {
+            let request = pb::ReportStatusRequest {
+                reports: batch.tasks.iter().cloned().map(Into::into).collect(),
+                containers: batch.containers.iter().cloned().map(Into::into).collect(),
+            };
+            match deadline(REPORT_PATIENCE, client.report_status(request)).await {
                 Ok(_) => {
                     self.reports.acknowledged(&batch);
                     backoff.reset();

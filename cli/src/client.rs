@@ -1,7 +1,10 @@
 //! The local daemon, by its socket.
 
 use hyper_util::rt::TokioIo;
-use shoal_proto::pb::{control_client::ControlClient, local_node_client::LocalNodeClient};
+use shoal_proto::pb::{
+    control_client::ControlClient, host_control_client::HostControlClient, local_node_client::LocalNodeClient,
+    node_containers_client::NodeContainersClient,
+};
 use std::{io, path::Path};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -45,6 +48,14 @@ impl Client {
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn hosts(&self) -> HostControlClient<Channel> {
+        HostControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(crate) fn containers(&self) -> NodeContainersClient<Channel> {
+        NodeContainersClient::new(self.channel.clone())
     }
 
     pub(crate) fn local(&self) -> LocalNodeClient<Channel> {

@@ -55,13 +55,10 @@ fn main() -> ExitCode {
     if let args::Command::Daemon(args) = &cli.command {
         return daemon::run(args, &cli.host).map_or_else(|f| end(&f), |()| ExitCode::SUCCESS);
     }
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(f) => end(&f),
-    }
+    run(cli).unwrap_or_else(|f| end(&f))
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = runtime.block_on(command::run(cli));
     // A read of stdin that nobody waits for any more would hold the process.

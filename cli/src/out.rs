@@ -18,6 +18,12 @@ pub(crate) fn bytes(raw: &[u8]) -> Result<(), Failure> {
     settle(io::stdout().lock().write_all(raw))
 }
 
+/// What a process writes at this moment: shown at once, also where it ends no line.
+pub(crate) fn flushed(raw: &[u8]) -> Result<(), Failure> {
+    bytes(raw)?;
+    settle(io::stdout().lock().flush())
+}
+
 /// What a container wrote to its stderr.
 pub(crate) fn bytes_aside(raw: &[u8]) -> Result<(), Failure> {
     settle(io::stderr().lock().write_all(raw))

@@ -140,6 +140,11 @@ pub(crate) fn words(s: &str) -> Result<Words, String> {
     Ok(Words(out))
 }
 
+/// Whole seconds, as Docker takes them; `10s` too.
+pub(crate) fn seconds(s: &str) -> Result<u64, String> {
+    s.parse().or_else(|_| duration(s).map(|d| d.as_secs())).map_err(|_| "a number of seconds".to_owned())
+}
+
 /// Where logs begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
@@ -239,7 +244,7 @@ mod tests {
         assert!(attachment("alias=db").is_err() && attachment("name=b,what=1").is_err());
         assert_eq!(port("http=80"), Ok(Port { name: "http".into(), port: 80, protocol: Protocol::Tcp }));
         assert_eq!(port("dns=53/udp"), Ok(Port { name: "dns".into(), port: 53, protocol: Protocol::Udp }));
-        for bad in ["80", "http=0", "http=70000", "http=80/sctp"] {
+        for bad in ["80", "http=0", "http=70000", "http=80/icmp"] {
             assert!(port(bad).is_err(), "{bad}");
         }
     }

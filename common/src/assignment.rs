@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::{
-    Generation, LogIndex, Mtu, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Vni, Vtep,
+    Generation, LinkName, LogIndex, Mtu, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Vni, Vtep,
+    container::{PublishedPort, RestartMode, RunStatus, Wanted},
+    network::{BridgeOptions, MacvlanMode},
     node::Role,
     service::{ContainerSpec, EndpointMode, NamedPort, Resources},
     task::{DesiredState, Endpoint, Slot, TaskState},
@@ -30,6 +32,9 @@ pub struct Assignment {
     pub services: BTreeMap<(NetworkId, ServiceId), ServiceAssignment>,
     /// The tasks of this node that have not ended.
     pub tasks: BTreeMap<TaskId, TaskAssignment>,
+    /// The containers that were run on this node by hand. Their ids and those of tasks are of one sequence.
+    #[serde(default)]
+    pub containers: BTreeMap<TaskId, ContainerAssignment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,11 +51,20 @@ pub struct NodeAssignment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkAssignment {
     pub name: Name,
-    pub vni: Vni,
+    /// With the host's own part of the options.
+    pub kind: NetworkKind,
     pub subnets: Vec<Subnet>,
     pub internal: bool,
-    /// Of the links in the network; `None`: the underlay's less VXLAN's overhead.
+    /// Of the links in the network; `None`: the underlay's, less VXLAN's overhead in an overlay.
     pub mtu: Option<Mtu>,
+}
+
+/// How a network is realised on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkKind {
+    Overlay { vni: Vni },
+    Bridge(BridgeOptions),
+    Macvlan { parent: LinkName, mode: MacvlanMode },
 }
 
 /// One endpoint of a network: what forwarding, neighbours, VIPs and names are made from.
@@ -59,11 +73,11 @@ pub struct EndpointAssignment {
     pub endpoint: Endpoint,
     pub node: NodeId,
     pub vtep: Vtep,
-    pub service: ServiceId,
-    pub slot: Slot,
+    /// `None` of a container that was run by hand.
+    pub service: Option<ServiceId>,
     /// `web.1`: by which name the container is found. Unique among live tasks of the network.
     pub task_name: String,
-    /// Further names: hostname, if the user gave one.
+    /// Further names: hostname, if the user gave one, and aliases of this network.
     pub aliases: Vec<String>,
     /// Running, and wanted so: in names and VIPs. An endpoint that is not serving is still forwarded to, so that
     /// what is under way can finish.
@@ -97,6 +111,56 @@ pub struct TaskAssignment {
     pub known: TaskState,
     /// The log index at which the service's spec took this shape.
     pub spec_version: LogIndex,
+}
+
+/// A container that was run by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerAssignment {
+    pub name: Name,
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub stack: Stack,
+    /// While it is to run.
+    pub ports: Vec<PublishedPort>,
+    pub links: Vec<LinkAssignment>,
+    pub restart: RestartMode,
+    pub wanted: Wanted,
+    /// Counts the user's starts: another number than the one that runs means that it is to be started anew.
+    pub start: u64,
+    /// What the managers have on record.
+    pub known: RunStatus,
+}
+
+/// Which network stack a container has on its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stack {
+    Loopback,
+    Host,
+    /// In the order in which their networks are chosen for the way out.
+    Own(Vec<Endpoint>),
+}
+
+impl Stack {
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Stack::Own(endpoints) => endpoints,
+            Stack::Loopback | Stack::Host => &[],
+        }
+    }
+}
+
+/// `--link`, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAssignment {
+    pub alias: Name,
+    /// The other's name and hostname.
+    pub name: Name,
+    pub hostname: Option<String>,
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    pub env: BTreeMap<String, String>,
+    /// Ports that the other publishes.
+    pub ports: Vec<PublishedPort>,
 }
 
 /// One map's difference: what is new or changed, and what is gone.
@@ -142,6 +206,8 @@ pub struct AssignmentDelta {
     pub endpoints: MapDelta<(NetworkId, TaskId), EndpointAssignment>,
     pub services: MapDelta<(NetworkId, ServiceId), ServiceAssignment>,
     pub tasks: MapDelta<TaskId, TaskAssignment>,
+    #[serde(default)]
+    pub containers: MapDelta<TaskId, ContainerAssignment>,
 }
 
 impl AssignmentDelta {
@@ -154,6 +220,7 @@ impl AssignmentDelta {
             endpoints: MapDelta::between(&old.endpoints, &new.endpoints),
             services: MapDelta::between(&old.services, &new.services),
             tasks: MapDelta::between(&old.tasks, &new.tasks),
+            containers: MapDelta::between(&old.containers, &new.containers),
         }
     }
 
@@ -164,6 +231,7 @@ impl AssignmentDelta {
             && self.endpoints.is_empty()
             && self.services.is_empty()
             && self.tasks.is_empty()
+            && self.containers.is_empty()
     }
 }
 
@@ -177,6 +245,15 @@ pub enum Refused {
 }
 
 impl Assignment {
+    /// The endpoints of a task or container of this node.
+    pub fn local_endpoints(&self, id: TaskId) -> &[Endpoint] {
+        match (self.tasks.get(&id), self.containers.get(&id)) {
+            (Some(task), _) => &task.endpoints,
+            (None, Some(container)) => container.stack.endpoints(),
+            (None, None) => &[],
+        }
+    }
+
     /// Takes the whole of a newer assignment. The same generation again is fine: a reconnect sends it.
     pub fn replace(&mut self, next: Assignment) -> Result<(), Refused> {
         if next.generation < self.generation {
@@ -200,6 +277,7 @@ impl Assignment {
         delta.endpoints.apply_to(&mut self.endpoints);
         delta.services.apply_to(&mut self.services);
         delta.tasks.apply_to(&mut self.tasks);
+        delta.containers.apply_to(&mut self.containers);
         Ok(())
     }
 }
@@ -211,7 +289,7 @@ mod tests {
     fn at(generation: u64, networks: &[(u64, u32)]) -> Assignment {
         let net = |vni: u32| NetworkAssignment {
             name: "n".parse().expect("a name"),
-            vni: vni.try_into().expect("a vni"),
+            kind: NetworkKind::Overlay { vni: vni.try_into().expect("a vni") },
             subnets: vec![],
             internal: false,
             mtu: None,

@@ -5,6 +5,7 @@
 //! and the data plane share.
 
 pub mod assignment;
+pub mod container;
 pub mod id;
 pub mod name;
 pub mod net;

@@ -1,31 +1,119 @@
 //! Networks: what a user asks for.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
-use crate::{Invalid, Mtu, Name, name::Labels, subnet::SubnetSpec};
+use crate::{Invalid, LinkName, Mtu, Name, NodeId, name::Labels, subnet::SubnetSpec};
 
 /// How a network is realised on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Driver {
     /// One layer-2 segment over all hosts, by VXLAN (RFC 7348).
     Overlay,
+    /// A bridge on one host.
+    Bridge(BridgeOptions),
+    /// Links of their own on a link of the host: containers are neighbours of the host's neighbours.
+    Macvlan(MacvlanOptions),
+}
+
+impl Driver {
+    /// The host to which the network is confined; `None`: it is the cluster's.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Driver::Bridge(bridge) => Some(bridge.node),
+            Driver::Overlay | Driver::Macvlan(_) => None,
+        }
+    }
+
+    /// As Docker's users know it.
+    pub fn scope(&self) -> &'static str {
+        if self.node().is_some() { "local" } else { "cluster" }
+    }
 }
 
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Driver::Overlay => "overlay",
+            Driver::Bridge(_) => "bridge",
+            Driver::Macvlan(_) => "macvlan",
         })
     }
 }
 
-impl FromStr for Driver {
+/// What is particular to a bridge network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeOptions {
+    pub node: NodeId,
+    /// The bridge's name in the host's namespace; by default `shb` and the network's number.
+    pub link: Option<LinkName>,
+    /// Whether its containers reach one another.
+    pub icc: bool,
+    /// Whether what leaves by another link bears the host's address.
+    pub masquerade: bool,
+    /// Where ports are published that name no address.
+    pub host_binding: Option<IpAddr>,
+    /// The host's own, to which containers go that name no network.
+    pub is_default: bool,
+}
+
+impl BridgeOptions {
+    /// The name and the link of the network that every host has.
+    pub const DEFAULT_NAME: &'static str = "bridge";
+    pub const DEFAULT_LINK: &'static str = "shoal0";
+
+    pub fn on(node: NodeId) -> Self {
+        Self { node, link: None, icc: true, masquerade: true, host_binding: None, is_default: false }
+    }
+}
+
+/// What is particular to a macvlan network. It is of the whole cluster, so that two hosts on one LAN never give out
+/// one address twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacvlanOptions {
+    /// The link of a host on which containers' links are made; `eth0.50` is VLAN 50 on eth0, made on demand.
+    pub parent: LinkName,
+    /// Hosts on which it is another.
+    pub parents: BTreeMap<NodeId, LinkName>,
+    pub mode: MacvlanMode,
+}
+
+impl MacvlanOptions {
+    pub fn parent_on(&self, node: NodeId) -> &LinkName {
+        self.parents.get(&node).unwrap_or(&self.parent)
+    }
+}
+
+/// Whom a macvlan link reaches (`ip-link`(8)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MacvlanMode {
+    #[default]
+    Bridge,
+    Private,
+    Vepa,
+    Passthru,
+}
+
+impl fmt::Display for MacvlanMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Bridge => "bridge",
+            Self::Private => "private",
+            Self::Vepa => "vepa",
+            Self::Passthru => "passthru",
+        })
+    }
+}
+
+impl FromStr for MacvlanMode {
     type Err = Invalid;
     fn from_str(s: &str) -> Result<Self, Invalid> {
         match s {
-            "overlay" => Ok(Driver::Overlay),
-            _ => Err(Invalid::new("driver", s, "overlay (the other drivers are not built yet)")),
+            "bridge" | "" => Ok(Self::Bridge),
+            "private" => Ok(Self::Private),
+            "vepa" => Ok(Self::Vepa),
+            "passthru" => Ok(Self::Passthru),
+            _ => Err(Invalid::new("macvlan_mode", s, "bridge, private, vepa or passthru")),
         }
     }
 }

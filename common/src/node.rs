@@ -108,4 +108,19 @@ pub struct NodeDescription {
     pub arch: String,
     /// The version of its `shoal`.
     pub version: String,
+    /// `None`: the host has opted out of a default bridge.
+    #[serde(default)]
+    pub default_bridge: Option<DefaultBridge>,
+}
+
+/// How a host wants its default bridge (`--bip`, `--fixed-cidr`, `--ipv6`, `--fixed-cidr-v6`, `--mtu` of its daemon).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultBridge {
+    /// The bridge's own address and prefix length; else the first subnet that is free on the host.
+    pub bip: Option<IpNet>,
+    pub fixed_cidr: Option<IpNet>,
+    pub ipv6: bool,
+    /// The IPv6 subnet; else one of the cluster's ULA pool.
+    pub fixed_cidr_v6: Option<IpNet>,
+    pub mtu: Option<Mtu>,
 }

@@ -1,7 +1,7 @@
 //! Services: what a user asks for.
 
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use crate::{Invalid, Name, NetworkId, name::Labels};
 
@@ -98,6 +98,68 @@ pub struct ContainerSpec {
     pub stop_grace: Duration,
     /// Ports of `_PORT._PROTO.SERVICE` SRV records: `EXPOSE` of the image is not known to the managers.
     pub ports: Vec<NamedPort>,
+    #[serde(default)]
+    pub terminal: Terminal,
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    #[serde(default)]
+    pub dns: Dns,
+    /// Further lines of `/etc/hosts`.
+    #[serde(default)]
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    #[serde(default)]
+    pub privileges: Privileges,
+    /// A number or a name such as `SIGTERM`; default the image's.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+}
+
+/// What its first process reads and writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// `-t`: a terminal.
+    pub tty: bool,
+    /// `-i`: its input stays open.
+    pub stdin: bool,
+}
+
+/// A directory or a file that is not of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub source: MountSource,
+    /// Absolute.
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A path of the host.
+    Bind(String),
+    /// A named volume of the host, made when first used.
+    Volume(Name),
+    /// Memory.
+    Tmpfs,
+}
+
+/// `--dns`, `--dns-search`, `--dns-opt`: who answers what is no name of ours, and how the container asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Empty: the host's own resolvers.
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// What the kernel lets a container do, as far as it differs from what every container may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    pub privileged: bool,
+    /// Without `CAP_`; `ALL` for all.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    /// The root file system.
+    pub read_only: bool,
 }
 
 impl ContainerSpec {
@@ -117,6 +179,7 @@ pub enum Protocol {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl fmt::Display for Protocol {
@@ -124,6 +187,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -134,7 +198,8 @@ impl FromStr for Protocol {
         match s {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(Invalid::new("protocol", s, "tcp or udp")),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(Invalid::new("protocol", s, "tcp, udp or sctp")),
         }
     }
 }

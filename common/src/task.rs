@@ -153,6 +153,9 @@ impl fmt::Display for Slot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub network: NetworkId,
+    /// Its link in the container: 0 is eth0.
+    #[serde(default)]
+    pub link: u8,
     pub mac: MacAddr,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,

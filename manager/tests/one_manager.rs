@@ -122,6 +122,7 @@ fn description(name: &str, control_addr: SocketAddr) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        default_bridge: None,
     }
 }
 
@@ -281,12 +282,18 @@ async fn an_agent_is_told_everything_once_and_then_what_changed() {
         message: "now".to_owned(),
         exit_code: None,
     };
-    dispatcher.report_status(pb::ReportStatusRequest { reports: vec![report(task)] }).await.unwrap();
+    dispatcher
+        .report_status(pb::ReportStatusRequest { reports: vec![report(task)], containers: vec![] })
+        .await
+        .unwrap();
     let state = stage.manager.consensus.read().await.unwrap();
     assert_eq!(state.tasks.get(&shoal_common::TaskId(task)).unwrap().status.message, "now");
     let other = stage.join(&stage.worker_token, "w2").await.unwrap();
-    let lie =
-        stage.dispatcher(&other).await.report_status(pb::ReportStatusRequest { reports: vec![report(task)] }).await;
+    let lie = stage
+        .dispatcher(&other)
+        .await
+        .report_status(pb::ReportStatusRequest { reports: vec![report(task)], containers: vec![] })
+        .await;
     assert_eq!(lie.unwrap_err().code(), Code::InvalidArgument);
 
     // A manager that is behind does not serve; one that has removed the node says so, and ends the stream.

@@ -12,12 +12,12 @@ use hickory_proto::{
 };
 use shoal_common::{
     NetworkId, NodeId, ServiceId, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, ServiceAssignment},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, ServiceAssignment},
     net::MacAddr,
     service::EndpointMode,
-    task::{Endpoint, Slot},
+    task::Endpoint,
 };
-use shoal_dns::{Resolver, Scope, Transport, Zone, answer};
+use shoal_dns::{OwnWay, Resolver, Scope, Servers, Transport, Zone, answer};
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
@@ -35,7 +35,7 @@ fn host(services: u32, tasks: u32) -> Assignment {
     let mut a = Assignment::default();
     let network = NetworkAssignment {
         name: "blue".parse().unwrap(),
-        vni: 4097.try_into().unwrap(),
+        kind: NetworkKind::Overlay { vni: 4097.try_into().unwrap() },
         subnets: vec![],
         internal: false,
         mtu: None,
@@ -56,11 +56,10 @@ fn host(services: u32, tasks: u32) -> Assignment {
             let n = s * tasks + t;
             let v4 = Ipv4Addr::from(0x0a02_0000 + n);
             let endpoint = EndpointAssignment {
-                endpoint: Endpoint { network: BLUE, mac: MacAddr::of_v4(v4), v4: Some(v4), v6: None },
+                endpoint: Endpoint { network: BLUE, link: 0, mac: MacAddr::of_v4(v4), v4: Some(v4), v6: None },
                 node: NodeId(1),
                 vtep: [192, 0, 2, 1].into(),
-                service: ServiceId(s.into()),
-                slot: Slot::Replica(t + 1),
+                service: Some(ServiceId(s.into())),
                 task_name: format!("svc{s}.{}", t + 1),
                 aliases: vec![],
                 serving: true,
@@ -128,7 +127,7 @@ fn outside() -> SocketAddr {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let zone = Arc::new(Zone::of(&host(100, 60)));
-    let scope = Arc::new(Scope { task: None, networks: vec![BLUE] });
+    let scope = Arc::new(Scope { task: None, networks: vec![BLUE], servers: vec![] });
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap();
     let listener = TcpListener::bind(address).unwrap();
@@ -137,7 +136,16 @@ fn main() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     {
         let _inside = runtime.enter();
-        Resolver::new().serve(udp, listener, Arc::clone(&scope), zones, servers, shutdown.clone()).unwrap();
+        Resolver::new()
+            .serve(
+                udp,
+                listener,
+                Arc::clone(&scope),
+                zones,
+                Servers { addresses: servers, way: Arc::new(OwnWay) },
+                shutdown.clone(),
+            )
+            .unwrap();
     }
     for (what, name) in [("one VIP", "svc7."), ("60 addresses", "svc0."), ("forwarded", "example.com.")] {
         println!("{what:>14}: {:>9.0} questions/s", rate(address, &query(name)));

@@ -2,11 +2,11 @@
 
 use shoal_common::{
     Generation, NetworkId, NodeId, ServiceId, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, ServiceAssignment},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, ServiceAssignment},
     net::MacAddr,
     service::{EndpointMode, NamedPort, Protocol},
     subnet::Subnet,
-    task::{Endpoint, Slot},
+    task::Endpoint,
 };
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn network(name: &str, vni: u32, nets: &[&str], internal: bool) -> NetworkAssign
     };
     NetworkAssignment {
         name: name.parse().unwrap(),
-        vni: vni.try_into().unwrap(),
+        kind: NetworkKind::Overlay { vni: vni.try_into().unwrap() },
         subnets: nets.iter().map(subnet).collect(),
         internal,
         mtu: None,
@@ -47,11 +47,10 @@ fn service(name: &str, mode: EndpointMode, vips: [Option<&str>; 2]) -> ServiceAs
 pub(crate) fn endpoint(network: NetworkId, service: u64, name: &str, v4: &str, serving: bool) -> EndpointAssignment {
     let v4: std::net::Ipv4Addr = v4.parse().unwrap();
     EndpointAssignment {
-        endpoint: Endpoint { network, mac: MacAddr::of_v4(v4), v4: Some(v4), v6: None },
+        endpoint: Endpoint { network, link: 0, mac: MacAddr::of_v4(v4), v4: Some(v4), v6: None },
         node: NodeId(1),
         vtep: [192, 0, 2, 1].into(),
-        service: ServiceId(service),
-        slot: Slot::Replica(1),
+        service: Some(ServiceId(service)),
         task_name: name.to_owned(),
         aliases: vec![],
         serving,

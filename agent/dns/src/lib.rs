@@ -34,5 +34,5 @@ pub use reply::{TTL_SECONDS, UDP_PAYLOAD};
 pub use resolv_conf::upstream_servers;
 pub use scope::Scope;
 pub use server::{Resolver, ServeError};
-pub use upstream::RESOLVER_ADDRESS;
+pub use upstream::{OwnWay, RESOLVER_ADDRESS, Servers, Way};
 pub use zone::Zone;

@@ -12,7 +12,7 @@ use crate::{
     answer::{Outcome, Transport, answer},
     scope::Scope,
     tcp,
-    upstream::Upstream,
+    upstream::{Servers, Upstream},
     zone::Zone,
 };
 
@@ -45,7 +45,7 @@ pub struct Resolver {
 pub(crate) struct Views {
     scope: Arc<Scope>,
     zone: watch::Receiver<Arc<Zone>>,
-    servers: watch::Receiver<Vec<SocketAddr>>,
+    servers: Servers,
     upstream: Upstream,
 }
 
@@ -57,8 +57,8 @@ impl Views {
     }
 
     pub(crate) async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let servers = self.servers.borrow().clone();
-        self.upstream.forward(query, transport, &servers).await
+        let servers = self.servers.addresses.borrow().clone();
+        self.upstream.forward(query, transport, &servers, &*self.servers.way).await
     }
 }
 
@@ -68,7 +68,7 @@ impl Resolver {
     }
 
     /// Serves one container until `shutdown`. The sockets were opened in the container's network namespace and
-    /// answer there; upstream servers are asked from the namespace of this process. When the task ends, so has
+    /// answer there; `servers` are asked about what is not ours. When the task ends, so has
     /// everything that it began.
     pub fn serve(
         &self,
@@ -76,7 +76,7 @@ impl Resolver {
         listener: std::net::TcpListener,
         scope: Arc<Scope>,
         zone: watch::Receiver<Arc<Zone>>,
-        servers: watch::Receiver<Vec<SocketAddr>>,
+        servers: Servers,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, ServeError> {
         udp.set_nonblocking(true).map_err(ServeError::Udp)?;

@@ -4,19 +4,20 @@
 //! server's address and the question itself is taken for the answer (RFC 5452). So a forger has to guess 32 bits
 //! in the time of one round trip.
 
+use futures::{FutureExt as _, future::BoxFuture};
 use hickory_proto::{
     op::{Header, MessageType, Query, ResponseCode},
     serialize::binary::{BinDecodable, BinDecoder},
 };
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::{TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
@@ -43,6 +44,34 @@ pub const RESOLVER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 /// The largest UDP payload there can be, in bytes.
 const DATAGRAM_BYTES: usize = 65_535;
 
+/// By which network namespace a server is asked.
+pub trait Way: fmt::Debug + Send + Sync {
+    /// A socket that is bound there.
+    fn udp(&self, local: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>>;
+    fn tcp(&self, server: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
+}
+
+/// By that of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OwnWay;
+
+impl Way for OwnWay {
+    fn udp(&self, local: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        UdpSocket::bind(local).boxed()
+    }
+
+    fn tcp(&self, server: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        TcpStream::connect(server).boxed()
+    }
+}
+
+/// Who is asked about what is not ours.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub way: Arc<dyn Way>,
+}
+
 /// Forwards for all containers of the host.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
@@ -58,7 +87,13 @@ impl Default for Upstream {
 impl Upstream {
     /// Asks the servers one after the other. The reply is theirs, under the id that the query came with, or
     /// `SERVFAIL` when none was to be had; `None` if what was to be forwarded is no query.
-    pub(crate) async fn forward(&self, query: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
+    pub(crate) async fn forward(
+        &self,
+        query: &[u8],
+        transport: Transport,
+        servers: &[SocketAddr],
+        way: &dyn Way,
+    ) -> Option<Vec<u8>> {
         let Parsed::Asked(asked) = parse(query) else { return None };
         let failure = || server_failure(&asked.metadata, &asked.question, asked.edns.as_ref());
         let Ok(_permit) = self.in_flight.try_acquire() else {
@@ -71,8 +106,8 @@ impl Upstream {
             let exchange = Exchange::new(query, &asked.question);
             let attempt = async {
                 match transport {
-                    Transport::Udp => exchange.by_udp(*server).await,
-                    Transport::Tcp => exchange.by_tcp(*server).await,
+                    Transport::Udp => exchange.by_udp(*server, way).await,
+                    Transport::Tcp => exchange.by_tcp(*server, way).await,
                 }
             };
             match timeout(ATTEMPT_TIMEOUT, attempt).await {
@@ -119,14 +154,14 @@ impl<'a> Exchange<'a> {
         Self { id, question, query }
     }
 
-    async fn by_udp(&self, server: SocketAddr) -> io::Result<(ResponseCode, Vec<u8>)> {
+    async fn by_udp(&self, server: SocketAddr, way: &dyn Way) -> io::Result<(ResponseCode, Vec<u8>)> {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         // Port 0: the kernel draws one by chance. Connected: it passes on what comes from the server only, and
         // says at once when nobody listens there.
-        let socket = UdpSocket::bind((any, 0)).await?;
+        let socket = way.udp(SocketAddr::new(any, 0)).await?;
         socket.connect(server).await?;
         socket.send(&self.query).await?;
         // Not filled with zeros: of the pages only those that the reply needs are touched.
@@ -141,8 +176,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn by_tcp(&self, server: SocketAddr) -> io::Result<(ResponseCode, Vec<u8>)> {
-        let mut stream = TcpStream::connect(server).await?;
+    async fn by_tcp(&self, server: SocketAddr, way: &dyn Way) -> io::Result<(ResponseCode, Vec<u8>)> {
+        let mut stream = way.tcp(server).await?;
         stream.set_nodelay(true)?;
         write_frame(&mut stream, &self.query).await?;
         loop {

@@ -90,10 +90,10 @@ impl Zone {
             let Some(network) = zone.networks.get_mut(id) else { continue };
             let target = network.add_endpoint(*task, endpoint);
             if endpoint.serving
-                && let Some(target) = target
+                && let (Some(target), Some(service)) = (target, endpoint.service)
             {
                 let (v4, v6) = (endpoint.endpoint.v4, endpoint.endpoint.v6);
-                serving.entry((*id, endpoint.service)).or_default().push(Instance { target, v4, v6 });
+                serving.entry((*id, service)).or_default().push(Instance { target, v4, v6 });
             }
         }
         for ((id, service_id), service) in &assignment.services {

@@ -3,8 +3,10 @@
 //! Requests to the same namespace are put to the kernel together, as long as none needs the index of a link that one
 //! before it makes. What is true already counts as done: an address that is there, a route that is not.
 
+use ipnet::IpNet;
 use nix::errno::Errno;
-use shoal_common::LinkName;
+use rtnetlink::packet_route::link::LinkAttribute;
+use shoal_common::{LinkName, Mtu};
 use shoal_plan::{Ns, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    kernel::{Error, Inner},
+    kernel::{Error, Inner, is_ours},
     namespace::Namespace,
     netlink::{
         Refusal, Socket, conntrack,
@@ -42,9 +44,26 @@ pub enum Cause {
     Netns(#[source] io::Error),
     #[error("the sysctl cannot be written")]
     Sysctl(#[source] io::Error),
+    #[error(
+        "this host has a link {0} that is not shoal's: give the network's bridge another name, or remove or rename the link"
+    )]
+    NameTaken(LinkName),
+    #[error("this host has no link {parent}; its links are {}", list(there))]
+    NoParent { parent: LinkName, there: BTreeSet<String> },
+    #[error("link {parent} carries packets of up to {has} bytes: give the network an MTU of that or less")]
+    Narrow { parent: LinkName, has: u32 },
+    #[error("this kernel has no {kind} links: it was built without {option}, or its module {module} is not there")]
+    NoSuchKind { kind: &'static str, option: &'static str, module: &'static str },
     #[error(transparent)]
     Namespace(#[from] Box<Error>),
 }
+
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+const NO_MACVLAN: Cause = Cause::NoSuchKind { kind: "macvlan", option: "CONFIG_MACVLAN", module: "macvlan" };
+const NO_VLAN: Cause = Cause::NoSuchKind { kind: "VLAN", option: "CONFIG_VLAN_8021Q", module: "8021q" };
 
 /// Does all of it, in order, and gives what failed with its place in `ops`.
 pub(crate) fn all(kernel: &Inner, ops: &[Op]) -> Vec<(usize, OpError)> {
@@ -206,7 +225,13 @@ impl Run<'_> {
                 Ok(())
             }
             Op::LoopbackUp { .. } => self.put_at(at, &loopback(), |index| request::set_up(index, true)),
-            Op::AddBridge { link, mac, mtu, .. } => self.put(at, request::bridge(link, *mac, *mtu)),
+            Op::AddBridge { link, mac, mtu, marked, .. } => {
+                self.put(at, request::bridge(link, *mac, *mtu))?;
+                // The kernel leaves out the alias of a link that it makes. Both go to it together: nothing comes between.
+                if *marked { self.put(at, request::mark(link)) } else { Ok(()) }
+            }
+            Op::Mark { link, .. } => self.put(at, request::mark(link)),
+            Op::NameTaken { link, .. } => Err(Cause::NameTaken(link.clone())),
             Op::AddVxlan { .. } => {
                 self.settle();
                 self.add_vxlan(op)
@@ -223,6 +248,14 @@ impl Run<'_> {
                 self.flush();
                 drop(peer_namespace);
                 Ok(())
+            }
+            Op::AddMacvlan { .. } => {
+                self.settle();
+                self.add_macvlan(op)
+            }
+            Op::AddVlan { .. } => {
+                self.settle();
+                self.add_vlan(op)
             }
             Op::DelLink { link, .. } => {
                 self.put(at, request::delete_link(link))?;
@@ -267,20 +300,20 @@ impl Run<'_> {
             Op::DelRoute { route, .. } => {
                 self.put_at(at, &route.link, |index| request::delete_route(route.to, route.via, index))
             }
-            Op::ReplaceTable { name, chains, digest, .. } => {
+            Op::ReplaceTable { family, chains, digest, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::replace(&namespace, name, digest, chains)?)
+                Ok(nft::replace(&namespace, *family, digest, chains)?)
             }
-            Op::DelTable { name, .. } => {
+            Op::DelTable { family, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::delete(&namespace, name)?)
+                Ok(nft::delete(&namespace, *family)?)
             }
-            Op::FlushUdpFlows { keep, .. } => {
+            Op::FlushUdpFlows { pools, keep, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                flush_udp_flows(&namespace, keep)?;
+                flush_udp_flows(&namespace, pools, keep)?;
                 Ok(())
             }
         }
@@ -291,16 +324,79 @@ impl Run<'_> {
         let Op::AddVxlan { link, vni, local, port, mtu, .. } = op else { return Ok(()) };
         let Some(namespace) = self.namespace(op)? else { return Ok(()) };
         // Bears our prefix: whoever finds one left over, from a daemon that was killed here, deletes it.
-        let passing: LinkName = format!("{}~{:x}", shoal_plan::names::HOST_LINK_PREFIX, vni.get())
+        let passing: LinkName = format!("{}{:x}", shoal_plan::names::PASSING_PREFIX, vni.get())
             .parse()
-            .expect("a prefix of 3 bytes, a tilde and 6 hex digits are a link name");
-        let host = self.kernel.host();
-        let mut socket = host.route();
-        let make = request::vxlan(&passing, *vni, *local, *port, *mtu);
+            .expect("a prefix of 4 bytes and 6 hex digits are a link name");
+        self.make_and_move(&passing, request::vxlan(&passing, *vni, *local, *port, *mtu), &namespace, link)
+    }
+
+    /// Makes the link where its parent is, in the host's namespace, and moves it.
+    fn add_macvlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddMacvlan { link, parent, mode, mac, mtu, .. } = op else { return Ok(()) };
+        let Some(namespace) = self.namespace(op)? else { return Ok(()) };
+        let passing: LinkName = format!("{}m", shoal_plan::names::PASSING_PREFIX)
+            .parse()
+            .expect("a prefix of 4 bytes and m are a link name");
+        let index = self.parent(parent)?;
+        let make = request::macvlan(&passing, index, *mode, *mac, *mtu);
+        match self.make_and_move(&passing, make, &namespace, link) {
+            Err(Cause::Refused(refusal)) => Err(self.on_parent(refusal, parent, *mtu, NO_MACVLAN)),
+            done => done,
+        }
+    }
+
+    fn add_vlan(&self, op: &Op) -> Result<(), Cause> {
+        let Op::AddVlan { link, parent, id, mtu, .. } = op else { return Ok(()) };
+        let index = self.parent(parent)?;
+        // Made and marked in one datagram: nobody sees it without the mark.
+        let answers = self.kernel.host().route().ask(vec![request::vlan(link, index, *id, *mtu), request::mark(link)]);
+        match answers.into_iter().next() {
+            Some(Err(refusal)) => Err(self.on_parent(refusal, parent, *mtu, NO_VLAN)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// The index of a link of the host's on which another is to be made.
+    fn parent(&self, parent: &LinkName) -> Result<u32, Cause> {
+        let mut socket = self.kernel.host().route();
+        match route::index(&mut socket, parent.as_str()) {
+            Err(refusal) if refusal.errno == Errno::ENODEV => {
+                let links = route::links(&mut socket)?;
+                let others = links.iter().filter(|link| !is_ours(link)).filter_map(route::name);
+                let there = others.filter(|name| *name != "lo").map(ToOwned::to_owned).collect();
+                Err(Cause::NoParent { parent: parent.clone(), there })
+            }
+            found => Ok(found?),
+        }
+    }
+
+    /// Why a link could not be made on its parent.
+    fn on_parent(&self, refusal: Refusal, parent: &LinkName, mtu: Mtu, no_such_kind: Cause) -> Cause {
+        if refusal.errno == Errno::EOPNOTSUPP && refusal.message.as_deref().is_none_or(|m| m.contains("Unknown")) {
+            return no_such_kind;
+        }
+        let has = route::links(&mut self.kernel.host().route()).ok().and_then(|links| {
+            let link = links.into_iter().find(|link| route::name(link) == Some(parent.as_str()))?;
+            link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
+        });
+        match has {
+            Some(has) if has < mtu.get() => Cause::Narrow { parent: parent.clone(), has },
+            Some(_) | None => refusal.into(),
+        }
+    }
+
+    fn make_and_move(
+        &self,
+        passing: &LinkName,
+        make: Vec<u8>,
+        namespace: &Namespace,
+        link: &LinkName,
+    ) -> Result<(), Cause> {
+        let mut socket = self.kernel.host().route();
         match socket.ask_one(make.clone()) {
             Err(refusal) if refusal.errno == Errno::EEXIST => {
                 // If it is not our own leftover that is in the way, the second attempt says what is.
-                let _ = socket.ask_one(request::delete_link(&passing));
+                let _ = socket.ask_one(request::delete_link(passing));
                 socket.ask_one(make)?;
             }
             made => made?,
@@ -308,7 +404,7 @@ impl Run<'_> {
         let moved = route::index(&mut socket, passing.as_str())
             .and_then(|index| socket.ask_one(request::move_to(index, link, namespace.as_fd())));
         if let Err(refusal) = moved {
-            let _ = socket.ask_one(request::delete_link(&passing));
+            let _ = socket.ask_one(request::delete_link(passing));
             return Err(refusal.into());
         }
         Ok(())
@@ -325,12 +421,16 @@ impl Run<'_> {
     }
 }
 
-/// Forgets translated UDP flows to others than these. Looking for them walks the conntrack table of all namespaces
+/// Forgets UDP flows translated to an address of these pools, or to one that was a backend, and none to be kept. Looking for them walks the conntrack table of all namespaces
 /// together, which takes 7 ms with the kernel's defaults; so it is done only when a backend went since the last time.
-fn flush_udp_flows(namespace: &Namespace, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+fn flush_udp_flows(namespace: &Namespace, pools: &BTreeSet<IpNet>, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
     let mut flows_to = namespace.flows_to.lock().unwrap_or_else(PoisonError::into_inner);
-    if flows_to.take().is_none_or(|backends| !backends.is_subset(keep)) {
-        let stale = |f: &conntrack::Flow| f.is_udp() && f.is_translated() && !keep.contains(&f.answers);
+    let before = flows_to.take();
+    if before.as_ref().is_none_or(|backends| !backends.is_subset(keep)) {
+        let before = before.unwrap_or_default();
+        let ours = |ip: &IpAddr| before.contains(ip) || pools.iter().any(|pool| pool.contains(ip));
+        let stale =
+            |f: &conntrack::Flow| f.is_udp() && f.is_translated() && ours(&f.answers) && !keep.contains(&f.answers);
         let forgotten = conntrack::forget(&mut namespace.filter(), stale)?;
         tracing::debug!(ns = %namespace.ns, forgotten, "forgot UDP flows");
     }
@@ -371,8 +471,12 @@ fn takes_away(op: &Op) -> bool {
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
+        | Op::Mark { .. }
+        | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
+        | Op::AddMacvlan { .. }
+        | Op::AddVlan { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
         | Op::SetMaster { .. }
@@ -402,8 +506,12 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
+        | Op::Mark { .. }
+        | Op::NameTaken { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
+        | Op::AddMacvlan { .. }
+        | Op::AddVlan { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }
         | Op::SetMaster { .. }

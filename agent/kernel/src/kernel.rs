@@ -1,12 +1,14 @@
 //! The kernel of this host, as the agent sees it.
 
+use rtnetlink::packet_route::link::LinkMessage;
 use shoal_plan::{Ns, Op, World};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{runtime, task};
 
@@ -14,7 +16,7 @@ use crate::{
     apply,
     monitor::{Changes, Dirty},
     namespace::Namespace,
-    netlink::Refusal,
+    netlink::{Refusal, route},
     netns, observe,
     underlay::{self, HostFacts},
 };
@@ -161,6 +163,11 @@ impl Kernel {
         self.socket(ns, addr, TcpListener::bind).await
     }
 
+    /// A TCP connection out of a namespace.
+    pub async fn tcp_stream(&self, ns: Ns, addr: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
+        self.socket(ns, addr, move |addr| TcpStream::connect_timeout(&addr, limit)).await
+    }
+
     async fn socket<T: Send + 'static>(
         &self,
         ns: Ns,
@@ -189,8 +196,8 @@ impl Kernel {
 }
 
 /// Whether a link in the host's namespace is ours.
-pub(crate) fn is_ours(link: &str) -> bool {
-    link.starts_with(shoal_plan::names::HOST_LINK_PREFIX)
+pub(crate) fn is_ours(link: &LinkMessage) -> bool {
+    route::is_marked(link) || route::name(link).is_some_and(|n| n.parse().is_ok_and(|n| shoal_plan::names::is_ours(&n)))
 }
 
 impl Inner {

@@ -4,16 +4,16 @@
 //! namespace's generation number, which any transaction raises; when that moved without us, the table's contents are
 //! compared with what they were right after we made it.
 
-use shoal_plan::nft::Chain;
+use shoal_plan::{
+    names::TABLE,
+    nft::{Chain, Family},
+};
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use crate::{
     namespace::Namespace,
     netlink::{Refusal, Socket, nftables, table},
 };
-
-/// NFPROTO_INET.
-pub(crate) const INET: u8 = 1;
 
 /// A table: NFPROTO_* family and name.
 pub(crate) type Key = (u8, String);
@@ -70,14 +70,27 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, R
     Ok(tables)
 }
 
-/// Makes a table of these chains, in the place of the table of that name.
-pub(crate) fn replace(ns: &Namespace, name: &str, digest: &str, chains: &[Chain]) -> Result<(), Refusal> {
-    apply(ns, table::replace(name, Some((digest, chains))), &[(INET, name.to_owned())])
+/// Makes a table of these chains, in the place of the one that is there.
+pub(crate) fn replace(ns: &Namespace, family: Family, digest: &str, chains: &[Chain]) -> Result<(), Refusal> {
+    let made = (number(family), TABLE.to_owned());
+    apply(ns, table::replace(made.0, TABLE, Some((digest, chains))), &[made])
 }
 
 /// Deletes a table, if it is there.
-pub(crate) fn delete(ns: &Namespace, name: &str) -> Result<(), Refusal> {
-    apply(ns, table::replace(name, None), &[])
+pub(crate) fn delete(ns: &Namespace, family: Family) -> Result<(), Refusal> {
+    apply(ns, table::replace(number(family), TABLE, None), &[])
+}
+
+/// NFPROTO_*.
+fn number(family: Family) -> u8 {
+    match family {
+        Family::Inet => 1,
+        Family::Bridge => 7,
+    }
+}
+
+pub(crate) fn family(number_of: u8) -> Option<Family> {
+    [Family::Inet, Family::Bridge].into_iter().find(|family| number(*family) == number_of)
 }
 
 /// Puts one transaction, then remembers how `made` looks, and forgets what is not there.
@@ -109,7 +122,7 @@ fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: &[Key]) -> Result<(), 
 
 /// Whether a table of this name is ours.
 pub(crate) fn is_ours(name: &str) -> bool {
-    name == shoal_plan::names::TABLE
+    name == TABLE
 }
 
 fn tables(socket: &mut Socket) -> Vec<Key> {

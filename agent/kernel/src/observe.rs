@@ -5,12 +5,13 @@ use rtnetlink::packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage, MacVlanMode,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
-use shoal_common::{LinkName, MacAddr, Mtu};
+use shoal_common::{LinkName, MacAddr, Mtu, network::MacvlanMode};
 use shoal_plan::{Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +37,7 @@ pub(crate) fn world(kernel: &Inner, namespaces: &BTreeSet<Ns>) -> Result<World, 
     let mut read = BTreeMap::new();
     for ns in namespaces {
         if let Some(namespace) = kernel.namespace(*ns)? {
-            read.insert(*ns, Reading::take(namespace)?);
+            read.insert(*ns, Reading::take(namespace, kernel)?);
         }
     }
     let world = read.iter().map(|(ns, reading)| (*ns, reading.seen(&read))).collect();
@@ -48,6 +49,15 @@ struct Reading {
     namespace: Arc<Namespace>,
     seen: Seen,
     veths: BTreeMap<u32, Veth>,
+    macvlans: Vec<Macvlan>,
+}
+
+/// A macvlan link before its parent, which is in the host's namespace, has a name.
+struct Macvlan {
+    name: LinkName,
+    parent: u32,
+    parent_ns: Option<i32>,
+    mode: MacvlanMode,
 }
 
 /// One end of a veth pair, by the kernel's numbers.
@@ -59,15 +69,16 @@ struct Veth {
 }
 
 impl Reading {
-    fn take(namespace: Arc<Namespace>) -> Result<Self, Error> {
+    fn take(namespace: Arc<Namespace>, kernel: &Inner) -> Result<Self, Error> {
         let ns = namespace.ns;
         let failed = |what| move |source: Refusal| Error::Observe { ns, what, source };
-        let mut reading = Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new() };
+        let mut reading =
+            Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new(), macvlans: Vec::new() };
         let mut socket = namespace.route();
         let links = route::links(&mut socket).map_err(failed("links"))?;
         let mut named = reading.links(&links);
         for address in route::addresses(&mut socket).map_err(failed("addresses"))? {
-            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(&address)) {
+            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(ns, &address)) {
                 link.1.addresses.insert(ip);
             }
         }
@@ -99,11 +110,16 @@ impl Reading {
         }
         drop(socket);
         reading.seen.links = named.into_values().collect();
-        for ((family, name), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
-            if family == nft::INET {
-                let table =
-                    Table { chains: Vec::new(), digest: comment.unwrap_or_default(), backends: BTreeSet::new() };
-                reading.seen.tables.insert(name, table);
+        reading.parents(kernel).map_err(failed("parents of macvlan links"))?;
+        for ((family, _), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
+            if let Some(family) = nft::family(family) {
+                let table = Table {
+                    chains: Vec::new(),
+                    digest: comment.unwrap_or_default(),
+                    backends: BTreeSet::new(),
+                    pools: BTreeSet::new(),
+                };
+                reading.seen.tables.insert(family, table);
             }
         }
         reading.sysctls()?;
@@ -123,15 +139,29 @@ impl Reading {
                 continue;
             }
             let mine = match self.namespace.ns {
-                Ns::Host => is_ours(name),
+                Ns::Host => is_ours(message),
                 Ns::Sandbox(_) | Ns::Task(_) => !FALLBACK_TUNNELS.contains(&name),
             };
             // A name that is no name to us (with a space, say) cannot be asked for either.
-            let (true, Ok(name)) = (mine, name.parse::<LinkName>()) else { continue };
-            let link = link_of(message, index_name);
+            let Ok(name) = name.parse::<LinkName>() else { continue };
+            if !mine {
+                if self.namespace.ns == Ns::Host {
+                    self.seen.foreign.insert(name);
+                }
+                continue;
+            }
+            let mut link = link_of(message, index_name);
             if let (LinkKind::Veth { .. }, Some(peer)) = (&link.kind, number(message)) {
                 let veth = Veth { name: name.clone(), peer: peer.0, peer_ns: peer.1 };
                 self.veths.insert(message.header.index, veth);
+            }
+            if let (Some(mode), Some((parent, parent_ns))) = (macvlan_mode(message), number(message)) {
+                self.macvlans.push(Macvlan { name: name.clone(), parent, parent_ns, mode });
+            }
+            if let (LinkKind::Vlan { id, .. }, Some((parent, None))) = (&link.kind, number(message))
+                && let Some(parent) = index_name(parent)
+            {
+                link.kind = LinkKind::Vlan { parent, id: *id };
             }
             named.insert(message.header.index, (name, link));
         }
@@ -139,11 +169,33 @@ impl Reading {
         named
     }
 
+    /// A macvlan link whose parent is not the host's stays of another kind: we did not make it.
+    fn parents(&mut self, kernel: &Inner) -> Result<(), Refusal> {
+        for link in std::mem::take(&mut self.macvlans) {
+            let host = kernel.host();
+            let id = route::namespace_id(&mut self.namespace.route(), host.as_fd())?;
+            if self.namespace.ns == Ns::Host || id.is_none() || id != link.parent_ns {
+                continue;
+            }
+            let parent = route::name_of(&mut host.route(), link.parent)?.and_then(|name| name.parse().ok());
+            if let (Some(parent), Some(seen)) = (parent, self.seen.links.get_mut(&link.name)) {
+                seen.kind = LinkKind::Macvlan { parent, mode: link.mode };
+            }
+        }
+        Ok(())
+    }
+
     fn sysctls(&mut self) -> Result<(), Error> {
-        let bridges = self.seen.links.iter().filter(|(_, link)| link.kind == LinkKind::Bridge);
-        let of_bridges = bridges.map(|(name, _)| format!("net/ipv4/conf/{name}/send_redirects"));
-        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_bridges).collect();
         let ns = self.namespace.ns;
+        let is_set = |link: &Link| match ns {
+            Ns::Host => true,
+            Ns::Sandbox(_) | Ns::Task(_) => link.kind == LinkKind::Bridge,
+        };
+        let links = self.seen.links.iter().filter(|(_, link)| is_set(link));
+        let of_links = links.flat_map(|(name, _)| {
+            names::LINK_SYSCTLS.iter().map(move |(before, after)| format!("{before}{name}{after}"))
+        });
+        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_links).collect();
         let failed = |source| Error::Sysctl { ns, source };
         let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen.sysctls = kept.read().map_err(failed)?;
@@ -196,10 +248,29 @@ fn number(message: &LinkMessage) -> Option<(u32, Option<i32>)> {
     peer.map(|peer| (peer, ns))
 }
 
+fn macvlan_mode(message: &LinkMessage) -> Option<MacvlanMode> {
+    let infos = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::MacVlan(data)) => Some(data),
+        _ => None,
+    })?;
+    data.iter().find_map(|datum| match datum {
+        InfoMacVlan::Mode(MacVlanMode::Bridge) => Some(MacvlanMode::Bridge),
+        InfoMacVlan::Mode(MacVlanMode::Private) => Some(MacvlanMode::Private),
+        InfoMacVlan::Mode(MacVlanMode::Vepa) => Some(MacvlanMode::Vepa),
+        InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some(MacvlanMode::Passthru),
+        _ => None,
+    })
+}
+
 fn link_of(message: &LinkMessage, name: impl Fn(u32) -> Option<LinkName>) -> Link {
     // An MTU that no link of ours can have reads as one that none is meant to have.
     let mut link = Link::new(LinkKind::Other("physical".to_owned()), Mtu::try_from(65_535).unwrap_or(Mtu::MIN));
     link.up = message.header.flags.contains(LinkFlags::Up);
+    link.marked = route::is_marked(message);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => link.mac = mac(bytes),
@@ -219,6 +290,13 @@ fn info(infos: &[LinkInfo], link: &mut Link) {
             LinkInfo::Kind(InfoKind::Veth) => link.kind = LinkKind::Veth { peer: None },
             LinkInfo::Kind(kind) => link.kind = LinkKind::Other(kind.to_string()),
             LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = vxlan(data),
+            LinkInfo::Data(InfoData::Vlan(data)) => {
+                let id = data.iter().find_map(|d| if let InfoVlan::Id(id) = d { Some(*id) } else { None });
+                // Which link it is on is known later.
+                if let (Some(id), Ok(parent)) = (id, "?".parse()) {
+                    link.kind = LinkKind::Vlan { parent, id };
+                }
+            }
             LinkInfo::PortData(InfoPortData::BridgePort(data)) => link.port = port(data),
             _ => {}
         }
@@ -264,7 +342,7 @@ fn mac(bytes: &[u8]) -> Option<MacAddr> {
 }
 
 /// An address, unless it is a link-local one of the kernel's.
-fn address_of(message: &AddressMessage) -> Option<IpNet> {
+fn address_of(ns: Ns, message: &AddressMessage) -> Option<IpNet> {
     let (mut local, mut either) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -274,7 +352,8 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
         }
     }
     let ip = local.or(either)?;
-    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let ours = ns == Ns::Host && ip == names::link_local_gateway().addr();
+    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) && !ours;
     IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !kernels)
 }
 

@@ -63,7 +63,11 @@ fn address(message: &AddressMessage) -> Option<Address> {
 }
 
 /// Reads the host's network. Links for which `ours` holds do not count.
-pub(crate) fn facts(socket: &mut Socket, advertise: IpAddr, ours: impl Fn(&str) -> bool) -> Result<HostFacts, Error> {
+pub(crate) fn facts(
+    socket: &mut Socket,
+    advertise: IpAddr,
+    ours: impl Fn(&LinkMessage) -> bool,
+) -> Result<HostFacts, Error> {
     let links = foreign_links(socket, ours)?;
     let addresses: Vec<Address> = route::addresses(socket).map_err(Error::Read)?.iter().filter_map(address).collect();
     let of = |a: &Address| links.iter().find(|link| link.header.index == a.link);
@@ -89,7 +93,10 @@ pub(crate) fn facts(socket: &mut Socket, advertise: IpAddr, ours: impl Fn(&str) 
 
 /// The address that others most likely reach this host by: that of the link of the default route, IPv4 first;
 /// without a default route the only address, if there is just one.
-pub(crate) fn default_advertise_addr(socket: &mut Socket, ours: impl Fn(&str) -> bool) -> Result<IpAddr, Error> {
+pub(crate) fn default_advertise_addr(
+    socket: &mut Socket,
+    ours: impl Fn(&LinkMessage) -> bool,
+) -> Result<IpAddr, Error> {
     let links = foreign_links(socket, ours)?;
     let usable = |a: &Address| {
         let link = links.iter().find(|l| l.header.index == a.link);
@@ -138,7 +145,7 @@ fn default_route(route: &RouteMessage) -> Option<(u32, u32, Option<IpAddr>)> {
     Some((metric, link?, source))
 }
 
-fn foreign_links(socket: &mut Socket, ours: impl Fn(&str) -> bool) -> Result<Vec<LinkMessage>, Error> {
+fn foreign_links(socket: &mut Socket, ours: impl Fn(&LinkMessage) -> bool) -> Result<Vec<LinkMessage>, Error> {
     let links = route::links(socket).map_err(Error::Read)?;
-    Ok(links.into_iter().filter(|link| route::name(link).is_some_and(|name| !ours(name))).collect())
+    Ok(links.into_iter().filter(|link| route::name(link).is_some() && !ours(link)).collect())
 }

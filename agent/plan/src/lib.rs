@@ -7,6 +7,7 @@ pub mod nft;
 pub mod ns;
 pub mod op;
 pub mod plan;
+mod taken;
 pub mod world;
 
 pub use desired::{HostFacts, desired};

@@ -2,13 +2,14 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
-    nft::Chain,
+    names,
+    nft::{Chain, Family},
     ns::Ns,
-    world::{Fdb, Neighbour, PortFlags, Route},
+    world::{Fdb, Neighbour, PortFlags, Route, World},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,18 @@ pub enum Op {
         link: LinkName,
         mac: Option<MacAddr>,
         mtu: Mtu,
+        /// With our mark, put on before anybody can look.
+        marked: bool,
+    },
+    /// Puts our mark ([`crate::names::MARK`]) on a link that is ours.
+    Mark {
+        ns: Ns,
+        link: LinkName,
+    },
+    /// Never succeeds, and does nothing: a link that is not ours has the name that one of ours is to have.
+    NameTaken {
+        ns: Ns,
+        link: LinkName,
     },
     /// Made in the host's namespace, then moved to `ns` under its final name: its socket stays on the underlay.
     AddVxlan {
@@ -51,6 +64,23 @@ pub enum Op {
         peer_ns: Ns,
         peer: LinkName,
         peer_mac: Option<MacAddr>,
+    },
+    /// Made in the host's namespace, where its parent is, then moved to `ns` under its final name.
+    AddMacvlan {
+        ns: Ns,
+        link: LinkName,
+        parent: LinkName,
+        mode: MacvlanMode,
+        mac: Option<MacAddr>,
+        mtu: Mtu,
+    },
+    /// With our mark.
+    AddVlan {
+        ns: Ns,
+        link: LinkName,
+        parent: LinkName,
+        id: u16,
+        mtu: Mtu,
     },
     DelLink {
         ns: Ns,
@@ -131,21 +161,22 @@ pub enum Op {
         ns: Ns,
         route: Route,
     },
-    /// What is there under that name goes in the same transaction. [`crate::nft::text`] prints it.
+    /// [`crate::names::TABLE`]; what is there under that name goes in the same transaction. [`crate::nft::text`] prints it.
     ReplaceTable {
         ns: Ns,
-        name: String,
+        family: Family,
         chains: Vec<Chain>,
         digest: String,
     },
     DelTable {
         ns: Ns,
-        name: String,
+        family: Family,
     },
-    /// Forgets translated UDP flows to other than these addresses: they would go on to a backend that is gone.
-    /// TCP needs none: a dead peer answers, or the connection times out.
+    /// Forgets UDP flows that were translated to an address of these pools, but for those to be kept: they would go on
+    /// to a backend that is gone. TCP needs none: a dead peer answers, or the connection times out.
     FlushUdpFlows {
         ns: Ns,
+        pools: BTreeSet<IpNet>,
         keep: BTreeSet<IpAddr>,
     },
 }
@@ -159,8 +190,12 @@ impl Op {
             | Op::SetSysctl { ns, .. }
             | Op::LoopbackUp { ns }
             | Op::AddBridge { ns, .. }
+            | Op::Mark { ns, .. }
+            | Op::NameTaken { ns, .. }
             | Op::AddVxlan { ns, .. }
             | Op::AddVeth { ns, .. }
+            | Op::AddMacvlan { ns, .. }
+            | Op::AddVlan { ns, .. }
             | Op::DelLink { ns, .. }
             | Op::SetMac { ns, .. }
             | Op::SetMtu { ns, .. }
@@ -184,6 +219,56 @@ impl Op {
     }
 }
 
+impl Op {
+    /// The link that it is about, if it is about one.
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Op::AddBridge { link, .. }
+            | Op::Mark { link, .. }
+            | Op::NameTaken { link, .. }
+            | Op::AddVxlan { link, .. }
+            | Op::AddVeth { link, .. }
+            | Op::AddMacvlan { link, .. }
+            | Op::AddVlan { link, .. }
+            | Op::DelLink { link, .. }
+            | Op::SetMac { link, .. }
+            | Op::SetMtu { link, .. }
+            | Op::SetMaster { link, .. }
+            | Op::SetPort { link, .. }
+            | Op::SetUp { link, .. }
+            | Op::AddAddress { link, .. }
+            | Op::DelAddress { link, .. }
+            | Op::AddFdb { link, .. }
+            | Op::DelFdb { link, .. }
+            | Op::AddBridgeFdb { link, .. }
+            | Op::DelBridgeFdb { link, .. }
+            | Op::SetNeighbour { link, .. }
+            | Op::DelNeighbour { link, .. } => Some(link.as_str()),
+            Op::AddRoute { route, .. } | Op::DelRoute { route, .. } => Some(route.link.as_str()),
+            Op::SetSysctl { path, .. } => names::sysctl_link(path),
+            Op::AddNetns { .. }
+            | Op::DelNetns { .. }
+            | Op::LoopbackUp { .. }
+            | Op::ReplaceTable { .. }
+            | Op::DelTable { .. }
+            | Op::FlushUdpFlows { .. } => None,
+        }
+    }
+
+    /// The namespaces that are not as desired when this failed. In the host's namespace, what is about one link is the
+    /// business of those who need that link: a bridge that cannot be had is no reason to keep everybody else waiting.
+    pub fn concerns(&self, desired: &World) -> BTreeSet<Ns> {
+        let mut concerned = match (self.ns(), self.link()) {
+            (Ns::Host, Some(link)) => desired.who_needs(link),
+            (ns, _) => [ns].into(),
+        };
+        if let Op::AddVeth { peer_ns, .. } = self {
+            concerned.insert(*peer_ns);
+        }
+        concerned
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let up = |up: &bool| if *up { "up" } else { "down" };
@@ -195,13 +280,18 @@ impl fmt::Display for Op {
                 write!(f, "ip netns exec {ns} sysctl {}={value}", path.replace('/', "."))
             }
             Op::LoopbackUp { ns } => write!(f, "ip -n {ns} link set lo up"),
-            Op::AddBridge { ns, link, mac, mtu } => {
+            Op::AddBridge { ns, link, mac, mtu, marked } => {
                 write!(f, "ip -n {ns} link add {link}")?;
+                if *marked {
+                    write!(f, " alias {}", names::MARK)?;
+                }
                 if let Some(mac) = mac {
                     write!(f, " address {mac}")?;
                 }
                 write!(f, " mtu {} type bridge", mtu.get())
             }
+            Op::Mark { ns, link } => write!(f, "ip -n {ns} link set {link} alias {}", names::MARK),
+            Op::NameTaken { ns, link } => write!(f, "ip -n {ns} link add {link} # but that is somebody else's"),
             Op::AddVxlan { ns, link, vni, local, port, mtu } => write!(
                 f,
                 "ip link add {link} mtu {} netns {ns} type vxlan id {vni} dstport {port} local {local} nolearning proxy",
@@ -217,6 +307,17 @@ impl fmt::Display for Op {
                     write!(f, " address {mac}")?;
                 }
                 write!(f, " mtu {}", mtu.get())
+            }
+            Op::AddMacvlan { ns, link, parent, mode, mac, mtu } => {
+                write!(f, "ip link add {link} link {parent}")?;
+                if let Some(mac) = mac {
+                    write!(f, " address {mac}")?;
+                }
+                write!(f, " mtu {} netns {ns} type macvlan mode {mode}", mtu.get())
+            }
+            Op::AddVlan { ns, link, parent, id, mtu } => {
+                let (mark, mtu) = (names::MARK, mtu.get());
+                write!(f, "ip -n {ns} link add {link} link {parent} alias {mark} mtu {mtu} type vlan id {id}")
             }
             Op::DelLink { ns, link } => write!(f, "ip -n {ns} link del {link}"),
             Op::SetMac { ns, link, mac } => write!(f, "ip -n {ns} link set {link} address {mac}"),
@@ -259,11 +360,11 @@ impl fmt::Display for Op {
                 }
                 write!(f, " dev {}", route.link)
             }
-            Op::ReplaceTable { ns, name, digest, .. } => {
-                write!(f, "ip netns exec {ns} nft -f - # table inet {name}, {digest}")
+            Op::ReplaceTable { ns, family, digest, .. } => {
+                write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", names::TABLE)
             }
-            Op::DelTable { ns, name } => write!(f, "ip netns exec {ns} nft delete table inet {name}"),
-            Op::FlushUdpFlows { ns, keep } => {
+            Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", names::TABLE),
+            Op::FlushUdpFlows { ns, keep, .. } => {
                 write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", keep.len())
             }
         }

@@ -2,14 +2,19 @@
 //!
 //! Stop anywhere, look again, plan again: whatever was done is not planned a second time, and there is nothing to undo.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use shoal_common::LinkName;
 
 use crate::{
     names,
+    nft::Family,
     ns::Ns,
     op::Op,
+    taken,
     world::{Link, LinkKind, Namespace, World},
 };
 
@@ -18,6 +23,13 @@ use crate::{
 pub fn plan(desired: &World, actual: &World, looked_at: &BTreeSet<Ns>) -> Vec<Op> {
     let mut steps = Steps::default();
     let mut now = actual.restrict(looked_at);
+    let desired = &match taken::without(desired, &now) {
+        Some((possible, taken)) => {
+            steps.refused = taken.into_iter().map(|link| Op::NameTaken { ns: Ns::Host, link }).collect();
+            Cow::Owned(possible)
+        }
+        None => Cow::Borrowed(desired),
+    };
     let wanted: BTreeMap<Ns, &Namespace> =
         desired.namespaces.iter().filter(|(ns, _)| looked_at.contains(ns)).map(|(ns, n)| (*ns, n)).collect();
 
@@ -63,9 +75,11 @@ struct Steps {
     del_links: Vec<Op>,
     del_netns: Vec<Op>,
     add_netns: Vec<Op>,
+    refused: Vec<Op>,
     add_guards: Vec<Op>,
     settings: Vec<Op>,
     add_links: Vec<Op>,
+    link_settings: Vec<Op>,
     attributes: Vec<Op>,
     addresses: Vec<Op>,
     up: Vec<Op>,
@@ -86,7 +100,10 @@ impl Steps {
             self.add_guards,
             // Before the links: a new link inherits the defaults of its namespace.
             self.settings,
+            self.refused,
             self.add_links,
+            // They come with their links, and some are for what follows: no IPv6 address where IPv6 is off.
+            self.link_settings,
             self.attributes,
             self.addresses,
             self.up,
@@ -102,7 +119,8 @@ impl Steps {
 
 fn is_ours(ns: Ns, link: &LinkName) -> bool {
     match ns {
-        Ns::Host => link.as_str().starts_with(names::HOST_LINK_PREFIX),
+        // No other is observed there.
+        Ns::Host => true,
         Ns::Sandbox(_) => true,
         // A container may make links of its own.
         Ns::Task(_) => link.as_str().starts_with("eth"),
@@ -133,7 +151,7 @@ fn surplus_links(ns: Ns, want: &Namespace, now: &mut World, steps: &mut Steps) {
     }
 }
 
-/// Deletes a link and, with a veth, what the kernel deletes along with it.
+/// Deletes a link and what the kernel deletes along with it: a veth's other end, what is on a VLAN.
 fn delete(ns: Ns, name: &LinkName, now: &mut World, steps: &mut Steps) {
     let gone = now.namespaces.get_mut(&ns).and_then(|n| n.links.remove(name));
     if let Some(Link { kind: LinkKind::Veth { peer: Some((peer_ns, peer)) }, .. }) = &gone
@@ -141,8 +159,16 @@ fn delete(ns: Ns, name: &LinkName, now: &mut World, steps: &mut Steps) {
     {
         n.links.remove(peer);
     }
+    if let Some(Link { kind: LinkKind::Vlan { .. }, .. }) = &gone {
+        let is_on_it = |link: &Link| matches!(&link.kind, LinkKind::Macvlan { parent, .. } if parent == name);
+        for task in now.namespaces.values_mut() {
+            task.routes.retain(|route| !task.links.get(&route.link).is_some_and(is_on_it));
+            task.links.retain(|_, link| !is_on_it(link));
+        }
+    }
     if let Some(n) = now.namespaces.get_mut(&ns) {
         n.routes.retain(|r| r.link != *name);
+        n.sysctls.retain(|path, _| names::sysctl_link(path) != Some(name.as_str()));
     }
     steps.del_links.push(Op::DelLink { ns, link: name.clone() });
 }
@@ -159,8 +185,8 @@ fn missing_links(
         let here = now.namespaces.get(&ns).is_some_and(|n| n.links.contains_key(name));
         match &link.kind {
             LinkKind::Bridge if !here => {
-                let (mac, mtu) = (link.mac, link.mtu);
-                steps.add_links.push(Op::AddBridge { ns, link: name.clone(), mac, mtu });
+                let (mac, mtu, marked) = (link.mac, link.mtu, link.marked);
+                steps.add_links.push(Op::AddBridge { ns, link: name.clone(), mac, mtu, marked });
                 made(ns, name, link, now);
             }
             LinkKind::Vxlan { vni, local, port } if !here => {
@@ -168,8 +194,7 @@ fn missing_links(
                 steps.add_links.push(Op::AddVxlan { ns, link: name.clone(), vni, local, port, mtu });
                 made(ns, name, link, now);
             }
-            // A pair is made from the sandbox, where one end of every pair is.
-            LinkKind::Veth { peer: Some((peer_ns, peer)) } if matches!(ns, Ns::Sandbox(_)) => {
+            LinkKind::Veth { peer: Some((peer_ns, peer)) } if makes_pairs(ns, *peer_ns) => {
                 let there = if looked_at.contains(peer_ns) {
                     now.namespaces.get(peer_ns).is_some_and(|n| n.links.contains_key(peer))
                 } else {
@@ -199,14 +224,34 @@ fn missing_links(
                     there.mac = peer_mac;
                 }
             }
-            LinkKind::Bridge | LinkKind::Vxlan { .. } | LinkKind::Veth { .. } | LinkKind::Other(_) => {}
+            LinkKind::Macvlan { parent, mode } if !here => {
+                let (parent, mode, mac, mtu) = (parent.clone(), *mode, link.mac, link.mtu);
+                steps.add_links.push(Op::AddMacvlan { ns, link: name.clone(), parent, mode, mac, mtu });
+                made(ns, name, link, now);
+            }
+            LinkKind::Vlan { parent, id } if !here => {
+                let (parent, id, mtu) = (parent.clone(), *id, link.mtu);
+                steps.add_links.push(Op::AddVlan { ns, link: name.clone(), parent, id, mtu });
+                made(ns, name, link, now);
+            }
+            LinkKind::Bridge
+            | LinkKind::Vxlan { .. }
+            | LinkKind::Veth { .. }
+            | LinkKind::Macvlan { .. }
+            | LinkKind::Vlan { .. }
+            | LinkKind::Other(_) => {}
         }
     }
 }
 
+/// From which end a pair is made: that of the bridge, or of the sandbox's way out.
+fn makes_pairs(ns: Ns, peer: Ns) -> bool {
+    matches!((ns, peer), (Ns::Sandbox(_), _) | (Ns::Host, Ns::Task(_)))
+}
+
 /// Notes a link as the kernel makes it: down, without addresses.
 fn made(ns: Ns, name: &LinkName, link: &Link, now: &mut World) {
-    let fresh = |kind: LinkKind| Link { up: false, mac: link.mac, ..Link::new(kind, link.mtu) };
+    let fresh = |kind: LinkKind| Link { up: false, mac: link.mac, marked: link.marked, ..Link::new(kind, link.mtu) };
     if let Some(n) = now.namespaces.get_mut(&ns) {
         n.links.insert(name.clone(), fresh(link.kind.clone()));
     }
@@ -219,10 +264,10 @@ fn made(ns: Ns, name: &LinkName, link: &Link, now: &mut World) {
 }
 
 fn settings(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
-    for (path, value) in &want.sysctls {
-        if have.sysctls.get(path) != Some(value) {
-            steps.settings.push(Op::SetSysctl { ns, path: path.clone(), value: value.clone() });
-        }
+    for (path, value) in want.sysctls.iter().filter(|(path, value)| have.sysctls.get(*path) != Some(value)) {
+        let of_link = names::sysctl_link(path).is_some();
+        let step = if of_link { &mut steps.link_settings } else { &mut steps.settings };
+        step.push(Op::SetSysctl { ns, path: path.clone(), value: value.clone() });
     }
     if want.loopback_up && !have.loopback_up && ns != Ns::Host {
         steps.settings.push(Op::LoopbackUp { ns });
@@ -231,6 +276,9 @@ fn settings(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
 
 fn differences(ns: Ns, name: &LinkName, want: &Link, have: &Link, steps: &mut Steps) {
     let link = || name.clone();
+    if want.marked && !have.marked {
+        steps.attributes.push(Op::Mark { ns, link: link() });
+    }
     if let Some(mac) = want.mac
         && have.mac != Some(mac)
     {
@@ -292,24 +340,24 @@ fn routes(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
 }
 
 fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
-    for name in have.tables.keys().filter(|name| !want.tables.contains_key(*name)) {
-        steps.del_tables.push(Op::DelTable { ns, name: name.clone() });
+    for family in have.tables.keys().filter(|family| !want.tables.contains_key(*family)) {
+        steps.del_tables.push(Op::DelTable { ns, family: *family });
     }
-    for (name, table) in &want.tables {
-        let before = have.tables.get(name);
+    for (family, table) in &want.tables {
+        let before = have.tables.get(family);
         if before.is_some_and(|b| b.digest == table.digest) {
             continue;
         }
         let (chains, digest) = (table.chains.clone(), table.digest.clone());
-        let op = Op::ReplaceTable { ns, name: name.clone(), chains, digest };
-        match ns {
-            Ns::Host | Ns::Task(_) => steps.add_guards.push(op),
-            Ns::Sandbox(_) => {
-                steps.add_tables.push(op);
-                if before.is_some() {
-                    steps.add_tables.push(Op::FlushUdpFlows { ns, keep: table.backends.clone() });
-                }
-            }
+        let op = Op::ReplaceTable { ns, family: *family, chains, digest };
+        let step = match (ns, family) {
+            (Ns::Host | Ns::Task(_), _) | (Ns::Sandbox(_), Family::Bridge) => &mut steps.add_guards,
+            (Ns::Sandbox(_), Family::Inet) => &mut steps.add_tables,
+        };
+        step.push(op);
+        if before.is_some() && !table.pools.is_empty() {
+            let (pools, keep) = (table.pools.clone(), table.backends.clone());
+            step.push(Op::FlushUdpFlows { ns, pools, keep });
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use crate::ns::Ns;
+use crate::{nft::Family, ns::Ns};
 
 /// Some of a host's network namespaces. A plan speaks of those namespaces only that both sides were asked about, so
 /// that after one task moved only its namespaces need a look.
@@ -23,21 +23,38 @@ impl World {
         let namespaces = self.namespaces.iter().filter(|(ns, _)| to.contains(ns));
         World { namespaces: namespaces.map(|(ns, n)| (*ns, n.clone())).collect() }
     }
+
+    /// The namespaces that are connected by this link of the host's namespace: the other end of a pair, everybody on a
+    /// bridge, everybody on a VLAN.
+    pub fn who_needs(&self, link: &str) -> BTreeSet<Ns> {
+        let host = self.namespaces.get(&Ns::Host).into_iter().flat_map(|host| &host.links);
+        let is_it = |name: &LinkName| name.as_str() == link;
+        let ends = host.filter(|(name, l)| is_it(name) || l.master.as_ref().is_some_and(is_it));
+        let pairs = ends.filter_map(|(_, l)| match &l.kind {
+            LinkKind::Veth { peer: Some((ns, _)) } => Some(*ns),
+            _ => None,
+        });
+        let is_on_it = |l: &Link| matches!(&l.kind, LinkKind::Macvlan { parent, .. } if is_it(parent));
+        let on_it = self.namespaces.iter().filter(|(_, n)| n.links.values().any(is_on_it)).map(|(ns, _)| *ns);
+        pairs.chain(on_it).collect()
+    }
 }
 
 /// One network namespace: what we manage of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Without `lo`, which is always there. In the host's namespace only links with our names.
+    /// Without `lo`, which is always there. In the host's namespace only links that are ours by name or mark.
     pub links: BTreeMap<LinkName, Link>,
+    /// Observed, in the host's namespace: the other links there. None of ours can have such a name.
+    pub foreign: BTreeSet<LinkName>,
     /// Whether `lo` is up. Always true of the host's.
     pub loopback_up: bool,
     /// Unicast routes of the main table that are not made by the kernel from an address (`proto kernel`).
     pub routes: BTreeSet<Route>,
-    /// nftables tables of family `inet` with our names ([`crate::names::TABLE`]).
-    pub tables: BTreeMap<String, Table>,
+    /// nftables tables with our name ([`crate::names::TABLE`]).
+    pub tables: BTreeMap<Family, Table>,
     /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
-    /// (and of each of our bridges), and leaves out those that do not exist.
+    /// (and [`crate::names::LINK_SYSCTLS`]), and leaves out those that do not exist.
     pub sysctls: BTreeMap<String, String>,
 }
 
@@ -48,6 +65,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     pub mtu: Mtu,
     pub up: bool,
+    /// Bears our alias ([`crate::names::MARK`]): by this we know a link in the host's namespace that users name.
+    pub marked: bool,
     pub master: Option<LinkName>,
     /// Of a bridge port; all default for any other link.
     pub port: PortFlags,
@@ -69,6 +88,7 @@ impl Link {
             mac: None,
             mtu,
             up: true,
+            marked: false,
             master: None,
             port: PortFlags::default(),
             addresses: BTreeSet::new(),
@@ -76,6 +96,14 @@ impl Link {
             bridge_fdb: BTreeSet::new(),
             neighbours: BTreeSet::new(),
         }
+    }
+
+    /// A container's port on a bridge.
+    pub fn port(kind: LinkKind, mtu: Mtu, bridge: LinkName, mac: MacAddr) -> Self {
+        // Hairpin: a backend that is sent to itself by a VIP. No learning: a container that sends from its
+        // neighbour's MAC address does not attract the neighbour's traffic.
+        let port = PortFlags { hairpin: true, learning: false, ..PortFlags::default() };
+        Self { master: Some(bridge), port, bridge_fdb: [mac].into(), ..Self::new(kind, mtu) }
     }
 }
 
@@ -91,6 +119,16 @@ pub enum LinkKind {
     /// One end of a pair. An observer that did not look at the other end's namespace, or cannot tell, gives `None`.
     Veth {
         peer: Option<(Ns, LinkName)>,
+    },
+    /// Made in the host's namespace, on a link that is there, and moved here.
+    Macvlan {
+        parent: LinkName,
+        mode: MacvlanMode,
+    },
+    /// Frames of one VLAN (IEEE 802.1Q) on a link of the same namespace.
+    Vlan {
+        parent: LinkName,
+        id: u16,
     },
     /// Something that bears our name and is not ours.
     Other(String),
@@ -144,4 +182,6 @@ pub struct Table {
     /// IPv4 and IPv6 addresses to which this table sends VIP traffic; UDP flows to any other are forgotten when the
     /// table is replaced. Observed: empty.
     pub backends: BTreeSet<IpAddr>,
+    /// What backends are taken from: flows to elsewhere are not this table's. Observed: empty.
+    pub pools: BTreeSet<IpNet>,
 }

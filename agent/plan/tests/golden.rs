@@ -6,17 +6,17 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, RED, WEB, wanted},
+    cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, TAGGED, WEB, WIRE, published, task, wanted},
     model::Model,
 };
-use shoal_common::assignment::Assignment;
-use shoal_plan::{Op, World, names, nft, plan};
+use shoal_common::{assignment::Assignment, container::Wanted, service::Protocol};
+use shoal_plan::{Ns, Op, World, names, nft, plan};
 
 /// The lines of a plan, and below a table's line its text.
 fn text(ops: &[Op]) -> String {
     let line = |op: &Op| match op {
-        Op::ReplaceTable { digest, chains, .. } => {
-            let text = nft::text(names::TABLE, digest, chains);
+        Op::ReplaceTable { family, digest, chains, .. } => {
+            let text = nft::text(*family, names::TABLE, digest, chains);
             let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
             format!("{op}\n{indented}")
         }
@@ -112,4 +112,116 @@ fn the_last_task_of_a_network() {
 fn a_daemon_that_starts_again_does_nothing() {
     let world = wanted(&running().assignment(1));
     assert_eq!(text(&between(&world, &world)), "");
+}
+
+#[test]
+fn a_container_is_wired_as_a_task_is() {
+    let of = |cluster: Cluster| {
+        let mut assignment = cluster.assignment(1);
+        assignment.services.clear();
+        let mut world = wanted(&assignment);
+        // Only by hand has anybody ports, and flows by them.
+        world.namespaces.get_mut(&Ns::Host).unwrap().tables.values_mut().for_each(|table| table.pools.clear());
+        world
+    };
+    let both = [BLUE, RED];
+    assert_eq!(of(Cluster::default().run(11, 1, &both)), of(Cluster::default().with(11, 1, WEB, &both)));
+}
+
+#[test]
+fn the_default_bridge_is_there_with_nobody_on_it() {
+    step("bridge-alone", &Cluster::default(), &Cluster::default().bridge(BRIDGE));
+}
+
+#[test]
+fn the_first_container_on_a_bridge() {
+    step("bridge-first", &Cluster::default().bridge(BRIDGE), &Cluster::default().run(31, 1, &[BRIDGE]));
+}
+
+#[test]
+fn bridges_of_every_kind() {
+    let all = small().run(31, 1, &[BRIDGE, QUIET]).run(32, 1, &[LAN]).run(33, 1, &[LAN]);
+    step("bridges", &Cluster::default(), &all);
+    let mut less = all.clone();
+    less.runs.remove(&33);
+    step("bridge-container-gone", &all, &less);
+}
+
+#[test]
+fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
+    let after = small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN]);
+    let mut kernel = Model::default();
+    let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
+    host.foreign.insert("br-lan".parse().unwrap());
+    let ops = kernel.plan(&wanted(&after.assignment(1)));
+    let touching = ops.iter().filter(|op| text(std::slice::from_ref(op)).contains("br-lan"));
+    assert_eq!(
+        text(&touching.cloned().collect::<Vec<_>>()),
+        "ip -n host link add br-lan # but that is somebody else's\n"
+    );
+    let refused = kernel.apply_all(&ops);
+    assert!(matches!(&refused[..], [(Op::NameTaken { .. }, _)]), "{refused:#?}");
+    assert_eq!(kernel.plan(&wanted(&after.assignment(1))).len(), 1);
+}
+
+#[test]
+fn what_fails_on_the_host_concerns_those_who_need_it() {
+    let world = wanted(&small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN, TAGGED]).bridge(QUIET).assignment(1));
+    let mut kernel = Model::default();
+    kernel.world.namespaces.get_mut(&Ns::Host).unwrap().foreign.insert("shb9".parse().unwrap());
+    for op in kernel.plan(&world) {
+        let concerned: Vec<Ns> = op.concerns(&world).into_iter().collect();
+        match (op.ns(), op.link()) {
+            (Ns::Host, Some("shoal0" | "shpv-0")) => assert_eq!(concerned, [task(31)], "{op}"),
+            (Ns::Host, Some("br-lan" | "shpw-0" | "wire0.50")) => assert_eq!(concerned, [task(32)], "{op}"),
+            (Ns::Host, Some("shx1005")) => assert_eq!(concerned, [Ns::Sandbox(BLUE)], "{op}"),
+            // Nobody is on it.
+            (Ns::Host, Some("shb9")) => assert!(concerned.is_empty() && matches!(op, Op::NameTaken { .. }), "{op}"),
+            (Ns::Host, other) => assert!(concerned == [Ns::Host] && other.is_none(), "{op}"),
+            (ns, _) => assert!(concerned.contains(&ns), "{op}"),
+        }
+    }
+}
+
+#[test]
+fn ports_of_containers_on_bridges_and_on_overlays() {
+    let tcp = |ip: &str, at| published(ip, at, 80, Protocol::Tcp);
+    let before = small().run(31, 1, &[BRIDGE]).run(32, 1, &[BLUE, QUIET]);
+    let after = small()
+        .run_at(31, &[BRIDGE], &[tcp("", 8080), tcp("127.0.0.1", 8081), published("", 53, 5353, Protocol::Udp)])
+        .run_at(32, &[BLUE, QUIET], &[tcp("192.0.2.1", 8082), tcp("::", 8082), published("", 99, 9, Protocol::Sctp)])
+        .run_at(33, &[BLUE], &[tcp("192.0.2.9", 8082)])
+        // Neither an internal network nor one that is not running.
+        .run_at(34, &[QUIET], &[tcp("", 8084)]);
+    step("ports", &before, &after);
+    let mut stopped = after.clone();
+    stopped.runs.get_mut(&31).unwrap().wanted = Wanted::Stopped;
+    step("ports-stopped", &after, &stopped);
+}
+
+#[test]
+fn containers_that_are_neighbours_of_their_hosts_neighbours() {
+    let ports = [published("", 8080, 80, Protocol::Tcp)];
+    let both = Cluster::default().run_at(31, &[WIRE, TAGGED], &ports).run(32, 1, &[TAGGED]);
+    step("macvlan", &Cluster::default(), &both);
+    step("macvlan-gone", &both, &Cluster::default().run_at(31, &[WIRE], &ports));
+}
+
+#[test]
+fn a_vlan_link_that_is_there_already_is_used_and_left_alone() {
+    let mut kernel = Model::default();
+    let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
+    host.foreign.insert("wire0.50".parse().unwrap());
+    let world = wanted(&Cluster::default().run(32, 1, &[TAGGED]).assignment(1));
+    let ops = kernel.plan(&world);
+    assert!(ops.iter().all(|op| op.ns() != Ns::Host), "{}", text(&ops));
+    assert!(kernel.apply_all(&ops).is_empty() && kernel.plan(&world).is_empty());
+    assert!(kernel.world.namespaces[&task(32)].links.contains_key(&names::eth(0)));
+}
+
+#[test]
+fn a_container_without_networks() {
+    step("loopback-only", &Cluster::default(), &Cluster::default().run_with(31, 1, Own::Loopback, &[]));
+    let on_the_host = wanted(&Cluster::default().run_with(31, 1, Own::Host, &[]).assignment(1));
+    assert!(!on_the_host.namespaces.contains_key(&task(31)));
 }

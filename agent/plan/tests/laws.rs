@@ -5,11 +5,14 @@
 mod fixture;
 
 use fixture::{
-    cluster::{BLUE, CLIENT, Cluster, DB, Member, RED, WEB, wanted},
+    cluster::{
+        BLUE, BRIDGE, CLIENT, Cluster, DB, LAN, Member, Own, QUIET, RED, Run, TAGGED, WEB, WIRE, published, wanted,
+    },
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
-use shoal_plan::{LinkKind, Ns, Op, World};
+use shoal_common::{container::Wanted, service::Protocol};
+use shoal_plan::{LinkKind, Ns, Op, World, names};
 
 /// Whatever is broken is right again after so many: in the first round a change may take something along that only
 /// the next look shows (an address and the routes by it).
@@ -26,8 +29,25 @@ fn member() -> impl Strategy<Value = Member> {
     })
 }
 
+/// Containers that were run by hand.
+fn run() -> impl Strategy<Value = Run> {
+    let networks = sample::subsequence(vec![BLUE, RED, BRIDGE, LAN, QUIET, WIRE, TAGGED], 0..=5).prop_shuffle();
+    let stack = prop_oneof![
+        4 => networks.prop_map(Own::Networks),
+        1 => Just(Own::Loopback),
+        1 => Just(Own::Host),
+    ];
+    let wanted = sample::select(vec![Wanted::Created, Wanted::Running, Wanted::Stopped]);
+    let all = ["", "192.0.2.1", "127.0.0.1", "::"].map(|ip| published(ip, 8080, 80, Protocol::Tcp));
+    let ports = sample::subsequence([all.to_vec(), vec![published("", 53, 53, Protocol::Udp)]].concat(), 0..3);
+    (1u64..3, stack, ports, wanted).prop_map(|(node, stack, ports, wanted)| Run { node, stack, ports, wanted })
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
-    collection::btree_map(10u16..18, member(), 0..8).prop_map(|members| Cluster { members })
+    let (members, runs) =
+        (collection::btree_map(10u16..18, member(), 0..8), collection::btree_map(30u16..36, run(), 0..6));
+    let bridges = collection::btree_set(sample::select(vec![BRIDGE, LAN, QUIET]), 0..3);
+    (members, runs, bridges).prop_map(|(members, runs, bridges)| Cluster { members, runs, bridges })
 }
 
 /// As node 1 should be.
@@ -45,6 +65,7 @@ enum Damage {
     NoMaster(usize, usize),
     Foreign(usize, usize),
     Flags(usize, usize),
+    Unmark,
     ForgetTables(usize),
     ForgetSysctls(usize),
     ForgetRoutes(usize),
@@ -61,6 +82,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::NoMaster(a, b)),
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::Foreign(a, b)),
         (n.clone(), n.clone()).prop_map(|(a, b)| Damage::Flags(a, b)),
+        Just(Damage::Unmark),
         n.clone().prop_map(Damage::ForgetTables),
         n.clone().prop_map(Damage::ForgetSysctls),
         n.clone().prop_map(Damage::ForgetRoutes),
@@ -109,6 +131,7 @@ impl Damage {
                         link: link.clone(),
                         mac: None,
                         mtu: 1400.try_into().unwrap(),
+                        marked: ns(n) == Ns::Host,
                     });
                     let kind = LinkKind::Other("ifb".to_owned());
                     model.world.namespaces.get_mut(&ns(n)).unwrap().links.get_mut(&link).unwrap().kind = kind;
@@ -125,6 +148,11 @@ impl Damage {
                         link.bridge_fdb.insert("02:00:00:00:00:98".parse().unwrap());
                     }
                 }
+            }
+            Damage::Unmark => {
+                // One that bears no name of ours is from then on somebody else's.
+                let links = &mut model.world.namespaces.get_mut(&Ns::Host).unwrap().links;
+                links.iter_mut().filter(|(name, _)| names::is_ours(name)).for_each(|(_, link)| link.marked = false);
             }
             Damage::ForgetTables(n) => model.world.namespaces.get_mut(&ns(n)).unwrap().tables.clear(),
             Damage::ForgetSysctls(n) => model.world.namespaces.get_mut(&ns(n)).unwrap().sysctls.clear(),

@@ -51,7 +51,7 @@ fn hierarchies() -> Vec<PathBuf> {
 }
 
 /// The directories that this cgroup has in all mounted hierarchies.
-fn directories(cgroup: &str) -> Vec<PathBuf> {
+pub(crate) fn directories(cgroup: &str) -> Vec<PathBuf> {
     let relative = cgroup.trim_start_matches('/');
     if relative.is_empty() {
         return Vec::new();

@@ -37,6 +37,52 @@ pub struct ContainerConfig {
     pub hosts: Vec<String>,
     /// The whole of `/etc/resolv.conf`.
     pub resolv_conf: String,
+    pub options: Options,
+}
+
+/// What a service never asks for and one container may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// A terminal of its own as its standard streams; its output is then one stream.
+    pub tty: bool,
+    /// Standard input stays open for those who attach; else it is empty.
+    pub stdin: bool,
+    pub mounts: Vec<Mount>,
+    /// `NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`: beyond those that every container has.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    /// All capabilities and devices; no system call refused and no part of `/proc` and `/sys` hidden.
+    pub privileged: bool,
+    /// Writing is possible in mounts only.
+    pub read_only: bool,
+    /// `SIGQUIT`, `QUIT` or `3`; default the image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// The supervisor's network namespace, which is the host's, instead of `netns`.
+    pub host_network: bool,
+    /// What it writes into its root file system survives a power cut once synced. Without, its syncs are not heard,
+    /// which is faster: for containers that are replaced rather than started again.
+    pub durable: bool,
+}
+
+/// Something of the host's in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub source: MountSource,
+    /// Where it is seen in the container: absolute. Made where the image has nothing there.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A file or directory of the host, which must be there.
+    Bind(PathBuf),
+    /// A named volume, made on demand. An empty one is filled with what the image has at the target.
+    Volume(String),
+    /// Memory, at most `size` bytes; by default half of the host's.
+    Tmpfs { size: Option<u64> },
 }
 
 /// How a container ended.
@@ -69,4 +115,8 @@ pub struct ContainerStatus {
     pub image: String,
     pub state: ContainerState,
     pub labels: Labels,
+    pub options: Options,
+    pub created_at_ms: u64,
+    /// Of the last start, also when it has ended since. `None` if it never ran.
+    pub started_at_ms: Option<u64>,
 }

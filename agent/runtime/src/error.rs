@@ -41,15 +41,20 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "--change {0:?} is not accepted: expected CMD, ENTRYPOINT, ENV, WORKDIR, USER, EXPOSE, LABEL or STOPSIGNAL"
+        "--change {0:?} is not accepted: expected CMD, ENTRYPOINT, ENV, WORKDIR, USER, EXPOSE, VOLUME, LABEL or \
+         STOPSIGNAL"
     )]
     Change(String),
     #[error(
         "{0:?} cannot be the id of a container: 1 to 63 of a-z, A-Z, 0-9, '-', '_' and '.', not beginning with '.'"
     )]
     Id(String),
-    #[error("container {0} exists already; remove it first")]
+    #[error("container {0} exists already and has not ended; stop or remove it first")]
     Exists(String),
+    #[error(
+        "container {container} was made from image {made_from} and cannot be started from {wanted}; remove it first"
+    )]
+    OtherImage { container: String, made_from: String, wanted: String },
     #[error("there is no container {0} on this host")]
     NoSuchContainer(String),
     #[error("image {image} names no command and none was given for container {container}")]
@@ -61,6 +66,18 @@ pub enum Error {
     NoCgroups { container: String, limits: String },
     #[error("cannot start container {container}: {reason}")]
     Start { container: String, reason: String },
+    #[error("container {0} does not run")]
+    NotRunning(String),
+    #[error("cannot run {command:?} in container {container}: {reason}")]
+    Exec { container: String, command: String, reason: String },
+    #[error("cannot attach to container {container}")]
+    Attach {
+        container: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("nobody can tell any more how {command:?} in container {container} ended")]
+    Lost { container: String, command: String },
     #[error("cannot send signal {signal} to container {container}")]
     Signal {
         container: String,
@@ -70,6 +87,28 @@ pub enum Error {
     },
     #[error("container {0} is still there after SIGKILL")]
     WontDie(String),
+    #[error("{0:?} is not a signal to stop a container by: expected a name as SIGQUIT or QUIT, or a number as 3")]
+    StopSignal(String),
+    #[error("{0:?} is not a capability: expected a name as NET_ADMIN or CAP_NET_ADMIN, or ALL")]
+    Capability(String),
+    #[error("{0:?} cannot be mounted at: expected an absolute path below / without '..'")]
+    MountTarget(PathBuf),
+    #[error("cannot mount {path} of this host into container {container}")]
+    MountSource {
+        container: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "{0:?} cannot be the name of a volume: 1 to 255 of a-z, A-Z, 0-9, '-', '_' and '.', beginning with a letter or \
+         digit"
+    )]
+    VolumeName(String),
+    #[error("there is no volume {0} on this host")]
+    NoSuchVolume(String),
+    #[error("volume {volume} is in use by container {container}; remove the container first")]
+    VolumeInUse { volume: String, container: String },
     #[error("a worker thread of the runtime ended early while it was to {0}")]
     Worker(&'static str),
 }

@@ -6,10 +6,16 @@
 //! A supervisor lives in a session and a mount namespace of its own, so the daemon may be killed and started
 //! again without the container noticing, and an exit code is known even if nobody was there to see it.
 //!
+//! A supervisor owns the pipes or the terminal of its container and serves those who attach on a socket of its own.
+//! A process that is added to a container ([`Runtime::exec`]) has a supervisor too, which is known to one client only.
+//!
 //! Invariants:
 //! - **A supervisor holds the lock on `live/ID` for as long as it lives**, from before it was started: so a free
 //!   lock means that nobody will write about this container any more.
-//! - **A container whose `exit.json` exists has no process left.**
+//! - **A container whose `exit.json` exists has no process left**, but for one that waits to be started again.
+//! - **A container that is started again has ended as before until `exit.json` is gone**, which is removed after all
+//!   was made and before the first process runs; only an end with a free lock is final.
+//! - **Who is attached cannot hold up a container**: who takes nothing for a second is dropped.
 //! - **An image is listed only when all its layers are whole and on disk.**
 //!
 //! Limits, known and accepted:
@@ -19,8 +25,13 @@
 //!   out, its users have no further groups, and no other user can be run as. Without cgroups a limit is refused.
 //! - The seccomp profile is a list of refused system calls (those that Docker's profile refuses), not Docker's
 //!   list of allowed ones.
-//! - The root file system of a container lives as long as the container: after a reboot of the host it counts
-//!   as ended, and is not started again.
+//! - After a reboot of the host a container counts as ended. Started again, it has all that it wrote before only if
+//!   it was made `durable`.
+//! - Output waits up to a second for a client that is slow, and so does then the container.
+//! - Standard input that is kept open stays so when a client leaves without ending it.
+//! - What is attached or added dies with the daemon's end of the socket: an added process goes on unheard, but for
+//!   one with a terminal, which hangs up.
+//! - A bind mount is of what is at the path at the start; what the host mounts below it later is not seen.
 //! - A memory limit says nothing of swap.
 //! - Whoever follows a log that is rotated more than once in a tenth of a second misses what went by.
 //! - A supervisor stays in the daemon's own cgroup: under systemd the unit needs `KillMode=process`.
@@ -30,27 +41,43 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod atomic;
+mod capabilities;
 mod cgroup;
+mod client;
 mod config;
+mod devices;
+mod ends;
 mod error;
+mod exec;
 mod exits;
+mod frame;
 mod ids;
 pub mod image;
 mod log;
 mod logs;
+mod mounts;
+mod payload;
 mod process;
+mod pump;
 mod record;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod session;
 mod spec;
+mod stats;
 mod supervise;
 mod user;
+mod volumes;
 
-pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, RuntimeConfig};
+pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, Mount, MountSource, Options, RuntimeConfig};
 pub use error::Error;
+pub use exec::ExecConfig;
 pub use image::{Image, ImageSummary, Images, Reference};
 pub use log::{LogLine, LogStream};
 pub use logs::LogOptions;
 pub use runtime::Runtime;
+pub use session::{Session, Stdin, Terminal};
+pub use stats::Stats;
 pub use supervise::supervise;
+pub use volumes::Volume;

@@ -2,15 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{name::Labels, service::Resources};
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Error,
     atomic::{self, Durable},
-    config::Exit,
+    config::{Exit, Options},
 };
 
-/// `container.json`: all that the supervisor must know. Written once, before the supervisor is started.
+/// `container.json`: all that the supervisor must know. Written before each start of the supervisor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: String,
@@ -34,6 +37,17 @@ pub(crate) struct Record {
     pub(crate) hosts: Vec<String>,
     pub(crate) resolv_conf: String,
     pub(crate) labels: Labels,
+    #[serde(default)]
+    pub(crate) options: Options,
+    /// Where the volumes are.
+    #[serde(default)]
+    pub(crate) volumes_dir: PathBuf,
+    /// The socket for those who attach.
+    #[serde(default)]
+    pub(crate) attach: PathBuf,
+    /// Of the first start.
+    #[serde(default)]
+    pub(crate) created_at_ms: u64,
 }
 
 /// `state.json`: the first process, once it runs.
@@ -78,6 +92,15 @@ impl Dir {
 
     pub(crate) fn exit(&self) -> Result<Option<Exit>, Error> {
         atomic::read_json(&self.at("exit.json"), "a container's exit status")
+    }
+
+    /// What was is no more: the container is about to run again.
+    pub(crate) fn remove_exit(&self) -> Result<(), Error> {
+        let path = self.at("exit.json");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path)(e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2},
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change},
 };
 use std::{
     env,
@@ -46,6 +46,11 @@ pub(crate) fn leave_host_mounts() -> io::Result<()> {
 
 /// Mounts the root file system at `rootfs` in the container's directory.
 pub(crate) fn mount_overlay(record: &Record, dir: &Dir, ids: &Ids) -> io::Result<()> {
+    // A work directory that was used is not taken again; nothing in it is the container's.
+    match fs::remove_dir_all(dir.at("work")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
     for name in ["rootfs", "upper", "work"] {
         fs::create_dir_all(dir.at(name))?;
     }
@@ -59,14 +64,22 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir, ids: &Ids) -> io::Result
         // See `opaque_attribute`.
         options.push_str(",userxattr");
     }
-    // Nobody looks at the files once the container has ended, so they need not be synced at the unmount.
-    let volatile = mount_with(dir, &format!("{options},volatile"));
-    let mounted = match volatile {
-        Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => mount_with(dir, &options),
-        Ok(()) | Err(_) => volatile,
+    let mounted = if record.options.durable {
+        mount_with(dir, &options)
+    } else {
+        // Nobody needs the files after a power cut, so they need not be synced at the unmount.
+        match mount_with(dir, &format!("{options},volatile")) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => mount_with(dir, &options),
+            volatile => volatile,
+        }
     };
     env::set_current_dir("/")?;
     mounted
+}
+
+/// Before anyone hears of the end: the same directories must not be mounted a second time by the next start.
+pub(crate) fn unmount(dir: &Dir) -> io::Result<()> {
+    Ok(rustix::mount::unmount(dir.at("rootfs"), UnmountFlags::DETACH)?)
 }
 
 /// The attribute by which overlayfs knows that nothing shows through a directory. `trusted` ones are for root of the
@@ -94,8 +107,8 @@ fn escape(path: &Path) -> io::Result<String> {
 }
 
 /// A file inside, or an empty text if there is none. Symbolic links lead nowhere but inside.
-pub(crate) fn read_small(dir: &Dir, path: &str) -> io::Result<String> {
-    let file = match open_inside(&dir.at("rootfs"), Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
+pub(crate) fn read_small(root: &Path, path: &str) -> io::Result<String> {
+    let file = match open_inside(root, Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
         Ok(fd) => File::from(fd),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(String::new());
@@ -132,7 +145,8 @@ pub(crate) fn make_directory(dir: &Dir, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open_inside(root: &Path, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+/// A handle on a path inside of `root`, whatever symbolic links say.
+pub(crate) fn open_inside(root: &Path, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let root = openat2(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())?;
     Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
 }

@@ -1,32 +1,29 @@
 //! The daemon's side: starts supervisors, knows all containers, adopts those that an earlier daemon started.
 
+mod sessions;
+mod start;
+mod volumes;
+
 use futures::stream::BoxStream;
-use shoal_common::service::Resources;
 use std::{
     collections::BTreeMap,
     fs,
     future::Future,
     io,
     path::PathBuf,
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
-    sync::watch,
-};
+use tokio::sync::watch;
 
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    ContainerState, ContainerStatus, Error, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
     cgroup::Cgroups,
     config::Exit,
     exits::{Exits, Locks, Noticed},
     ids::Ids,
     logs, process,
     record::{Dir, Record, now_ms},
-    supervise::Report,
 };
 
 const SIGKILL: i32 = nix::libc::SIGKILL;
@@ -63,9 +60,20 @@ struct Inner {
 struct Entry {
     record: Arc<Record>,
     state: ContainerState,
+    started_at_ms: Option<u64>,
+    /// Whether the state is an end and its supervisor is gone, so that nothing more comes of it.
     ended: watch::Sender<bool>,
-    /// Between the entry and the supervisor's first word, nobody else judges the state.
-    starting: bool,
+    busy: Busy,
+}
+
+/// What is being done to a container. Meanwhile nobody else judges its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    No,
+    /// Until the supervisor's first word.
+    Starting,
+    /// Its files are going away.
+    Removing,
 }
 
 impl Drop for Inner {
@@ -86,11 +94,12 @@ impl Runtime {
             RuntimeConfig { data_dir: absolute(&config.data_dir)?, run_dir: absolute(&config.run_dir)?, ..config };
         let locks = Locks(config.run_dir.join("live"));
         let containers_dir = config.data_dir.join("containers");
-        for dir in [&containers_dir, &locks.0] {
+        for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach")] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
         let ids = Ids::read().map_err(Error::file("read", "/proc/self/uid_map"))?;
         let images = Images::open(config.data_dir.join("images"), ids)?;
+        crate::volumes::open(&config.data_dir.join("volumes"))?;
         let cgroups = Cgroups::of_host();
         if cgroups == Cgroups::None {
             tracing::warn!("this host has no cgroups: containers that shall have limits are refused");
@@ -110,8 +119,10 @@ impl Runtime {
         blocking("adopt containers", move || adopting.adopt()).await?;
         let task = tokio::spawn(notice(Arc::downgrade(&runtime.0), exits));
         *runtime.0.noticing.lock().expect(UNPOISONED) = Some(task.abort_handle());
-        for status in runtime.list().into_iter().filter(|c| c.state == ContainerState::Created) {
-            tokio::spawn(runtime.clone().see_it_run(status.id));
+        let unsettled: Vec<String> =
+            runtime.containers().values().filter(|e| e.is_unsettled()).map(|e| e.record.id.clone()).collect();
+        for id in unsettled {
+            tokio::spawn(runtime.clone().see_it_run(id));
         }
         Ok(runtime)
     }
@@ -133,44 +144,6 @@ impl Runtime {
             Ok(())
         })
         .await
-    }
-
-    /// Starts a container from an image that is here or can be pulled; done when its first process runs.
-    pub async fn start(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
-        // On a task of its own: a caller that goes away shall not leave half a start behind.
-        let this = self.clone();
-        tokio::spawn(async move { this.start_whole(config).await })
-            .await
-            .map_err(|_| Error::Worker("start a container"))?
-    }
-
-    async fn start_whole(&self, config: ContainerConfig) -> Result<ContainerStatus, Error> {
-        check_id(&config.id)?;
-        if self.containers().contains_key(&config.id) {
-            return Err(Error::Exists(config.id));
-        }
-        let image = self.0.images.ensure(&config.spec.image).await?;
-        let id = config.id.clone();
-        let this = self.clone();
-        let (dir, lock) = blocking("prepare a container", move || this.prepare(config, &image)).await?;
-        let started = self.launch(&id, &dir, lock).await;
-        let failed = match started {
-            Ok(Report::Running(_)) => None,
-            Ok(Report::Failed(reason)) => Some(Error::Start { container: id.clone(), reason }),
-            Err(e) => Some(e),
-        };
-        if let Some(entry) = self.containers().get_mut(&id) {
-            entry.starting = false;
-        }
-        self.refresh(id.clone()).await?;
-        if let Some(error) = failed {
-            // What could not be removed now is adopted as ended by the next daemon.
-            if let Err(e) = self.remove(&id).await {
-                tracing::warn!(container = id, error = %e, "a container that did not start could not be removed");
-            }
-            return Err(error);
-        }
-        self.status(&id)
     }
 
     pub fn list(&self) -> Vec<ContainerStatus> {
@@ -198,11 +171,13 @@ impl Runtime {
         }
     }
 
-    /// Asks the container to end by its stop signal, and kills it when it has not after `grace`.
+    /// Asks the container to end by its stop signal, and kills it when it has not after `grace`; without grace at once.
     /// Nothing to do if it has ended.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<Exit, Error> {
         let signal = self.record(id)?.stop_signal;
-        self.kill(id, signal).await?;
+        if !grace.is_zero() {
+            self.kill(id, signal).await?;
+        }
         if let Ok(exit) = tokio::time::timeout(grace, self.wait(id)).await {
             return exit;
         }
@@ -229,13 +204,14 @@ impl Runtime {
         let Ok(record) = self.record(id) else {
             return Ok(());
         };
-        if !matches!(self.status(id), Ok(ContainerStatus { state: ContainerState::Exited(_), .. }) | Err(_)) {
+        if !self.begin_to_remove(id) {
             let killing = async {
                 // One that is just being started has no process to kill yet.
                 loop {
                     self.kill(id, SIGKILL).await?;
-                    if let Ok(exit) = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await {
-                        return exit;
+                    let _ = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await;
+                    if self.begin_to_remove(id) {
+                        return Ok(());
                     }
                 }
             };
@@ -243,19 +219,51 @@ impl Runtime {
         }
         let this = self.clone();
         blocking("remove a container", move || {
-            cgroup::remove(&record.cgroup)?;
-            let dir = this.dir(&record.id);
-            remove_dir(&dir)?;
-            let lock = this.0.locks.path(&record.id);
-            match fs::remove_file(&lock) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", lock)(e))?,
-                Ok(()) | Err(_) => {}
+            let removed = this.remove_files(&record);
+            match &removed {
+                Ok(()) => drop(this.containers().remove(&record.id)),
+                Err(_) => {
+                    if let Some(entry) = this.containers().get_mut(&record.id) {
+                        entry.busy = Busy::No;
+                    }
+                }
             }
-            this.containers().remove(&record.id);
             this.changed();
-            Ok(())
+            removed
         })
         .await
+    }
+
+    /// From now on it is not started again. False if it has not ended yet.
+    fn begin_to_remove(&self, id: &str) -> bool {
+        match self.containers().get_mut(id) {
+            Some(entry) if entry.busy == Busy::Starting || !*entry.ended.borrow() => false,
+            Some(entry) => {
+                entry.busy = Busy::Removing;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn remove_files(&self, record: &Record) -> Result<(), Error> {
+        cgroup::remove(&record.cgroup)?;
+        remove_dir(&self.dir(&record.id))?;
+        for path in [self.attach_dir().join(&record.id), self.0.locks.path(&record.id)] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file("remove", path)(e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_dir(&self) -> PathBuf {
+        self.0.config.run_dir.join("attach")
+    }
+
+    fn volumes_dir(&self) -> PathBuf {
+        self.0.config.data_dir.join("volumes")
     }
 
     /// The output of a container, oldest line first.
@@ -265,85 +273,6 @@ impl Runtime {
         Ok(logs::read(self.dir(id).0, options, entry.ended.subscribe()))
     }
 
-    /// Writes down what the supervisor must know and takes its lock.
-    fn prepare(&self, config: ContainerConfig, image: &Image) -> Result<(Dir, fs::File), Error> {
-        let cgroup = format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id);
-        if self.0.cgroups == Cgroups::None
-            && let Some(limits) = limits(&config.resources)
-        {
-            return Err(Error::NoCgroups { container: config.id, limits });
-        }
-        let record = Arc::new(image.record(config, self.0.images.layers_dir(), cgroup)?);
-        let dir = self.dir(&record.id);
-        let lock;
-        {
-            let mut containers = self.containers();
-            if containers.contains_key(&record.id) {
-                return Err(Error::Exists(record.id.clone()));
-            }
-            if !self.0.images.has(&record.image_id) {
-                return Err(Error::NoSuchImage(record.image.clone()));
-            }
-            let path = self.0.locks.path(&record.id);
-            lock = self.0.locks.take(&record.id).map_err(Error::file("lock", path))?;
-            if lock.is_none() {
-                return Err(Error::Exists(record.id.clone()));
-            }
-            let entry = Entry {
-                record: Arc::clone(&record),
-                state: ContainerState::Created,
-                ended: watch::Sender::new(false),
-                starting: true,
-            };
-            containers.insert(record.id.clone(), entry);
-        }
-        let written = fs::create_dir_all(dir.path())
-            .map_err(Error::file("make the directory", dir.path()))
-            .and_then(|()| dir.write_record(&record));
-        match (written, lock) {
-            (Ok(()), Some(lock)) => Ok((dir, lock)),
-            (Err(e), _) => {
-                self.containers().remove(&record.id);
-                Err(e)
-            }
-            (Ok(()), None) => Err(Error::Exists(record.id.clone())),
-        }
-    }
-
-    /// Starts the supervisor and hears what it has to say.
-    async fn launch(&self, id: &str, dir: &Dir, lock: fs::File) -> Result<Report, Error> {
-        let supervisor = &self.0.config.supervisor;
-        let mut child = Command::new(supervisor)
-            .arg("supervise")
-            .arg(dir.path())
-            .env_clear()
-            .current_dir("/")
-            .stdin(lock)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(Error::file("run", supervisor))?;
-        let silent = || Error::Start {
-            container: id.to_owned(),
-            reason: format!("its supervisor {} ended without a word", supervisor.display()),
-        };
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            let mut output = BufReader::new(output);
-            match tokio::time::timeout(START_PATIENCE, output.read_line(&mut line)).await {
-                Ok(read) => drop(read.map_err(|_| silent())?),
-                Err(_) => {
-                    child.kill().await.map_err(Error::file("end", supervisor))?;
-                    let reason = format!("it did not run within {} s", START_PATIENCE.as_secs());
-                    return Err(Error::Start { container: id.to_owned(), reason });
-                }
-            }
-        }
-        // tokio reaps the child when it ends, if we still live then.
-        drop(child);
-        serde_json::from_str(&line).map_err(|_| silent())
-    }
-
     /// Reads all containers from disk.
     fn adopt(&self) -> Result<(), Error> {
         let root = self.0.config.data_dir.join("containers");
@@ -351,12 +280,7 @@ impl Runtime {
             let dir = Dir(entry.map_err(Error::file("read", &root))?.path());
             match dir.record() {
                 Ok(Some(record)) => {
-                    let entry = Entry {
-                        record: Arc::new(record),
-                        state: ContainerState::Created,
-                        ended: watch::Sender::new(false),
-                        starting: false,
-                    };
+                    let entry = Entry::new(Arc::new(record));
                     let id = entry.record.id.clone();
                     self.containers().insert(id.clone(), entry);
                     self.look(&id)?;
@@ -379,7 +303,7 @@ impl Runtime {
             if let Err(e) = self.refresh(id.clone()).await {
                 tracing::warn!(container = id, error = %e, "cannot tell whether a container runs");
             }
-            if !matches!(self.status(&id), Ok(ContainerStatus { state: ContainerState::Created, .. })) {
+            if !self.containers().get(&id).is_some_and(Entry::is_unsettled) {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -396,17 +320,19 @@ impl Runtime {
         let record = {
             let containers = self.containers();
             match containers.get(id) {
-                // An end is final. Its files may be going away right now, which must not be taken for anything.
-                Some(Entry { state: ContainerState::Exited(_), .. }) | None => return Ok(()),
-                Some(entry) if entry.starting => return Ok(()),
+                None => return Ok(()),
+                Some(entry) if entry.busy != Busy::No || *entry.ended.borrow() => return Ok(()),
                 Some(entry) => Arc::clone(&entry.record),
             }
         };
         let dir = self.dir(id);
         // The lock is asked first: what a dead supervisor had to write is then on disk.
         let alive = self.0.locks.is_held(id).map_err(Error::file("look at", self.0.locks.path(id)))?;
+        // Then the exit, which is removed after a new start was written down.
+        let exit = dir.exit()?;
         let started = dir.started()?;
-        let state = match (dir.exit()?, started) {
+        let started_at_ms = started.as_ref().map(|s| s.started_at_ms);
+        let state = match (exit, started) {
             (Some(exit), _) => ContainerState::Exited(exit),
             (None, Some(started)) if alive => {
                 ContainerState::Running { pid: started.pid, started_at_ms: started.started_at_ms }
@@ -416,15 +342,21 @@ impl Runtime {
         };
         let mut containers = self.containers();
         if let Some(entry) = containers.get_mut(id)
-            && entry.state != state
+            && entry.busy == Busy::No
+            // Somebody else may have looked later and been here sooner; an end is final.
+            && !*entry.ended.borrow()
         {
-            let ended = matches!(state, ContainerState::Exited(_));
-            entry.state = state;
-            if ended {
+            let news = entry.state != state;
+            entry.started_at_ms = started_at_ms;
+            // While its supervisor lives, one that has ended may be about to run again.
+            if matches!(state, ContainerState::Exited(_)) && !alive {
                 entry.ended.send_replace(true);
             }
+            entry.state = state;
             drop(containers);
-            self.changed();
+            if news {
+                self.changed();
+            }
         }
         Ok(())
     }
@@ -435,6 +367,15 @@ impl Runtime {
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.0.containers.lock().expect(UNPOISONED)
+    }
+
+    fn running(&self, id: &str) -> Result<Arc<Record>, Error> {
+        let containers = self.containers();
+        let entry = containers.get(id).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
+        match entry.state {
+            ContainerState::Running { .. } => Ok(Arc::clone(&entry.record)),
+            ContainerState::Created | ContainerState::Exited(_) => Err(Error::NotRunning(id.to_owned())),
+        }
     }
 
     fn record(&self, id: &str) -> Result<Arc<Record>, Error> {
@@ -450,12 +391,34 @@ impl Runtime {
 const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 impl Entry {
+    fn new(record: Arc<Record>) -> Self {
+        Self {
+            record,
+            state: ContainerState::Created,
+            started_at_ms: None,
+            ended: watch::Sender::new(false),
+            busy: Busy::No,
+        }
+    }
+
+    /// Neither running nor at an end that lasts: to be looked at again, since only ends are noticed by themselves.
+    fn is_unsettled(&self) -> bool {
+        match self.state {
+            ContainerState::Created => true,
+            ContainerState::Running { .. } => false,
+            ContainerState::Exited(_) => !*self.ended.borrow(),
+        }
+    }
+
     fn status(&self) -> ContainerStatus {
         ContainerStatus {
             id: self.record.id.clone(),
             image: self.record.image.clone(),
             state: self.state.clone(),
             labels: self.record.labels.clone(),
+            options: self.record.options.clone(),
+            created_at_ms: self.record.created_at_ms,
+            started_at_ms: self.started_at_ms,
         }
     }
 }
@@ -519,25 +482,6 @@ fn remove_dir(dir: &Dir) -> Result<(), Error> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", dir.path())(e)),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// What is to be limited, in the words of the command line.
-fn limits(wanted: &Resources) -> Option<String> {
-    let limits = [
-        ("--limit-cpu", wanted.limits.nano_cpus > 0),
-        ("--limit-memory", wanted.limits.memory_bytes > 0),
-        ("--limit-pids", wanted.pids_limit > 0),
-    ];
-    let wanted: Vec<&str> = limits.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag).collect();
-    (!wanted.is_empty()).then(|| wanted.join(" and "))
-}
-
-/// An id names files and a cgroup.
-fn check_id(id: &str) -> Result<(), Error> {
-    let fits = (1..=63).contains(&id.len())
-        && !id.starts_with('.')
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if fits { Ok(()) } else { Err(Error::Id(id.to_owned())) }
 }
 
 fn blocking<T: Send + 'static>(

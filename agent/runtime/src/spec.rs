@@ -4,8 +4,11 @@ use serde_json::{Value, json};
 use shoal_common::service::Resources;
 
 use crate::{
+    Error, capabilities,
     cgroup::Cgroups,
+    devices,
     ids::Ids,
+    mounts,
     record::{Dir, Record},
     seccomp,
     user::User,
@@ -60,6 +63,8 @@ pub(crate) struct Host {
     pub(crate) ids: Ids,
     /// Of the supervisor.
     pub(crate) oom_score_adj: i32,
+    /// What can be given to those who shall have all.
+    pub(crate) capabilities: u64,
 }
 
 impl Host {
@@ -76,30 +81,30 @@ impl Host {
 }
 
 /// The whole of `config.json`.
-pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Value {
-    let mut bounding: Vec<&str> = CAPABILITIES.to_vec();
+pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Result<Value, Error> {
+    let mut usual = CAPABILITIES.to_vec();
     if host.filters_devices() {
-        bounding.push("CAP_MKNOD");
+        usual.push("CAP_MKNOD");
     }
+    let options = &record.options;
+    let bounding = capabilities::chosen(&usual, options, host.capabilities)?;
     // As execve would leave it: only root keeps what is in the bounding set.
     let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
 
-    let mut namespaces = vec![
-        json!({ "type": "pid" }),
-        json!({ "type": "ipc" }),
-        json!({ "type": "uts" }),
-        json!({ "type": "mount" }),
-        json!({ "type": "network", "path": record.netns }),
-    ];
+    let mut namespaces =
+        vec![json!({ "type": "pid" }), json!({ "type": "ipc" }), json!({ "type": "uts" }), json!({ "type": "mount" })];
+    if !options.host_network {
+        namespaces.push(json!({ "type": "network", "path": record.netns }));
+    }
     if host.cgroup_namespaces {
         namespaces.push(json!({ "type": "cgroup" }));
     }
-    json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
-        "root": { "path": dir.at("rootfs"), "readonly": false },
+        "root": { "path": dir.at("rootfs"), "readonly": options.read_only },
         "hostname": record.hostname,
         "process": {
-            "terminal": false,
+            "terminal": options.tty,
             "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
             "args": record.args,
             "env": record.env,
@@ -109,7 +114,7 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Valu
                 "bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": [],
             },
         },
-        "mounts": mounts(dir, host),
+        "mounts": mounts(record, dir, host),
         "linux": {
             "cgroupsPath": record.cgroup,
             "namespaces": namespaces,
@@ -117,38 +122,54 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Valu
             "resources": (host.cgroups != Cgroups::None).then(|| resources(&record.resources)),
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
-            "seccomp": seccomp::profile(),
+            "seccomp": seccomp::profile(&bounding),
             // The namespace is the container's own, so nobody else's ports are meant.
-            "sysctl": {
+            "sysctl": (!options.host_network).then(|| json!({
                 "net.ipv4.ip_unprivileged_port_start": "0",
                 "net.ipv4.ping_group_range": format!("0 {}", host.ids.last_pinging_group()),
-            },
+            })),
         },
-    })
+    });
+    if options.privileged {
+        let linux = &mut spec["linux"];
+        for protection in ["maskedPaths", "readonlyPaths", "seccomp"] {
+            linux[protection] = Value::Null;
+        }
+        if host.cgroups != Cgroups::None {
+            linux["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        }
+        linux["devices"] = devices::of_host().into();
+    }
+    Ok(spec)
 }
 
-fn mounts(dir: &Dir, host: &Host) -> Vec<Value> {
+fn mounts(record: &Record, dir: &Dir, host: &Host) -> Vec<Value> {
+    let access = if record.options.privileged { "rw" } else { "ro" };
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let file = |destination: &str, name: &str| json!({ "destination": destination, "type": "bind", "source": dir.at(name), "options": ["rbind", "rprivate"] });
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     if host.ids.have_group(TTY) {
         terminals.push("gid=5");
     }
-    let mut mounts = vec![
+    let mut out = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", &terminals),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         file("/etc/hosts", "hosts"),
         file("/etc/hostname", "hostname"),
         file("/etc/resolv.conf", "resolv.conf"),
     ];
     if host.cgroups != Cgroups::None {
-        mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
+        out.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
     }
-    mounts
+    // What the user mounts at one of these places is instead of it.
+    let own = mounts::specified(record);
+    out.retain(|usual| own.iter().all(|mount| mount["destination"] != usual["destination"]));
+    out.extend(own);
+    out
 }
 
 fn resources(wanted: &Resources) -> Value {

@@ -295,3 +295,23 @@ async fn a_registry_that_is_not_there_is_named_with_the_reason_and_the_way_out()
     assert!(told.starts_with(begins) && told.contains("shoal image load"), "{told}");
     assert!(told.contains("dns") || told.contains("connect"), "{told}");
 }
+
+#[tokio::test]
+async fn an_image_tells_how_it_is_meant_to_be_run() {
+    let host = Host::new();
+    let runtime = host.open().await;
+    let config = br#"{"rootfs":{"type":"layers","diff_ids":[]},"config":{"User":"web","Env":["A=1"],
+        "Entrypoint":["/entry"],"Cmd":["x"],"WorkingDir":"/srv","ExposedPorts":{"80/tcp":{},"53/udp":{}},
+        "Volumes":{"/data":{}}}}"#;
+    let manifest = br#"[{"Config":"c.json","RepoTags":["app"],"Layers":[]}]"#;
+    runtime.images().load(Cursor::new(archive(&[("manifest.json", manifest), ("c.json", config)]))).await.unwrap();
+    let run = runtime.images().inspect("app").unwrap().config.config;
+    assert_eq!((run.user.as_deref(), run.working_dir.as_deref()), (Some("web"), Some("/srv")));
+    assert_eq!(
+        (run.entrypoint.unwrap(), run.cmd.unwrap(), run.env.unwrap()),
+        (vec!["/entry".into()], vec!["x".into()], vec!["A=1".into()])
+    );
+    assert_eq!(run.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+    assert_eq!(run.volumes.unwrap().into_keys().collect::<Vec<_>>(), ["/data"]);
+    assert!(matches!(runtime.images().inspect("none"), Err(Error::NoSuchImage(_))));
+}

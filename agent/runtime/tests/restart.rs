@@ -5,13 +5,15 @@
 mod common;
 
 use common::{Host, output, supervisor, within};
-use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
+use futures::StreamExt;
+use shoal_runtime::{ContainerState, ExecConfig, Runtime, RuntimeConfig};
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use tokio::io::AsyncWriteExt;
 
 const DAEMON: &str = "SHOAL_TEST_DAEMON";
 
@@ -36,8 +38,14 @@ async fn daemon() {
     ] {
         runtime.start(common::container(name, id, script)).await.unwrap();
     }
+    let mut talk = common::container(name, "talk", "cat");
+    talk.options.stdin = true;
+    let (_, attached) = runtime.start_attached(talk).await.unwrap();
+    let sleep = ExecConfig { args: ["sleep", "1000"].map(String::from).to_vec(), ..ExecConfig::default() };
+    let added = runtime.exec("talk", sleep).await.unwrap();
     println!("STARTED");
     tokio::time::sleep(Duration::from_secs(60)).await;
+    drop((attached, added));
 }
 
 fn daemon_of(host: &Host) -> Child {
@@ -99,18 +107,22 @@ async fn containers_outlive_their_daemon_and_their_exit_codes_are_known() {
     // The adopted one is ours as if we had started it.
     assert_eq!(within(runtime.stop("long", Duration::from_secs(15))).await.unwrap().code, 5);
     assert_eq!(output(&runtime, "long").await, ["hello", "bye"]);
-    for id in ["long", "short", "orphan"] {
+
+    // Whoever was attached is gone; the container is not, and hears the next one.
+    let mut session = runtime.attach("talk").await.unwrap();
+    session.stdin.write_all(b"hello\n").await.unwrap();
+    assert_eq!(within(session.output.next()).await.unwrap().1, "hello\n");
+    session.stdin.shutdown().await.unwrap();
+    assert_eq!(within(session.exit).await.unwrap(), 0);
+    for id in ["long", "short", "orphan", "talk"] {
         within(runtime.remove(id)).await.unwrap();
     }
     assert!(host.cgroups().iter().all(|c| { std::fs::read_dir(c).unwrap().flatten().all(|e| !e.path().is_dir()) }));
 }
 
-#[tokio::test]
-async fn a_start_that_was_under_way_when_the_daemon_died_is_seen_to_its_end() {
+/// A supervisor that takes its time, so that there is a meanwhile: until the second file is there.
+fn slow_supervisor(host: &Host) -> (PathBuf, PathBuf) {
     use std::os::unix::fs::PermissionsExt;
-    let host = Host::new();
-    drop(host.open_with_busybox().await);
-    // A supervisor that takes its time, so that there is a meanwhile.
     let (slow, go) = (host.dir.path().join("slow"), host.dir.path().join("go"));
     let script = format!(
         "#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.05; done\nexec {} \"$@\"\n",
@@ -119,6 +131,14 @@ async fn a_start_that_was_under_way_when_the_daemon_died_is_seen_to_its_end() {
     );
     std::fs::write(&slow, script).unwrap();
     std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (slow, go)
+}
+
+#[tokio::test]
+async fn a_start_that_was_under_way_when_the_daemon_died_is_seen_to_its_end() {
+    let host = Host::new();
+    drop(host.open_with_busybox().await);
+    let (slow, go) = slow_supervisor(&host);
     let first = Runtime::open(RuntimeConfig { supervisor: slow, ..host.config() }).await.unwrap();
     let start = tokio::spawn({
         let (first, config) = (first.clone(), host.container("t1", "sleep 1000"));
@@ -134,6 +154,41 @@ async fn a_start_that_was_under_way_when_the_daemon_died_is_seen_to_its_end() {
 
     let second = host.open().await;
     assert_eq!(second.list()[0].state, ContainerState::Created);
+    let mut changes = second.changes();
+    std::fs::write(go, "").unwrap();
+    within(changes.changed()).await.unwrap();
+    assert!(matches!(second.list()[0].state, ContainerState::Running { .. }), "{:?}", second.list());
+    start.await.unwrap().unwrap();
+    within(second.remove("t1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_start_that_was_under_way_is_seen_to_its_end_and_until_then_the_first_end_is_told() {
+    let host = Host::new();
+    let zero = host.open_with_busybox().await;
+    zero.start(host.container("t1", "exit 4")).await.unwrap();
+    within(zero.wait("t1")).await.unwrap();
+    drop(zero);
+    let (slow, go) = slow_supervisor(&host);
+    let first = Runtime::open(RuntimeConfig { supervisor: slow, ..host.config() }).await.unwrap();
+    let start = tokio::spawn({
+        let (first, config) = (first.clone(), host.container("t1", "sleep 1000"));
+        async move { first.start(config).await }
+    });
+    let record = host.config().data_dir.join("containers/t1/container.json");
+    within(async {
+        while !std::fs::read_to_string(&record).unwrap().contains("sleep 1000") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The supervisor has its lock from before it runs; this is for its process to be there.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    })
+    .await;
+
+    let second = host.open().await;
+    for runtime in [&first, &second] {
+        assert!(matches!(&runtime.list()[0].state, ContainerState::Exited(e) if e.code == 4), "{:?}", runtime.list());
+    }
     let mut changes = second.changes();
     std::fs::write(go, "").unwrap();
     within(changes.changed()).await.unwrap();

@@ -1,8 +1,9 @@
 //! The resolver's own process: sockets in the namespaces of tasks, and answers from what the daemon told last.
 
+use futures::{FutureExt as _, future::BoxFuture};
 use nix::fcntl::{Flock, FlockArg};
 use shoal_common::TaskId;
-use shoal_dns::{RESOLVER_ADDRESS, Resolver, Scope, ServeError, Zone, upstream_servers};
+use shoal_dns::{OwnWay, RESOLVER_ADDRESS, Resolver, Scope, ServeError, Servers, Way, Zone, upstream_servers};
 use shoal_kernel::{Kernel, KernelConfig};
 use shoal_plan::{Ns, names::RESOLVER_PORT};
 use std::{
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{TcpStream, UdpSocket, UnixListener, UnixStream},
     sync::{Mutex, watch},
     task::JoinHandle,
 };
@@ -27,6 +28,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::wire::{self, Answer, Ask, VERSION};
 use crate::chain;
 
+/// A container's own server that takes longer for a connection is not asked.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
+/// RFC 1035 §4.2.
+const DNS_PORT: u16 = 53;
 /// How often the host's resolv.conf is read again.
 const RESOLV_CONF: Duration = Duration::from_secs(10);
 /// With nobody to serve and no daemon for so long, it is of no use: its daemon ended before it had begun.
@@ -125,6 +130,33 @@ struct Serving {
     _end: DropGuard,
 }
 
+/// A container's own servers are asked by its own networks.
+#[derive(Debug)]
+struct TaskWay {
+    kernel: Kernel,
+    ns: Ns,
+}
+
+impl Way for TaskWay {
+    fn udp(&self, local: SocketAddr) -> BoxFuture<'_, io::Result<UdpSocket>> {
+        async move {
+            let socket = self.kernel.udp_socket(self.ns, local).await.map_err(io::Error::other)?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        }
+        .boxed()
+    }
+
+    fn tcp(&self, server: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        async move {
+            let stream = self.kernel.tcp_stream(self.ns, server, CONNECT_LIMIT).await.map_err(io::Error::other)?;
+            stream.set_nonblocking(true)?;
+            TcpStream::from_std(stream)
+        }
+        .boxed()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("cannot open the sockets of {task}'s resolver")]
@@ -199,7 +231,15 @@ impl Served {
         let udp = self.kernel.udp_socket(Ns::Task(task), addr).await.map_err(failed)?;
         let tcp = self.kernel.tcp_listener(Ns::Task(task), addr).await.map_err(failed)?;
         let end = CancellationToken::new();
-        let (zone, servers) = (self.zone.subscribe(), self.servers.subscribe());
+        let servers = match scope.servers.as_slice() {
+            [] => Servers { addresses: self.servers.subscribe(), way: Arc::new(OwnWay) },
+            own => {
+                let addresses = own.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect();
+                let way = TaskWay { kernel: self.kernel.clone(), ns: Ns::Task(task) };
+                Servers { addresses: watch::Sender::new(addresses).subscribe(), way: Arc::new(way) }
+            }
+        };
+        let zone = self.zone.subscribe();
         let serving = self
             .resolver
             .serve(udp, tcp, Arc::new(scope.clone()), zone, servers, end.clone())

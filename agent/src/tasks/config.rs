@@ -1,23 +1,113 @@
 //! What the runtime is told to start, out of what the managers want.
 
-use shoal_common::{TaskId, assignment::TaskAssignment, name::Labels};
+use shoal_common::{
+    TaskId,
+    assignment::{ContainerAssignment, Stack, TaskAssignment},
+    name::Labels,
+    service::{ContainerSpec, Dns, Mount, MountSource},
+    task::Endpoint,
+};
 use shoal_dns::RESOLVER_ADDRESS;
-use shoal_runtime::ContainerConfig;
+use shoal_runtime::{ContainerConfig, Options};
 use std::path::PathBuf;
 
+use super::links;
 use crate::containers;
 
-pub(crate) fn container(id: TaskId, task: &TaskAssignment, netns: PathBuf, host_resolv_conf: &str) -> ContainerConfig {
+/// Of a service's task.
+pub(crate) fn task(id: TaskId, task: &TaskAssignment, netns: PathBuf, host_resolv_conf: &str) -> ContainerConfig {
     let hostname = task.container.hostname.clone().unwrap_or_else(|| task.name.clone());
     ContainerConfig {
         id: containers::id(id),
-        hosts: hosts(task, &hostname),
-        resolv_conf: if task.endpoints.is_empty() { String::new() } else { resolv_conf(host_resolv_conf) },
+        hosts: hosts(&task.container, &task.endpoints, &hostname),
+        resolv_conf: match task.endpoints.is_empty() {
+            true => String::new(),
+            false => resolv_conf(host_resolv_conf, &task.container.dns),
+        },
         labels: labels(id, task),
         spec: task.container.clone(),
         resources: task.resources,
         netns,
         hostname,
+        options: options(&task.container),
+    }
+}
+
+/// Of a container that was run by hand.
+pub(crate) fn by_hand(
+    id: TaskId,
+    container: &ContainerAssignment,
+    netns: PathBuf,
+    host: &HostFiles,
+) -> ContainerConfig {
+    let hostname = match (&container.stack, &container.container.hostname) {
+        (_, Some(given)) => given.clone(),
+        (Stack::Host, None) => host.hostname.clone(),
+        (Stack::Own(_) | Stack::Loopback, None) => container.name.to_string(),
+    };
+    let endpoints = container.stack.endpoints();
+    let (mut lines, mut spec) = (hosts(&container.container, endpoints, &hostname), container.container.clone());
+    for link in &container.links {
+        lines.extend(links::hosts(link));
+        for (name, value) in links::env(&container.name, link) {
+            spec.env.entry(name).or_insert(value);
+        }
+    }
+    let mut labels = container.container.labels.clone();
+    labels.extend([
+        ("shoal.container.name".to_owned(), container.name.to_string()),
+        (containers::START_LABEL.to_owned(), container.start.to_string()),
+    ]);
+    ContainerConfig {
+        id: containers::id(id),
+        hosts: lines,
+        resolv_conf: match container.stack {
+            Stack::Own(_) => resolv_conf(&host.resolv_conf, &spec.dns),
+            // Nobody is asked for them on its behalf.
+            Stack::Host if spec.dns == Dns::default() => host.resolv_conf.clone(),
+            Stack::Host => own_resolv_conf(&spec.dns),
+            Stack::Loopback => String::new(),
+        },
+        labels,
+        resources: container.resources,
+        netns,
+        hostname,
+        options: Options {
+            durable: true,
+            host_network: container.stack == Stack::Host,
+            ..options(&container.container)
+        },
+        spec,
+    }
+}
+
+/// What a container has of its host's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostFiles {
+    pub(crate) hostname: String,
+    pub(crate) resolv_conf: String,
+}
+
+fn options(spec: &ContainerSpec) -> Options {
+    let mount = |m: &Mount| shoal_runtime::Mount {
+        source: match &m.source {
+            MountSource::Bind(path) => shoal_runtime::MountSource::Bind(path.into()),
+            MountSource::Volume(name) => shoal_runtime::MountSource::Volume(name.to_string()),
+            MountSource::Tmpfs => shoal_runtime::MountSource::Tmpfs { size: None },
+        },
+        target: (&m.target).into(),
+        read_only: m.read_only,
+    };
+    Options {
+        tty: spec.terminal.tty,
+        stdin: spec.terminal.stdin,
+        mounts: spec.mounts.iter().map(mount).collect(),
+        cap_add: spec.privileges.cap_add.clone(),
+        cap_drop: spec.privileges.cap_drop.clone(),
+        privileged: spec.privileges.privileged,
+        read_only: spec.privileges.read_only,
+        stop_signal: spec.stop_signal.clone(),
+        ..Options::default()
     }
 }
 
@@ -34,24 +124,43 @@ fn labels(id: TaskId, task: &TaskAssignment) -> Labels {
 }
 
 /// The container under its own name, on each of its addresses: as Docker, the whole name first.
-fn hosts(task: &TaskAssignment, hostname: &str) -> Vec<String> {
+fn hosts(spec: &ContainerSpec, endpoints: &[Endpoint], hostname: &str) -> Vec<String> {
     let names = match hostname.split_once('.') {
         // A task's default name, `web.1`, has a dot and is no domain name.
-        Some((short, _)) if task.container.hostname.is_some() => format!("{hostname} {short}"),
+        Some((short, _)) if spec.hostname.is_some() => format!("{hostname} {short}"),
         Some(_) | None => hostname.to_owned(),
     };
-    task.endpoints.iter().flat_map(|e| e.addresses()).map(|ip| format!("{ip}\t{names}")).collect()
+    let extra = spec.extra_hosts.iter().map(|(name, ip)| format!("{ip}\t{name}"));
+    extra.chain(endpoints.iter().flat_map(|e| e.addresses()).map(|ip| format!("{ip}\t{names}"))).collect()
 }
 
-/// Our resolver, and the host's search list.
-fn resolv_conf(host: &str) -> String {
+/// Our resolver, and the host's search list unless the container has one of its own. Servers of its own are asked by
+/// our resolver.
+fn resolv_conf(host: &str, dns: &Dns) -> String {
+    let options = if dns.options.is_empty() { "ndots:0".to_owned() } else { dns.options.join(" ") };
+    if !dns.search.is_empty() {
+        return format!("nameserver {RESOLVER_ADDRESS}\n{}options {options}\n", search_line(&dns.search));
+    }
     let search = host.lines().rev().find_map(|line| {
         let mut words = line.split_whitespace();
         // resolv.conf(5): of several such lines the last one counts.
         matches!(words.next(), Some("search" | "domain")).then(|| words.collect::<Vec<_>>().join(" "))
     });
     let search = search.filter(|s| !s.is_empty() && s != ".").map(|s| format!("search {s}\n")).unwrap_or_default();
-    format!("nameserver {RESOLVER_ADDRESS}\n{search}options ndots:0\n")
+    format!("nameserver {RESOLVER_ADDRESS}\n{search}options {options}\n")
+}
+
+/// `--dns-search .` means none.
+fn search_line(domains: &[String]) -> String {
+    if domains == ["."] { String::new() } else { format!("search {}\n", domains.join(" ")) }
+}
+
+/// For a container in the host's network: nobody stands between it and its servers.
+fn own_resolv_conf(dns: &Dns) -> String {
+    let servers: String = dns.servers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+    let search = if dns.search.is_empty() { String::new() } else { search_line(&dns.search) };
+    let options = if dns.options.is_empty() { String::new() } else { format!("options {}\n", dns.options.join(" ")) };
+    servers + &search + &options
 }
 
 #[cfg(test)]
@@ -62,19 +171,20 @@ mod tests {
     #[test]
     fn a_container_knows_itself_by_its_tasks_name_or_the_hostname_given() {
         let mut task = fixture::task(1);
-        let config = container(TaskId(1), &task, "/ns".into(), "");
+        let config = super::task(TaskId(1), &task, "/ns".into(), "");
         assert_eq!((config.id.as_str(), config.hostname.as_str()), ("task-1", "web.1"));
         assert_eq!(config.hosts, ["10.0.1.11\tweb.1"]);
         assert_eq!(config.labels.get("shoal.service.name").map(String::as_str), Some("web"));
 
         task.container.hostname = Some("db.example.com".to_owned());
-        let config = container(TaskId(1), &task, "/ns".into(), "");
+        let config = super::task(TaskId(1), &task, "/ns".into(), "");
         assert_eq!(config.hostname, "db.example.com");
         assert_eq!(config.hosts, ["10.0.1.11\tdb.example.com db"]);
     }
 
     #[test]
     fn a_container_asks_our_resolver_and_searches_where_its_host_does() {
+        let resolv_conf = |host: &str| resolv_conf(host, &Dns::default());
         assert_eq!(resolv_conf("nameserver 10.0.0.2\n"), "nameserver 127.0.0.11\noptions ndots:0\n");
         let host = "domain old.example\nsearch a.example b.example\nnameserver 10.0.0.2\n";
         assert_eq!(resolv_conf(host), "nameserver 127.0.0.11\nsearch a.example b.example\noptions ndots:0\n");
@@ -84,7 +194,7 @@ mod tests {
     #[test]
     fn a_container_on_no_network_has_no_resolver() {
         let task = shoal_common::assignment::TaskAssignment { endpoints: vec![], ..fixture::task(1) };
-        let config = container(TaskId(1), &task, "/ns".into(), "search a.example\n");
+        let config = super::task(TaskId(1), &task, "/ns".into(), "search a.example\n");
         assert_eq!((config.resolv_conf.as_str(), config.hosts.len()), ("", 0));
     }
 }

@@ -4,20 +4,23 @@
 //! at a time for each task.
 
 mod config;
+mod links;
 mod names;
+mod run;
 mod step;
 
 use shoal_common::{
     TaskId,
-    assignment::{Assignment, TaskAssignment},
+    assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
+    container::Wanted,
     service::ContainerSpec,
     task::DesiredState,
 };
 use shoal_dns::Scope;
 use shoal_plan::Ns;
-use shoal_proto::convert::Report;
+use shoal_proto::convert::{Report, RunReport};
 use shoal_rt::Backoff;
-use shoal_runtime::ContainerState;
+use shoal_runtime::{ContainerConfig, ContainerState};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -52,6 +55,8 @@ const KEPT_FOR: Duration = Duration::from_secs(300);
 /// Between a task's leaving its VIPs and names and its stop signal: the other hosts hear of it within this, so that
 /// nobody is sent to a container that is ending.
 const DRAIN: Duration = Duration::from_millis(300);
+/// A container that ran for so long is started again at once when it ends; as Docker.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -86,6 +91,20 @@ struct Life {
     ended_at: Option<Instant>,
     /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
     grace: Duration,
+    /// Of a container that was run by hand.
+    run: Run,
+}
+
+/// What this process knows of a container that was run by hand.
+#[derive(Debug, Default)]
+struct Run {
+    /// Which of its user's starts the rest is about.
+    start: u64,
+    /// Since then, by its restart policy.
+    restarts: u32,
+    running_since: Option<Instant>,
+    /// It ended, and is started again then.
+    restart_at: Option<Instant>,
 }
 
 impl Default for Life {
@@ -101,6 +120,7 @@ impl Default for Life {
             draining_since: None,
             ended_at: None,
             grace: ContainerSpec::DEFAULT_STOP_GRACE,
+            run: Run::default(),
         }
     }
 }
@@ -178,7 +198,12 @@ impl Tasks {
         // One that is busy is looked at when its step is done.
         let idle = self.lives.values().filter(|l| !l.busy);
         let times = |l: &Life| {
-            [l.rest_until, l.unwired_since.map(|at| at + WIRE_PATIENCE), l.draining_since.map(|at| at + DRAIN)]
+            [
+                l.rest_until,
+                l.unwired_since.map(|at| at + WIRE_PATIENCE),
+                l.draining_since.map(|at| at + DRAIN),
+                l.run.restart_at,
+            ]
         };
         idle.flat_map(times).flatten().min()
     }
@@ -229,11 +254,18 @@ impl Tasks {
             return;
         }
         let containers = containers::of(self.host.runtime());
-        let all: BTreeSet<TaskId> =
-            assignment.tasks.keys().chain(containers.keys()).chain(self.lives.keys()).copied().collect();
+        let assigned = assignment.tasks.keys().chain(assignment.containers.keys());
+        let all: BTreeSet<TaskId> = assigned.chain(containers.keys()).chain(self.lives.keys()).copied().collect();
         let kept = self.kept();
-        for task in all {
-            self.look_at(task, &assignment, &containers, kept.contains(&task));
+        let starts = containers::starts(self.host.runtime());
+        for id in all {
+            match assignment.containers.get(&id) {
+                Some(container) => {
+                    let there = containers.get(&id).map(|state| (state, starts.get(&id).copied().unwrap_or(0)));
+                    self.look_at_run(id, container, &assignment, there);
+                }
+                None => self.look_at(id, &assignment, &containers, kept.contains(&id)),
+            }
         }
         // Also one that an earlier daemon had served, and that has ended since.
         let alive = containers.iter().filter(|(_, state)| !matches!(state, ContainerState::Exited(_)));
@@ -271,8 +303,7 @@ impl Tasks {
             life.patience(wired, converged.failure(assignment, id), now);
             wired
         };
-        let unnamed =
-            task.is_some_and(|t| !t.endpoints.is_empty()) && !life.serving.as_ref().is_some_and(Serving::is_alive);
+        let unnamed = task.is_some_and(|t| !t.endpoints.is_empty() && !life.is_served(&task_scope(id, t)));
         let (step, told) = next(&View {
             assigned: task.map(|t| (t.desired, t.known)),
             container,
@@ -297,8 +328,8 @@ impl Tasks {
             (Step::Forget, _) => {
                 self.lives.remove(&id);
             }
-            (Step::FetchImage, Some(task)) => self.fetch(id, task),
-            (Step::ServeNames, Some(task)) => self.serve_names(id, task),
+            (Step::FetchImage, Some(task)) => self.fetch(id, task.container.image.clone()),
+            (Step::ServeNames, Some(task)) => self.serve_names(id, task_scope(id, task)),
             (Step::Start, Some(task)) => self.start(id, task),
             (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
                 unreachable!("only what is assigned is prepared and started")
@@ -316,6 +347,94 @@ impl Tasks {
         }
     }
 
+    fn look_at_run(
+        &mut self,
+        id: TaskId,
+        assigned: &ContainerAssignment,
+        assignment: &Assignment,
+        container: Option<(&ContainerState, u64)>,
+    ) {
+        let now = Instant::now();
+        let life = self.lives.entry(id).or_default();
+        life.grace = assigned.container.stop_grace;
+        if life.run.start != assigned.start {
+            // Its user asked for it anew: what went wrong before does not count.
+            *life = Life { busy: life.busy, serving: life.serving.take(), grace: life.grace, ..Life::default() };
+            life.run.start = assigned.start;
+        }
+        match container.map(|(state, _)| state) {
+            Some(ContainerState::Running { .. }) => {
+                life.run.running_since.get_or_insert(now);
+            }
+            Some(ContainerState::Created) => {}
+            Some(ContainerState::Exited(_)) | None => {
+                if life.run.running_since.take().is_some_and(|since| now >= since + STABLE_AFTER) {
+                    life.backoff.reset();
+                }
+                if assigned.wanted != Wanted::Running {
+                    // Its network namespace goes.
+                    life.serving = None;
+                }
+            }
+        }
+        if life.busy {
+            return;
+        }
+        let scope = Scope::of(id, assigned.stack.endpoints(), &assigned.container.dns.servers);
+        let wired = assigned.stack == Stack::Host || {
+            let converged = self.converged.borrow();
+            let wired = converged.wired.contains(&id);
+            life.patience(wired, converged.failure(assignment, id), now);
+            wired
+        };
+        let (step, told) = run::next(&run::View {
+            wanted: assigned.wanted,
+            start: assigned.start,
+            restart: assigned.restart,
+            container,
+            image: &life.image,
+            wired,
+            named: scope.networks.is_empty() || life.is_served(&scope),
+            failure: life.failure.as_deref(),
+            restarts: life.run.restarts,
+        });
+        if let Some(told) = told {
+            self.reports.tell_run(RunReport {
+                container: id,
+                start: assigned.start,
+                phase: told.phase,
+                message: told.message,
+                exit_code: told.exit_code,
+                restarts: life.run.restarts,
+            });
+        }
+        if life.rest_until.is_some_and(|until| now < until) {
+            return;
+        }
+        life.rest_until = None;
+        match step {
+            Step::Wait => {}
+            Step::Forget => drop(self.lives.remove(&id)),
+            Step::FetchImage => self.fetch(id, assigned.container.image.clone()),
+            Step::ServeNames => self.serve_names(id, scope),
+            Step::Start => {
+                let by_policy =
+                    matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
+                if by_policy {
+                    let at = *life.run.restart_at.get_or_insert_with(|| now + life.backoff.delay());
+                    if now < at {
+                        return;
+                    }
+                    life.run.restarts += 1;
+                }
+                life.run.restart_at = None;
+                self.start_by_hand(id, assigned);
+            }
+            Step::Stop => self.stop(id),
+            Step::Remove => self.remove(id),
+        }
+    }
+
     fn begin(&mut self, task: TaskId, step: impl Future<Output = Outcome> + Send + 'static) {
         if let Some(life) = self.lives.get_mut(&task) {
             life.busy = true;
@@ -323,8 +442,8 @@ impl Tasks {
         self.work.spawn(async move { (task, step.await) });
     }
 
-    fn fetch(&mut self, id: TaskId, task: &TaskAssignment) {
-        let (runtime, image) = (self.host.runtime().clone(), task.container.image.clone());
+    fn fetch(&mut self, id: TaskId, image: String) {
+        let runtime = self.host.runtime().clone();
         let (turn, wanted) = (self.fetches.clone(), self.still_wanted(id));
         self.begin(id, async move {
             let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
@@ -335,23 +454,43 @@ impl Tasks {
         });
     }
 
-    fn serve_names(&mut self, id: TaskId, task: &TaskAssignment) {
-        let (names, scope) = (self.names.clone(), Scope::of(id, task));
+    fn serve_names(&mut self, id: TaskId, scope: Scope) {
+        let names = self.names.clone();
         self.begin(id, async move { Outcome::Serving(names.serve(id, scope).await.map_err(|e| chain(&e))) });
     }
 
     fn start(&mut self, id: TaskId, task: &TaskAssignment) {
         let netns = self.host.kernel().netns_path(Ns::Task(id));
         let host_resolv_conf = self.names.host_resolv_conf().unwrap_or_default();
-        let config = config::container(id, task, netns, &host_resolv_conf);
-        let runtime = self.host.runtime().clone();
+        self.start_container(id, config::task(id, task, netns, &host_resolv_conf));
+    }
+
+    fn start_by_hand(&mut self, id: TaskId, container: &ContainerAssignment) {
+        let netns = match container.stack {
+            Stack::Host => self.host.kernel().netns_path(Ns::Host),
+            Stack::Own(_) | Stack::Loopback => self.host.kernel().netns_path(Ns::Task(id)),
+        };
+        let files = config::HostFiles {
+            hostname: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            resolv_conf: self.names.host_resolv_conf().unwrap_or_default(),
+        };
+        self.start_container(id, config::by_hand(id, container, netns, &files));
+    }
+
+    fn start_container(&mut self, id: TaskId, config: ContainerConfig) {
+        let (runtime, waiting) = (self.host.runtime().clone(), self.host.waiting().clone());
         let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
         self.begin(id, async move {
             let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
             if !wanted() {
                 return Outcome::Skipped;
             }
-            Outcome::Started(runtime.start(config).await.map(|_| ()).map_err(|e| chain(&e)))
+            let started = match waiting.take(id) {
+                None => runtime.start(config).await.map(drop),
+                // Who has gone meanwhile misses nothing.
+                Some(waiter) => runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session))),
+            };
+            Outcome::Started(started.map_err(|e| chain(&e)))
         });
     }
 
@@ -371,11 +510,23 @@ impl Tasks {
     /// Asked when a step's turn comes, which may be long after it was due.
     fn still_wanted(&self, id: TaskId) -> impl Fn() -> bool + Send + 'static {
         let assignment = self.assignment.clone();
-        move || assignment.borrow().tasks.get(&id).is_some_and(|t| t.desired == DesiredState::Running)
+        move || {
+            let assignment = assignment.borrow();
+            let as_task = assignment.tasks.get(&id).is_some_and(|t| t.desired == DesiredState::Running);
+            as_task || assignment.containers.get(&id).is_some_and(|c| c.wanted == Wanted::Running)
+        }
     }
 }
 
+fn task_scope(id: TaskId, task: &TaskAssignment) -> Scope {
+    Scope::of(id, &task.endpoints, &task.container.dns.servers)
+}
+
 impl Life {
+    fn is_served(&self, scope: &Scope) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.is_alive(scope))
+    }
+
     /// Gives a task up whose network could not be wired for too long.
     fn patience(&mut self, wired: bool, failure: Option<&str>, now: Instant) {
         match failure {

@@ -26,11 +26,13 @@ pub(super) struct Names {
 pub(super) struct Serving {
     ended: watch::Receiver<u64>,
     at: u64,
+    scope: Scope,
 }
 
 impl Serving {
-    pub(super) fn is_alive(&self) -> bool {
-        *self.ended.borrow() == self.at
+    /// For a container that may see this.
+    pub(super) fn is_alive(&self, scope: &Scope) -> bool {
+        *self.ended.borrow() == self.at && self.scope == *scope
     }
 }
 
@@ -64,8 +66,8 @@ impl Names {
     pub(super) async fn serve(&self, task: TaskId, scope: Scope) -> Result<Serving, Error> {
         let ended = self.resolver.ended();
         let at = *ended.borrow();
-        self.resolver.serve(task, scope).await?;
-        Ok(Serving { ended, at })
+        self.resolver.serve(task, scope.clone()).await?;
+        Ok(Serving { ended, at, scope })
     }
 
     /// Nobody else is served from now on.

@@ -69,7 +69,7 @@ impl Told {
 }
 
 /// Why a container ended, for people.
-fn cause(exit: &Exit) -> String {
+pub(super) fn cause(exit: &Exit) -> String {
     let how = match exit.code {
         0 => return exit.reason.clone().unwrap_or_default(),
         code if code > 128 => format!("ended by signal {}", code - 128),

@@ -1,6 +1,7 @@
 //! `shoal daemon`. Every flag may stand in the configuration file instead, under the same name.
 
 use clap::Args;
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -43,4 +44,22 @@ pub(crate) struct Settings {
     /// The cgroup above those of the containers [default: /shoal]
     #[arg(long, value_name = "CGROUP")]
     pub(crate) cgroup_parent: Option<String>,
+    /// none: this host has no default bridge; what follows is about that bridge
+    #[arg(long, value_name = "none", value_parser = ["none"])]
+    pub(crate) bridge: Option<String>,
+    /// Its own address and prefix length [default: the first subnet that is free, from 172.17.0.0/16 on]
+    #[arg(long, value_name = "IP/LENGTH")]
+    pub(crate) bip: Option<IpNet>,
+    /// Hand out addresses from this part of its subnet only
+    #[arg(long, value_name = "SUBNET")]
+    pub(crate) fixed_cidr: Option<IpNet>,
+    /// IPv6 on it too
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) ipv6: Option<bool>,
+    /// Its IPv6 subnet [default: one of the cluster's]
+    #[arg(long, value_name = "SUBNET")]
+    pub(crate) fixed_cidr_v6: Option<IpNet>,
+    /// Of its links [default: the underlay's]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
 }

@@ -1,6 +1,7 @@
 //! The command line, as Docker Swarm users know it. Values are parsed here; what they mean is [`crate::spec`]'s.
 
 pub(crate) mod cluster;
+pub(crate) mod container;
 pub(crate) mod daemon;
 pub(crate) mod image;
 pub(crate) mod lab;
@@ -61,11 +62,65 @@ pub(crate) enum Command {
     /// Services
     #[command(subcommand)]
     Service(service::Service),
+    /// Make a container and start it
+    Run(Box<container::Run>),
+    /// Make a container
+    Create(Box<container::Create>),
+    /// List containers
+    Ps(container::Ps),
+    /// Show all there is to know of containers, networks, services, nodes and tasks
+    Inspect(container::Inspect),
+    /// Start containers
+    Start(container::Start),
+    /// Stop containers
+    Stop(container::Stop),
+    /// Stop and start containers
+    Restart(container::Stop),
+    /// Send a signal to containers
+    Kill(container::Kill),
+    /// Remove containers
+    Rm(container::Rm),
+    /// Run a program in a container
+    Exec(container::Exec),
+    /// Join a container's first process
+    Attach(container::Attach),
+    /// Show what a container wrote
+    Logs(container::Logs),
+    /// Wait until containers end, and print their exit codes
+    Wait(container::Named),
+    /// Show published ports
+    Port(container::Port),
+    /// Show what containers use
+    Stats(container::Stats),
+    /// Show the processes of a container
+    Top(container::One),
+    /// Give a container another name
+    Rename(container::Rename),
+    /// The same verbs, where Docker has them too
+    #[command(subcommand)]
+    Container(container::Container),
     /// Images on this host
     #[command(subcommand)]
     Image(image::Image),
     /// Several hosts on this machine, to try things out
     Lab(lab::Lab),
+}
+
+/// How rows that have a template are printed.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Rows {
+    /// Only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// json, or a template such as '{{.Name}}' or 'table {{.ID}}\t{{.Name}}'
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// KEY=VALUE; repeatable
+    #[arg(short, long, value_parser = crate::units::key_value)]
+    pub(crate) filter: Vec<crate::units::KeyValue>,
+    /// Accepted for Docker's sake: nothing is ever truncated
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
 }
 
 /// How a listing is printed.

@@ -4,16 +4,25 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-use super::{Format, Listing};
+use super::{
+    Rows,
+    container::{Connect, Disconnect, On},
+};
 use crate::units::{KeyValue, key_value};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
     /// Create a network
     Create(Create),
-    /// List networks
+    /// List networks: the cluster's, and this host's own
     #[command(visible_alias = "list")]
-    Ls(Listing),
+    Ls(Ls),
+    /// Connect a container to a network, also while it runs
+    Connect(Connect),
+    /// Disconnect a container from a network, also while it runs
+    Disconnect(Disconnect),
+    /// Remove the networks that nobody uses
+    Prune(Prune),
     /// Show all there is to know of networks
     Inspect(Inspect),
     /// Remove networks
@@ -23,8 +32,8 @@ pub(crate) enum Network {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// overlay
-    #[arg(short, long, default_value = "overlay")]
+    /// bridge (of this host), overlay or macvlan (of the whole cluster)
+    #[arg(short, long, default_value = "bridge")]
     pub(crate) driver: String,
     /// Such as 10.0.1.0/24 or fd00:1::/64; repeatable, one per address family
     #[arg(long)]
@@ -53,12 +62,16 @@ pub(crate) struct Create {
     /// KEY or KEY=VALUE; repeatable
     #[arg(long, value_parser = key_value)]
     pub(crate) label: Vec<KeyValue>,
-    /// mtu=BYTES; repeatable
+    /// mtu=BYTES; parent=LINK, parent@HOST=LINK and macvlan_mode=MODE of macvlan; com.docker.network.bridge.… of bridge:
+    /// name, enable_icc, enable_ip_masquerade, host_binding_ipv4; repeatable
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) opt: Vec<KeyValue>,
-    /// cluster: an overlay has no other
-    #[arg(long, default_value = "swarm", value_parser = ["swarm", "global", "cluster"], hide = true)]
-    pub(crate) scope: String,
+    /// It follows from the driver
+    #[arg(long, value_parser = ["swarm", "global", "cluster", "local"], hide = true)]
+    pub(crate) scope: Option<String>,
+    /// Where a bridge is to be: this host, or the name or id of another
+    #[arg(long, default_value = "")]
+    pub(crate) node: String,
     pub(crate) name: String,
 }
 
@@ -70,8 +83,29 @@ pub(crate) struct Inspect {
     /// Accepted for Docker's sake: everything is shown
     #[arg(short, long)]
     pub(crate) verbose: bool,
+    /// Such as {{.Name}}, or json
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) on: On,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) on: On,
+    #[command(flatten)]
+    pub(crate) rows: Rows,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// label=KEY[=VALUE]; repeatable
+    #[arg(long, value_parser = key_value)]
+    pub(crate) filter: Vec<KeyValue>,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +113,8 @@ pub(crate) struct Rm {
     /// No complaint about one that is not there
     #[arg(short, long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     pub(crate) networks: Vec<String>,

@@ -258,6 +258,13 @@ pub(crate) struct Logs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tail(pub(crate) Option<u32>);
 
+impl std::str::FromStr for Tail {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        tail(s)
+    }
+}
+
 fn tail(s: &str) -> Result<Tail, String> {
     match s {
         "all" => Ok(Tail(None)),

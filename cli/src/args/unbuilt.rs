@@ -122,11 +122,6 @@ const FLAGS: &[(&str, &str)] = &[
 
 /// Docker's verbs that are not here yet.
 const VERBS: &[(&str, &str)] = &[
-    ("run", "containers outside of services are not built yet: use 'shoal service create'"),
-    ("create", "containers outside of services are not built yet: use 'shoal service create'"),
-    ("exec", "exec is not built yet"),
-    ("ps", "containers outside of services are not built yet: use 'shoal node ps' or 'shoal service ps'"),
-    ("logs", "use 'shoal service logs', which takes a task's name too"),
     ("images", "use 'shoal image ls'"),
     ("pull", "use 'shoal image pull'"),
     ("load", "use 'shoal image load'"),
@@ -142,18 +137,12 @@ const VERBS: &[(&str, &str)] = &[
     ("secret", "secrets are not built yet"),
     ("config", "configs are not built yet"),
     ("volume", "volumes are not built yet"),
-    ("container", "containers outside of services are not built yet: see 'shoal node ps'"),
     ("events", "events are not built yet: 'shoal service ps' shows what happened"),
-    ("stats", "statistics are not built yet"),
-    ("top", "statistics are not built yet"),
     ("login", "registry credentials are not built yet"),
     ("logout", "registry credentials are not built yet"),
     ("system", "see 'shoal info'"),
     ("context", "contexts are not built yet: see --host"),
     ("rollback", "rollback is not built yet: 'shoal service update --image' with the former image"),
-    ("connect", "connecting live containers is not built yet: 'shoal service update --network-add'"),
-    ("disconnect", "disconnecting live containers is not built yet: 'shoal service update --network-rm'"),
-    ("prune", "prune is not built yet: remove by name"),
     ("ca", "rotating the CA is not built yet"),
     ("unlock", "locking of managers is not built yet"),
     ("unlock-key", "locking of managers is not built yet"),
@@ -193,9 +182,7 @@ mod tests {
             ("shoal service create --secret s nginx", "not built yet"),
             ("shoal service update --force web", "not built yet"),
             ("shoal service ls --filter name=x", "jq"),
-            ("shoal run -d nginx", "service create"),
             ("shoal stack deploy -c f s", "not built yet"),
-            ("shoal network connect a b", "not built yet"),
         ] {
             assert!(said(line).contains(part), "{line}: {}", said(line));
         }

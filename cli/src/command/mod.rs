@@ -1,6 +1,7 @@
 //! The verbs: each asks the daemon, and says what came of it.
 
 mod cluster;
+mod container;
 mod image;
 mod logs;
 mod network;
@@ -9,31 +10,68 @@ mod service;
 mod tasks;
 
 use crate::{
-    args::{Cli, Command, cluster::Swarm},
+    args::{Cli, Command, cluster::Swarm, container::Container},
     client::Client,
     failure::Failure,
     out,
+    view::template::Template,
 };
+use std::process::ExitCode;
 
-pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     // Without a daemon it still knows its own.
     if let Command::Version(format) = &cli.command {
-        return cluster::version(&cli.host, format).await;
+        return cluster::version(&cli.host, format).await.map(|()| ExitCode::SUCCESS);
     }
-    let client = || Client::connect(&cli.host);
-    match &cli.command {
-        Command::Init(a) | Command::Swarm(Swarm::Init(a)) => cluster::init(&client().await?, a).await,
-        Command::Join(a) | Command::Swarm(Swarm::Join(a)) => cluster::join(&client().await?, a).await,
-        Command::JoinToken(a) | Command::Swarm(Swarm::JoinToken(a)) => cluster::join_token(&client().await?, a).await,
-        Command::Leave(a) | Command::Swarm(Swarm::Leave(a)) => cluster::leave(&client().await?, a).await,
-        Command::Info(f) => cluster::info(&client().await?, f).await,
+    let host = cli.host.as_path();
+    let client = || Client::connect(host);
+    match cli.command {
+        Command::Init(a) | Command::Swarm(Swarm::Init(a)) => cluster::init(&client().await?, &a).await,
+        Command::Join(a) | Command::Swarm(Swarm::Join(a)) => cluster::join(&client().await?, &a).await,
+        Command::JoinToken(a) | Command::Swarm(Swarm::JoinToken(a)) => cluster::join_token(&client().await?, &a).await,
+        Command::Leave(a) | Command::Swarm(Swarm::Leave(a)) => cluster::leave(&client().await?, &a).await,
+        Command::Info(f) => cluster::info(&client().await?, &f).await,
         // Answered before there was an async runtime.
         Command::Version(_) | Command::Lab(_) | Command::Daemon(_) => Ok(()),
-        Command::Node(a) => node::run(&cli.host, a).await,
-        Command::Network(a) => network::run(&cli.host, a).await,
-        Command::Service(a) => service::run(&cli.host, a).await,
-        Command::Image(a) => image::run(&client().await?, a).await,
+        Command::Node(a) => node::run(host, &a).await,
+        Command::Network(a) => network::run(host, &a).await,
+        Command::Service(a) => service::run(host, &a).await,
+        Command::Image(a) => image::run(&client().await?, &a).await,
+        Command::Inspect(a) => container::inspect_any(host, &a).await,
+        Command::Container(a) => return container::run(host, &a).await,
+        Command::Run(a) => return container::run(host, &Container::Run(a)).await,
+        Command::Create(a) => return container::run(host, &Container::Create(a)).await,
+        Command::Ps(a) => return container::run(host, &Container::Ls(a)).await,
+        Command::Start(a) => return container::run(host, &Container::Start(a)).await,
+        Command::Stop(a) => return container::run(host, &Container::Stop(a)).await,
+        Command::Restart(a) => return container::run(host, &Container::Restart(a)).await,
+        Command::Kill(a) => return container::run(host, &Container::Kill(a)).await,
+        Command::Rm(a) => return container::run(host, &Container::Rm(a)).await,
+        Command::Exec(a) => return container::run(host, &Container::Exec(a)).await,
+        Command::Attach(a) => return container::run(host, &Container::Attach(a)).await,
+        Command::Logs(a) => return container::run(host, &Container::Logs(a)).await,
+        Command::Wait(a) => return container::run(host, &Container::Wait(a)).await,
+        Command::Port(a) => return container::run(host, &Container::Port(a)).await,
+        Command::Stats(a) => return container::run(host, &Container::Stats(a)).await,
+        Command::Top(a) => return container::run(host, &Container::Top(a)).await,
+        Command::Rename(a) => return container::run(host, &Container::Rename(a)).await,
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// A row for each value, by a template; aligned if it is that of a table.
+fn rows(template: &str, values: impl IntoIterator<Item = serde_json::Value>) -> Result<(), Failure> {
+    let template = Template::parse(template)?;
+    let mut lines = Vec::new();
+    for value in values {
+        lines.push(template.render(&value)?);
+    }
+    if !template.is_table {
+        return lines.iter().try_for_each(out::line);
+    }
+    let cells = |line: &String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let header = cells(&template.header());
+    out::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), lines.iter().map(cells).collect())
 }
 
 /// Does the same to each; all are tried, the first failure is the command's, and the others are told before it.

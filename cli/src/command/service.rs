@@ -117,7 +117,11 @@ async fn update(client: &Client, u: &Update) -> Result<(), Failure> {
     // The spec names networks by id; the user may not.
     let networks_gone: Vec<String> = match u.network_rm.as_slice() {
         [] => vec![],
-        names => network::list(client, names).await?.into_iter().map(|n| n.id).collect(),
+        names => network::list(client, names, &crate::args::container::On::default())
+            .await?
+            .into_iter()
+            .map(|n| n.id)
+            .collect(),
     };
     let (name, r) = change(client, &u.service, |spec| spec::service::update(spec, u, &networks_gone)).await?;
     out::line(&u.service)?;

@@ -8,7 +8,7 @@ use shoal_common::{
 };
 use shoal_manager::{Heard, Manager, Seat, authority, bootstrap, ca, dispatcher};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
-use shoal_rt::{Credentials, Identity, Incoming, JoinToken, connect::root_cause, incoming, token::CaDigest};
+use shoal_rt::{Credentials, Expect, Identity, Incoming, JoinToken, connect::root_cause, incoming, token::CaDigest};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -19,7 +19,10 @@ use tokio::{
     sync::{Mutex, mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, transport::Server};
+use tonic::{
+    Status,
+    transport::{Channel, Server},
+};
 
 use super::{
     config::Config,
@@ -29,6 +32,8 @@ use super::{
 
 /// How long parts that end may take to do so.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// One manager's turn, when any of them will do.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Joining takes a round of Raft on the other side.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -45,6 +50,8 @@ pub(crate) struct Cluster {
 /// In a cluster.
 struct Active {
     credentials: Credentials,
+    /// Known from joining; the agent's come first.
+    managers: BTreeMap<NodeId, SocketAddr>,
     control_addr: SocketAddr,
     agent: Agent,
     shutdown: CancellationToken,
@@ -239,6 +246,31 @@ impl Cluster {
         self.host.clear().await.map_err(failed)
     }
 
+    /// A line to some manager, in this host's name.
+    pub(crate) async fn to_a_manager(&self) -> Result<Channel, Status> {
+        let (credentials, managers) = {
+            let active = self.active.lock().await;
+            let Some(active) = active.as_ref() else {
+                return Err(Status::failed_precondition(
+                    "this host is in no cluster: run shoal init, or shoal join, first",
+                ));
+            };
+            let mut managers = active.managers.clone();
+            managers.extend(active.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
+            (active.credentials.clone(), managers)
+        };
+        let mut last = "none is known".to_owned();
+        for (node, addr) in managers {
+            let connecting = shoal_rt::connect(addr, Expect::Node(node), &credentials);
+            match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(error)) => last = format!("{node}: {}", root_cause(&error)),
+                Err(_) => last = format!("{node} does not answer at {addr}"),
+            }
+        }
+        Err(Status::unavailable(format!("no manager can be reached: {last}")))
+    }
+
     /// SIGTERM: containers and data plane stay.
     pub(crate) async fn end(&self) {
         if let Some(active) = self.active.lock().await.take() {
@@ -263,7 +295,9 @@ impl Cluster {
             .add_service(self.seats.raft_service())
             .add_service(dispatcher::service(self.seats.clone(), self.heard.clone()))
             .add_service(authority::service(self.seats.clone()))
+            .add_service(shoal_manager::api::for_hosts(self.seats.clone()))
             .add_service(shoal_agent::logs_service(self.host.clone()))
+            .add_service(shoal_agent::containers_service(self.host.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         let ended = shutdown.clone();
         tasks.spawn(async move {
@@ -283,6 +317,7 @@ impl Cluster {
                 tracing::error!(%error, "the agent has ended");
             }
         });
+        let managers = joined.managers.clone();
         let keeper = Keeper {
             config: self.config.clone(),
             credentials: credentials.clone(),
@@ -295,12 +330,13 @@ impl Cluster {
             tasks: tasks.clone(),
         };
         tasks.spawn(keeper.run(opened));
-        Active { credentials, control_addr: joined.control_addr, agent, shutdown, tasks }
+        Active { credentials, managers, control_addr: joined.control_addr, agent, shutdown, tasks }
     }
 
     async fn describe(&self, control_addr: SocketAddr) -> anyhow::Result<NodeDescription> {
         let hostname = nix::unistd::gethostname().context("cannot read the host's name")?;
-        Ok(self.host.describe(hostname.to_string_lossy().into_owned(), control_addr, control_addr.ip()).await?)
+        let described = self.host.describe(hostname.to_string_lossy().into_owned(), control_addr, control_addr.ip());
+        Ok(NodeDescription { default_bridge: self.config.default_bridge.clone(), ..described.await? })
     }
 
     async fn listen(&self) -> Result<TcpListener, Status> {

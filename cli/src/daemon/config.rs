@@ -1,7 +1,9 @@
 //! Settings: flags before the file, the file before the defaults.
 
 use anyhow::{Context, bail};
+use shoal_common::{Mtu, node::DefaultBridge, subnet::SubnetSpec};
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -24,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) advertise_addr: Option<IpAddr>,
     pub(crate) data_path_port: u16,
     pub(crate) cgroup_parent: String,
+    /// `None`: it has none.
+    pub(crate) default_bridge: Option<DefaultBridge>,
 }
 
 impl Config {
@@ -48,6 +52,7 @@ impl Config {
     }
 
     fn merge(flags: &Settings, file: Settings, socket: &Path) -> anyhow::Result<Self> {
+        let default_bridge = default_bridge(flags, &file)?;
         let socket = if socket == Path::new(DEFAULT_SOCKET) { file.socket } else { Some(socket.to_owned()) };
         let config = Self {
             socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
@@ -59,6 +64,7 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
             advertise_addr: flags.advertise_addr.or(file.advertise_addr),
             data_path_port: flags.data_path_port.or(file.data_path_port).unwrap_or(DEFAULT_DATA_PATH_PORT),
+            default_bridge,
             cgroup_parent: flags.cgroup_parent.clone().or(file.cgroup_parent).unwrap_or_else(|| "/shoal".to_owned()),
         };
         if config.listen_addr.port() == 0 {
@@ -84,6 +90,38 @@ impl Config {
     pub(crate) fn joined(&self) -> PathBuf {
         self.data_dir.join("cluster.json")
     }
+}
+
+fn default_bridge(flags: &Settings, file: &Settings) -> anyhow::Result<Option<DefaultBridge>> {
+    if flags.bridge.is_some() || file.bridge.is_some() {
+        return Ok(None);
+    }
+    let mtu = flags.mtu.or(file.mtu).map(Mtu::try_from).transpose()?;
+    let bridge = DefaultBridge {
+        bip: flags.bip.or(file.bip),
+        fixed_cidr: flags.fixed_cidr.or(file.fixed_cidr),
+        ipv6: flags.ipv6.or(file.ipv6).unwrap_or(false),
+        fixed_cidr_v6: flags.fixed_cidr_v6.or(file.fixed_cidr_v6),
+        mtu,
+    };
+    // What the managers would refuse, told where it was written.
+    let subnet = |net, gateway, ip_range| SubnetSpec { net, gateway, ip_range, aux: BTreeMap::new() }.settle();
+    match (bridge.bip, bridge.fixed_cidr) {
+        (Some(bip), _) if bip.addr().is_ipv6() => bail!("bip {bip}: expected an IPv4 address and prefix length"),
+        (Some(bip), range) => drop(subnet(bip.trunc(), Some(bip.addr()), range).map_err(|e| e.at("bip"))?),
+        (None, Some(range)) => bail!("fixed-cidr {range}: expected only together with bip, whose subnet it is part of"),
+        (None, None) => {}
+    }
+    if let Some(net) = bridge.fixed_cidr_v6 {
+        if !net.addr().is_ipv6() {
+            bail!("fixed-cidr-v6 {net}: expected an IPv6 subnet");
+        }
+        if !bridge.ipv6 {
+            bail!("fixed-cidr-v6 {net}: expected together with ipv6 = true");
+        }
+        subnet(net, None, None).map_err(|e| e.at("fixed-cidr-v6"))?;
+    }
+    Ok(Some(bridge))
 }
 
 #[cfg(test)]
@@ -112,5 +150,29 @@ mod tests {
         let flags = Settings { listen_addr: Some("0.0.0.0:0".parse().unwrap()), ..Settings::default() };
         let error = Config::merge(&flags, Settings::default(), Path::new("/b")).unwrap_err();
         assert!(error.to_string().starts_with("listen-addr 0.0.0.0:0"), "{error}");
+        for (file, field) in [
+            ("bip = '172.20.0.0/16'", "bip"),
+            ("bip = 'fd00::1/64'", "bip"),
+            ("bip = '172.20.0.1/16'\nfixed-cidr = '172.21.0.0/24'", "bip"),
+            ("fixed-cidr = '172.21.0.0/24'", "fixed-cidr"),
+            ("fixed-cidr-v6 = 'fd00::/64'", "fixed-cidr-v6"),
+            ("ipv6 = true\nfixed-cidr-v6 = '10.0.0.0/24'", "fixed-cidr-v6"),
+            ("mtu = 7", "mtu"),
+        ] {
+            let error =
+                Config::merge(&Settings::default(), toml::from_str(file).unwrap(), Path::new("/b")).unwrap_err();
+            assert!(error.to_string().starts_with(field), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_default_bridge_unless_it_opts_out() {
+        let bridge = |file: &str| {
+            Config::merge(&Settings::default(), toml::from_str(file).unwrap(), Path::new("/b")).unwrap().default_bridge
+        };
+        assert_eq!(bridge(""), Some(DefaultBridge::default()));
+        assert_eq!(bridge("bridge = 'none'"), None);
+        let v6 = bridge("ipv6 = true\nfixed-cidr-v6 = '2001:db8:1::/64'").unwrap();
+        assert_eq!(v6.fixed_cidr_v6, Some("2001:db8:1::/64".parse().unwrap()));
     }
 }

@@ -75,8 +75,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let listener = listen(&config.socket)?;
     let shutdown = CancellationToken::new();
+    let beyond: shoal_manager::api::Beyond = {
+        let cluster = Arc::clone(&cluster);
+        Arc::new(move || {
+            let cluster = Arc::clone(&cluster);
+            Box::pin(async move { cluster.to_a_manager().await })
+        })
+    };
     let server = Server::builder()
         .add_service(shoal_manager::api::service(cluster.seats()))
+        .add_service(shoal_manager::api::local(cluster.seats(), beyond))
+        .add_service(shoal_agent::local_containers_service(cluster.host().clone()))
         .add_service(
             LocalNodeServer::new(local::Local(Arc::clone(&cluster)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

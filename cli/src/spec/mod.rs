@@ -4,6 +4,8 @@
 pub(crate) mod env;
 pub(crate) mod name;
 pub(crate) mod network;
+pub(crate) mod ports;
+pub(crate) mod run;
 pub(crate) mod service;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! `network create` as a spec.
 
 use ipnet::IpNet;
-use shoal_common::network::NetworkSpec;
-use shoal_proto::pb;
+use shoal_common::{Invalid, NodeId};
+use shoal_proto::{convert::network_spec, pb};
 
 use super::map;
 use crate::{args::network::Create, failure::Failure, units::KeyValue};
@@ -32,6 +32,7 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
         let subnet = owner(&mut subnets, "aux-address", &ip, |net| net.contains(&ip))?;
         subnet.aux_addresses.insert(key.clone(), ip.to_string());
     }
+    let options = options(&c.driver, &c.node, &c.opt)?;
     let spec = pb::NetworkSpec {
         name: c.name.clone(),
         driver: c.driver.clone(),
@@ -40,10 +41,13 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
         internal: c.internal,
         attachable: c.attachable,
         allow_overlap: c.allow_overlap,
-        mtu: mtu(&c.opt)?,
+        mtu: options.mtu,
+        bridge: options.bridge,
+        macvlan: options.macvlan,
         labels: map(&c.label),
     };
-    NetworkSpec::try_from(spec.clone())?;
+    // As the managers will read it; which nodes are meant is not known here.
+    network_spec(spec.clone(), |_| Ok::<_, Invalid>(NodeId(1)))?;
     Ok(spec)
 }
 
@@ -60,24 +64,60 @@ fn owner<'a>(
         .ok_or_else(|| Failure::usage(format!("{flag}: no --subnet contains {}", value.to_string())))
 }
 
-fn mtu(options: &[KeyValue]) -> Result<u32, Failure> {
-    let mut mtu = 0;
+/// What is particular to the driver, out of `--opt`.
+struct Options {
+    mtu: u32,
+    bridge: Option<pb::BridgeOptions>,
+    macvlan: Option<pb::MacvlanOptions>,
+}
+
+const BRIDGE: &str = "com.docker.network.bridge.";
+
+fn options(driver: &str, node: &str, options: &[KeyValue]) -> Result<Options, Failure> {
+    let mut out = Options {
+        mtu: 0,
+        bridge: (driver == "bridge").then(|| pb::BridgeOptions { node: node.to_owned(), ..Default::default() }),
+        macvlan: (driver == "macvlan").then(pb::MacvlanOptions::default),
+    };
     for KeyValue { key, value } in options {
-        match key.as_str() {
-            "mtu" | "com.docker.network.driver.mtu" => {
-                mtu = value.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-                    Failure::usage(format!("opt {key}: {value:?} is not accepted: a number from 1280 to 65535"))
-                })?;
+        let bad = |expected: &str| Failure::usage(format!("opt {key}: {value:?} is not accepted: {expected}"));
+        let yes = || match value.as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(bad("true or false")),
+        };
+        match (key.as_str(), &mut out) {
+            ("mtu" | "com.docker.network.driver.mtu", out) => {
+                out.mtu = value.parse().ok().filter(|n| *n > 0).ok_or_else(|| bad("a number from 1280 to 65535"))?;
             }
-            "encrypted" => return Err(Failure::usage("opt encrypted: encrypted overlays are not built yet")),
-            other => {
-                return Err(Failure::usage(format!(
-                    "opt {other}: not an option of overlay networks: there is mtu=BYTES"
-                )));
+            ("encrypted", _) => return Err(Failure::usage("opt encrypted: encrypted overlays are not built yet")),
+            ("parent", Options { macvlan: Some(macvlan), .. }) => value.clone_into(&mut macvlan.parent),
+            ("macvlan_mode", Options { macvlan: Some(macvlan), .. }) => value.clone_into(&mut macvlan.mode),
+            (key, Options { macvlan: Some(macvlan), .. }) if key.starts_with("parent@") => {
+                macvlan.parents.insert(key["parent@".len()..].to_owned(), value.clone());
             }
+            (key, Options { bridge: Some(bridge), .. }) => match key.strip_prefix(BRIDGE).unwrap_or_default() {
+                "name" => value.clone_into(&mut bridge.link),
+                "enable_icc" => bridge.no_icc = !yes()?,
+                "enable_ip_masquerade" => bridge.no_masquerade = !yes()?,
+                "host_binding_ipv4" => value.clone_into(&mut bridge.host_binding),
+                _ => return Err(unknown(key, driver)),
+            },
+            (key, _) => return Err(unknown(key, driver)),
         }
     }
-    Ok(mtu)
+    Ok(out)
+}
+
+fn unknown(key: &str, driver: &str) -> Failure {
+    let known = match driver {
+        "bridge" => {
+            "mtu, and com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and .host_binding_ipv4"
+        }
+        "macvlan" => "mtu, parent, parent@HOST and macvlan_mode",
+        _ => "mtu",
+    };
+    Failure::usage(format!("opt {key}: not an option of {driver} networks: there is {known}"))
 }
 
 #[cfg(test)]
@@ -122,12 +162,17 @@ mod tests {
             ("--ip-range 10.0.0.0/16 --subnet 10.0.1.0/24 n", "ip-range: no --subnet contains"),
             ("--aux-address a=10.0.2.1 --subnet 10.0.1.0/24 n", "aux-address"),
             ("--aux-address a=x --subnet 10.0.1.0/24 n", "aux-address"),
-            ("-o encrypted n", "encrypted overlays are not built yet"),
-            ("-o encrypted=true n", "encrypted overlays are not built yet"),
+            ("-d overlay -o encrypted n", "encrypted overlays are not built yet"),
+            ("-d overlay -o encrypted=true n", "encrypted overlays are not built yet"),
             ("-o parent=eth0 n", "opt parent"),
+            ("-d overlay -o com.docker.network.bridge.name=x n", "there is mtu"),
+            ("-d macvlan n", "parent"),
+            ("-d macvlan -o parent=eth0 -o macvlan_mode=x n", "macvlan_mode"),
+            ("-o com.docker.network.bridge.enable_icc=perhaps n", "true or false"),
+            ("-o com.docker.network.bridge.name=much-too-long-for-a-link n", "bridge.name"),
             ("-o mtu=big n", "opt mtu"),
             ("-o mtu=100 n", "mtu"),
-            ("-d bridge n", "driver"),
+            ("-d token-ring n", "driver"),
             ("--subnet 10.0.1.7/24 n", "subnets[0].subnet"),
             ("--subnet 10.0.1.0/24 --subnet 10.0.2.0/24 n", "subnets[1].subnet"),
             ("Blue", "name"),

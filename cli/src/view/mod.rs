@@ -3,11 +3,13 @@
 //! states lower case.
 
 mod cluster;
+pub(crate) mod container;
 mod image;
 mod network;
 mod node;
 mod service;
 mod task;
+pub(crate) mod template;
 
 pub(crate) use cluster::{Cluster, Host, Info};
 pub(crate) use image::Image;

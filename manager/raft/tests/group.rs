@@ -24,7 +24,7 @@ async fn one_member_remembers_what_it_acknowledged() {
     group.restart(1).await;
     assert!(group.member(1).is_initialised());
     let state = group.member(1).read().await.unwrap();
-    assert!(state.find_network("blue").is_some());
+    assert!(state.find_network("blue", None).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +47,7 @@ async fn five_members_take_proposals_anywhere_and_survive_two_losses() {
         assert!(outcome.is_ok());
         // Read your writes, on any other member.
         let state = group.member(id % 5 + 1).read().await.unwrap();
-        assert!(state.applied >= index && state.find_network(name).is_some());
+        assert!(state.applied >= index && state.find_network(name, None).is_some());
     }
 
     let first = group.leader().await;
@@ -63,7 +63,7 @@ async fn five_members_take_proposals_anywhere_and_survive_two_losses() {
     group.restart(first).await;
     let back = group.member(first);
     eventually("the first leader knows the late network", async || {
-        back.state().borrow().find_network("late").is_some()
+        back.state().borrow().find_network("late", None).is_some()
     })
     .await;
 }
@@ -95,7 +95,7 @@ async fn without_a_majority_the_answer_is_an_error_within_the_deadline() {
         }
     }
     let state = group.member(group.leader().await).read().await.unwrap();
-    assert!(state.find_network("red").is_none());
+    assert!(state.find_network("red", None).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,7 +114,7 @@ async fn a_member_that_was_away_for_long_catches_up_by_a_snapshot() {
     group.restart(away).await;
     let back = group.member(away);
     eventually("the network is known to the one that was away", async || {
-        back.state().borrow().find_network("blue").is_some()
+        back.state().borrow().find_network("blue", None).is_some()
     })
     .await;
     // And it can lead with what it has: the whole state is the same.

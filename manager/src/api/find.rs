@@ -1,14 +1,19 @@
 //! What a user called by name or id.
 
-use shoal_common::Invalid;
-use shoal_state::{Network, Node, Rejection, Service, State};
+use shoal_common::{Invalid, NodeId};
+use shoal_state::{Container, Network, Node, Rejection, Service, State};
 
 pub(super) fn service<'a>(state: &'a State, name: &str) -> Result<&'a Service, Rejection> {
     state.find_service(name).ok_or_else(|| unknown("service", name))
 }
 
-pub(super) fn network<'a>(state: &'a State, name: &str) -> Result<&'a Network, Rejection> {
-    state.find_network(name).ok_or_else(|| unknown("network", name))
+/// One of the cluster's, or of that host.
+pub(super) fn network<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'a Network, Rejection> {
+    state.find_network(name, Some(on)).ok_or_else(|| unknown("network", name))
+}
+
+pub(super) fn container<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'a Container, Rejection> {
+    state.find_container(name, on).ok_or_else(|| unknown("container", name))
 }
 
 pub(super) fn node<'a>(state: &'a State, name: &str) -> Result<&'a Node, Rejection> {

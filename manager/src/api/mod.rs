@@ -3,6 +3,7 @@
 
 mod cluster;
 mod find;
+pub(crate) mod host;
 mod logs;
 mod network;
 mod node;
@@ -15,10 +16,14 @@ mod view;
 mod watch;
 mod write;
 
+use shoal_common::node::Role;
 use shoal_proto::pb::{self, control_server};
 use tonic::{Request, Response, Status};
 
-use crate::Seat;
+use crate::{Manager, Seat};
+use host::Asker;
+
+pub use host::{Beyond, for_hosts, local};
 
 /// The largest message either way, as the command line accepts it. A list of all tasks is one message, of about 400
 /// bytes each.
@@ -43,6 +48,10 @@ macro_rules! answer {
     ($self:ident, $call:path, $request:ident) => {
         Ok(Response::new($call(&$self.seat.manager()?, $request.into_inner()).await?))
     };
+}
+
+fn users_of(manager: &Manager) -> Asker {
+    Asker { node: manager.node, role: Role::Manager }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -73,15 +82,18 @@ impl control_server::Control for Control {
     }
 
     async fn create_network(&self, r: Request<pb::CreateNetworkRequest>) -> Answer<pb::CreateNetworkReply> {
-        answer!(self, network::create, r)
+        let manager = self.seat.manager()?;
+        Ok(Response::new(network::create(&manager, users_of(&manager), r.into_inner()).await?))
     }
 
     async fn list_networks(&self, r: Request<pb::ListNetworksRequest>) -> Answer<pb::ListNetworksReply> {
-        answer!(self, network::list, r)
+        let manager = self.seat.manager()?;
+        Ok(Response::new(network::list(&manager, users_of(&manager), r.into_inner()).await?))
     }
 
     async fn remove_network(&self, r: Request<pb::RemoveNetworkRequest>) -> Answer<pb::RemoveNetworkReply> {
-        answer!(self, network::remove, r)
+        let manager = self.seat.manager()?;
+        Ok(Response::new(network::remove(&manager, users_of(&manager), r.into_inner()).await?))
     }
 
     async fn create_service(&self, r: Request<pb::CreateServiceRequest>) -> Answer<pb::CreateServiceReply> {

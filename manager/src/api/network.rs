@@ -1,12 +1,13 @@
 //! Networks.
 
-use shoal_common::{Invalid, network::NetworkSpec};
-use shoal_proto::pb;
+use shoal_common::{Invalid, network::NetworkSpec, node::Role};
+use shoal_proto::{convert::network_spec, pb};
 use shoal_state::{Command, Reply};
 use std::collections::BTreeSet;
 
 use super::{
     find,
+    host::Asker,
     status::Refusal,
     view,
     write::{new_request, request, reused, write},
@@ -15,32 +16,57 @@ use crate::Manager;
 
 pub(super) async fn create(
     manager: &Manager,
+    asker: Asker,
     asked: pb::CreateNetworkRequest,
 ) -> Result<pb::CreateNetworkReply, Refusal> {
     let request = request(&asked.request_id)?;
     let spec = asked.spec.ok_or_else(|| Invalid::new("spec", "", "the network that is to be"))?;
-    let spec = NetworkSpec::try_from(spec)?;
+    let state = manager.consensus.read().await?;
+    let spec: NetworkSpec = network_spec(spec, |name| asker.node(&state, name))?;
+    match spec.driver.node() {
+        Some(node) => asker.may(node)?,
+        None if asker.role == Role::Manager => {}
+        None => return Err(Refusal::ManagersOnly(format!("a network of driver {}", spec.driver))),
+    }
     match write(manager, request, Command::CreateNetwork { spec }).await? {
         Reply::Network(id) => Ok(pb::CreateNetworkReply { id: id.0 }),
-        Reply::Done | Reply::Node(_) | Reply::Service(..) | Reply::Made(_) => Err(reused(request)),
+        Reply::Done | Reply::Node(_) | Reply::Service(..) | Reply::Container(..) | Reply::Made(_) => {
+            Err(reused(request))
+        }
     }
 }
 
-pub(super) async fn list(manager: &Manager, asked: pb::ListNetworksRequest) -> Result<pb::ListNetworksReply, Refusal> {
+pub(super) async fn list(
+    manager: &Manager,
+    asker: Asker,
+    asked: pb::ListNetworksRequest,
+) -> Result<pb::ListNetworksReply, Refusal> {
     let state = manager.consensus.read().await?;
-    let networks = find::each_or_all(&asked.networks, state.networks.values(), |name| find::network(&state, name))?;
+    let node = asker.node(&state, &asked.node)?;
+    let here = state.networks.values().filter(|n| n.spec.driver.node().is_none_or(|on| on == node));
+    let networks = find::each_or_all(&asked.networks, here, |name| find::network(&state, name, node))?;
     let ids: BTreeSet<_> = networks.iter().map(|n| n.id).collect();
     let users = view::users(&state, &ids);
     let networks =
-        networks.into_iter().map(|n| view::network(n, users.get(&n.id).cloned().unwrap_or_default())).collect();
+        networks.into_iter().map(|n| view::network(&state, n, users.get(&n.id).cloned().unwrap_or_default())).collect();
     Ok(pb::ListNetworksReply { networks })
 }
 
 pub(super) async fn remove(
     manager: &Manager,
+    asker: Asker,
     asked: pb::RemoveNetworkRequest,
 ) -> Result<pb::RemoveNetworkReply, Refusal> {
-    let network = find::network(&*manager.consensus.read().await?, &asked.network)?.id;
+    let network = {
+        let state = manager.consensus.read().await?;
+        let network = find::network(&state, &asked.network, asker.node(&state, &asked.node)?)?;
+        match network.spec.driver.node() {
+            Some(node) => asker.may(node)?,
+            None if asker.role == Role::Manager => {}
+            None => return Err(Refusal::ManagersOnly(format!("network {}", network.name()))),
+        }
+        network.id
+    };
     write(manager, new_request(), Command::RemoveNetwork { network }).await?;
     Ok(pb::RemoveNetworkReply { id: network.0 })
 }

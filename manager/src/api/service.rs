@@ -1,6 +1,6 @@
 //! Services.
 
-use shoal_common::{Invalid, LogIndex, service::ServiceSpec};
+use shoal_common::{Invalid, LogIndex, NodeId, service::ServiceSpec};
 use shoal_proto::{convert::service_spec, pb};
 use shoal_state::{Command, Rejection, Reply, RequestId, State};
 
@@ -21,10 +21,12 @@ pub(super) async fn create(
 ) -> Result<pb::CreateServiceReply, Refusal> {
     let request = request(&asked.request_id)?;
     let state = manager.consensus.read().await?;
-    let command = Command::CreateService { spec: Box::new(spec(&state, asked.spec)?) };
+    let command = Command::CreateService { spec: Box::new(spec(&state, asked.spec, manager.node)?) };
     match write(manager, request, command).await? {
         Reply::Service(id, version) => Ok(pb::CreateServiceReply { id: id.0, version: version.0 }),
-        Reply::Done | Reply::Node(_) | Reply::Network(_) | Reply::Made(_) => Err(reused(request)),
+        Reply::Done | Reply::Node(_) | Reply::Network(_) | Reply::Container(..) | Reply::Made(_) => {
+            Err(reused(request))
+        }
     }
 }
 
@@ -39,11 +41,13 @@ pub(super) async fn update(
         let state = manager.consensus.read().await?;
         let service = find::service(&state, &asked.service)?;
         let version = if asked.version == 0 { service.version } else { LogIndex(asked.version) };
-        let spec = Box::new(spec(&state, asked.spec.clone())?);
+        let spec = Box::new(spec(&state, asked.spec.clone(), manager.node)?);
         let command = Command::UpdateService { service: service.id, version, spec };
         match write(manager, request, command).await {
             Ok(Reply::Service(id, version)) => return Ok(pb::UpdateServiceReply { id: id.0, version: version.0 }),
-            Ok(Reply::Done | Reply::Node(_) | Reply::Network(_) | Reply::Made(_)) => return Err(reused(request)),
+            Ok(Reply::Done | Reply::Node(_) | Reply::Network(_) | Reply::Container(..) | Reply::Made(_)) => {
+                return Err(reused(request));
+            }
             Err(Refusal::Rejected(Rejection::VersionConflict { .. })) if !tries.is_empty() => {}
             Err(refusal) => return Err(refusal),
         }
@@ -72,7 +76,7 @@ pub(super) async fn remove(
 }
 
 /// With its networks' names resolved.
-fn spec(state: &State, asked: Option<pb::ServiceSpec>) -> Result<ServiceSpec, Rejection> {
+fn spec(state: &State, asked: Option<pb::ServiceSpec>, on: NodeId) -> Result<ServiceSpec, Rejection> {
     let spec = asked.ok_or_else(|| Invalid::new("spec", "", "the service that is to be"))?;
-    service_spec(spec, |name| find::network(state, name).map(|n| n.id))
+    service_spec(spec, |name| find::network(state, name, on).map(|n| n.id))
 }

@@ -1,8 +1,9 @@
 //! Why a call is refused, and the one map from that to a gRPC status.
 
-use shoal_common::Invalid;
+use shoal_common::{Invalid, NodeId};
 use shoal_raft::ProposeError;
 use shoal_state::Rejection;
+use std::time::Duration;
 use tonic::{Code, Status};
 
 /// Why a call has no answer. Its text is for the person who asked.
@@ -15,6 +16,17 @@ pub(crate) enum Refusal {
     /// More at once than one call may ask for.
     #[error("{0}")]
     TooMuch(String),
+    /// A worker's users asked about another host.
+    #[error(
+        "{asker} is no manager: its users may speak of its own containers and networks only, not of those of {node}"
+    )]
+    NotYours { asker: NodeId, node: NodeId },
+    #[error("{0} is the whole cluster's: run the command on a manager")]
+    ManagersOnly(String),
+    #[error("it has not come so far within {0:?}")]
+    TooLate(Duration),
+    #[error("this host is no manager any more: ask again")]
+    Ending,
     #[error("the cluster's CA certificate cannot be read: {0}")]
     BadCertificate(String),
 }
@@ -31,6 +43,9 @@ impl Refusal {
             Refusal::Rejected(rejection) => of_rejection(rejection),
             Refusal::Unanswered(error) => of_propose(error),
             Refusal::TooMuch(_) => Code::ResourceExhausted,
+            Refusal::NotYours { .. } | Refusal::ManagersOnly(_) => Code::PermissionDenied,
+            Refusal::TooLate(_) => Code::DeadlineExceeded,
+            Refusal::Ending => Code::Unavailable,
             Refusal::BadCertificate(_) => Code::Internal,
         }
     }
@@ -46,17 +61,27 @@ fn of_rejection(rejection: &Rejection) -> Code {
     match rejection {
         Rejection::Invalid(_) => Code::InvalidArgument,
         Rejection::NotFound { .. } => Code::NotFound,
-        Rejection::NameTaken { .. } | Rejection::SubnetOverlap { .. } | Rejection::UnderlayOverlap { .. } => {
-            Code::AlreadyExists
-        }
-        Rejection::PoolExhausted { .. } | Rejection::VniExhausted | Rejection::AddressesExhausted { .. } => {
-            Code::ResourceExhausted
-        }
+        Rejection::NameTaken { .. }
+        | Rejection::SubnetOverlap { .. }
+        | Rejection::UnderlayOverlap { .. }
+        | Rejection::AddressTaken { .. }
+        | Rejection::PortTaken { .. }
+        | Rejection::ConnectedAlready { .. } => Code::AlreadyExists,
+        Rejection::PoolExhausted { .. }
+        | Rejection::VniExhausted
+        | Rejection::AddressesExhausted { .. }
+        | Rejection::PortsExhausted { .. } => Code::ResourceExhausted,
         Rejection::VersionConflict { .. } => Code::Aborted,
         Rejection::AlreadyInitialised
         | Rejection::NotInitialised
         | Rejection::NetworkInUse { .. }
         | Rejection::OverlapInService { .. }
+        | Rejection::ContainerRuns { .. }
+        | Rejection::NotConnected { .. }
+        | Rejection::NotAttachable { .. }
+        | Rejection::NetworkElsewhere { .. }
+        | Rejection::PredefinedNetwork { .. }
+        | Rejection::LocalNetwork { .. }
         | Rejection::NodeIsReady { .. }
         | Rejection::NodeIsManager { .. }
         | Rejection::LastManager { .. } => Code::FailedPrecondition,
@@ -74,8 +99,7 @@ fn of_propose(error: &ProposeError) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_common::{LogIndex, Name, NodeId, TaskId};
-    use std::time::Duration;
+    use shoal_common::{LogIndex, Name, TaskId};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -130,6 +154,16 @@ mod tests {
             (Rejection::NodeIsManager { node: text("node-2") }, Code::FailedPrecondition),
             (Rejection::LastManager { node: text("node-1") }, Code::FailedPrecondition),
             (Rejection::NotYourTask { task: TaskId(1), node: NodeId(2) }, Code::PermissionDenied),
+            (Rejection::ContainerRuns { container: name("a") }, Code::FailedPrecondition),
+            (Rejection::NotConnected { container: name("a"), network: name("blue") }, Code::FailedPrecondition),
+            (Rejection::ConnectedAlready { container: name("a"), network: name("blue") }, Code::AlreadyExists),
+            (Rejection::NotAttachable { network: name("blue") }, Code::FailedPrecondition),
+            (Rejection::NetworkElsewhere { network: name("br"), node: NodeId(2) }, Code::FailedPrecondition),
+            (Rejection::AddressTaken { address: text("10.0.0.9"), holder: text("container a") }, Code::AlreadyExists),
+            (Rejection::PortTaken { port: text("80/tcp"), holder: text("container a") }, Code::AlreadyExists),
+            (Rejection::PortsExhausted { node: NodeId(2) }, Code::ResourceExhausted),
+            (Rejection::PredefinedNetwork { network: name("bridge") }, Code::FailedPrecondition),
+            (Rejection::LocalNetwork { network: name("br"), driver: text("bridge") }, Code::FailedPrecondition),
         ];
         for (rejection, code) in rejections {
             let status = Status::from(Refusal::from(rejection.clone()));

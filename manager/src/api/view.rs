@@ -1,15 +1,15 @@
 //! The state as users see it. Pure.
 
 use shoal_common::{
-    NetworkId, NodeId, Subnet,
+    NetworkId, NodeId, Subnet, Vni,
     node::{Availability, Liveness},
     service::{Mode, ServiceSpec},
-    task::{DesiredState, Slot},
+    task::{DesiredState, Endpoint, Slot},
 };
 use shoal_control::meets_constraints;
 use shoal_proto::pb;
 use shoal_raft::Leadership;
-use shoal_state::{Network, Node, Service, State, Task};
+use shoal_state::{Container, Network, Node, Service, State, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: NodeId) -> pb::Node {
@@ -41,11 +41,13 @@ fn part_in_raft(node: NodeId, leadership: &Leadership) -> &'static str {
     }
 }
 
-pub(super) fn network(network: &Network, users: Vec<pb::NetworkUser>) -> pb::Network {
+pub(super) fn network(state: &State, network: &Network, users: Vec<pb::NetworkUser>) -> pb::Network {
     pb::Network {
         id: network.id.0,
         spec: Some(network.spec.clone().into()),
-        vni: network.vni.get(),
+        scope: network.spec.driver.scope().to_owned(),
+        node_name: host_name(state, network.spec.driver.node()),
+        vni: network.vni.map_or(0, Vni::get),
         subnets: network.pools.iter().map(|p| subnet(p.subnet(), p.total(), p.used())).collect(),
         created_ms: network.created.0,
         users,
@@ -63,7 +65,7 @@ fn subnet(subnet: &Subnet, addresses: u128, used: u64) -> pb::Subnet {
     }
 }
 
-/// Who holds addresses of these networks: VIPs first, then tasks.
+/// Who holds addresses of these networks: VIPs first, then tasks, then containers.
 pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<NetworkId, Vec<pb::NetworkUser>> {
     let mut users: BTreeMap<NetworkId, Vec<pb::NetworkUser>> = BTreeMap::new();
     for service in state.services.values() {
@@ -90,7 +92,36 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
             });
         }
     }
+    for container in state.containers.values() {
+        for endpoint in container.endpoints.iter().filter(|e| networks.contains(&e.network)) {
+            users.entry(endpoint.network).or_default().push(pb::NetworkUser {
+                name: container.spec.name.to_string(),
+                kind: "container".to_owned(),
+                node: host_name(state, Some(container.node)),
+                mac: endpoint.mac.to_string(),
+                v4: text(endpoint.v4),
+                v6: text(endpoint.v6),
+            });
+        }
+    }
     users
+}
+
+pub(super) fn container(state: &State, container: &Container) -> pb::Container {
+    let network = |e: &Endpoint| state.networks.get(&e.network).map_or_else(String::new, |n| n.name().to_string());
+    pb::Container {
+        id: container.id.0,
+        node: container.node.0,
+        node_name: host_name(state, Some(container.node)),
+        spec: Some(container.spec.clone().into()),
+        wanted: container.wanted.to_string(),
+        start: container.start,
+        status: Some(container.status.clone().into()),
+        endpoints: container.endpoints.iter().cloned().map(Into::into).collect(),
+        ports: container.ports.iter().copied().map(Into::into).collect(),
+        created_ms: container.created.0,
+        network_names: container.endpoints.iter().map(network).collect(),
+    }
 }
 
 pub(super) fn service(state: &State, service: &Service) -> pb::Service {

@@ -1,7 +1,7 @@
 //! One agent's stream: everything once, then what changed.
 
 use shoal_common::{
-    NodeId,
+    LogIndex, NodeId,
     assignment::{Assignment, AssignmentDelta},
 };
 use shoal_proto::pb::{self, assignments_reply::Kind};
@@ -17,15 +17,28 @@ pub(super) const UNREAD: usize = 4;
 
 /// What was sent last, which is what the agent holds.
 #[derive(Debug, Default)]
-pub(super) struct Sent(Option<Assignment>);
+pub(super) struct Sent {
+    last: Option<Assignment>,
+    /// The state that was looked at last.
+    looked: LogIndex,
+}
 
 impl Sent {
     /// The next message that this state asks for, if any.
     pub(super) fn next(&mut self, state: &State, node: NodeId) -> Result<Option<Kind>, Status> {
+        if let Some(last) = &self.last
+            && state.nodes.contains_key(&node)
+            && state.changed_at(node, last.networks.keys().copied()) <= self.looked
+        {
+            // Most of what happens in a cluster does not concern most of its hosts.
+            self.looked = state.applied;
+            return Ok(None);
+        }
         let Some(now) = assignment(state, node) else {
             return Err(removed(node));
         };
-        let kind = match &self.0 {
+        self.looked = state.applied;
+        let kind = match &self.last {
             None => Kind::Complete(now.clone().into()),
             Some(before) => {
                 let delta = AssignmentDelta::between(before, &now);
@@ -35,7 +48,7 @@ impl Sent {
                 Kind::Incremental(delta.into())
             }
         };
-        self.0 = Some(now);
+        self.last = Some(now);
         Ok(Some(kind))
     }
 }
@@ -94,6 +107,7 @@ mod tests {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             version: "0.1.0".to_owned(),
+            default_bridge: None,
         })
     }
 

@@ -6,14 +6,14 @@ mod reports;
 
 use shoal_common::{Invalid, NodeId, node::NodeDescription};
 use shoal_proto::{
-    convert::Report,
+    convert::{Report, RunReport},
     pb::{
         self,
         dispatcher_server::{Dispatcher, DispatcherServer},
     },
 };
 use shoal_rt::clock;
-use shoal_state::{Command, Proposal, State, TaskReport};
+use shoal_state::{Command, ContainerReport, Proposal, State, TaskReport};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -93,8 +93,31 @@ impl Dispatcher for Dispatch {
         let manager = self.seat.manager()?;
         let node = peer::node(&request)?.node;
         let state = manager.consensus.state().borrow().clone();
+        let request = request.into_inner();
+        let mut containers = Vec::new();
+        for (n, on_wire) in request.containers.into_iter().enumerate() {
+            let report: RunReport = on_wire
+                .try_into()
+                .map_err(|e: Invalid| refused(Invalid { field: format!("containers[{n}].{}", e.field), ..e }))?;
+            // One that is another node's, or forgotten meanwhile, is skipped when this is applied.
+            containers.push(ContainerReport {
+                node,
+                container: report.container,
+                start: report.start,
+                phase: report.phase,
+                message: report.message,
+                exit_code: report.exit_code,
+                restarts: report.restarts,
+            });
+        }
+        if !containers.is_empty() {
+            // Not folded with those of other hosts: people run fewer containers by hand than services do.
+            let command = Command::ReportContainers { reports: containers };
+            let proposal = Proposal { at: clock::now(), request: None, command };
+            manager.consensus.propose(proposal).await.map_err(refused)?.1.map_err(refused)?;
+        }
         let mut reports = Vec::new();
-        for (n, on_wire) in request.into_inner().reports.into_iter().enumerate() {
+        for (n, on_wire) in request.reports.into_iter().enumerate() {
             let report: Report = on_wire
                 .try_into()
                 .map_err(|e: Invalid| refused(Invalid { field: format!("reports[{n}].{}", e.field), ..e }))?;

@@ -3,12 +3,17 @@
 use shoal_common::{
     Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, EndpointAssignment, NetworkAssignment, NodeAssignment, ServiceAssignment, TaskAssignment,
+        Assignment, ContainerAssignment, EndpointAssignment, LinkAssignment, NetworkAssignment, NetworkKind,
+        NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
     },
+    container::{ContainerLink, Networking},
+    network::Driver,
+    service::ContainerSpec,
+    task::Endpoint,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::state::{Network, Node, Service, State, Task};
+use crate::state::{Container, Network, Node, Service, State, Task};
 
 /// `None` for a node that is not, or no longer, of the cluster.
 pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
@@ -19,7 +24,13 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
         .filter(|t| !t.status.state.is_terminal())
         .map(|t| (t.id, task_assignment(t)))
         .collect();
-    let on: BTreeSet<NetworkId> = tasks.values().flat_map(|t| t.endpoints.iter().map(|e| e.network)).collect();
+    let containers: BTreeMap<TaskId, ContainerAssignment> =
+        state.containers_of_node(node).map(|c| (c.id, container_assignment(state, c))).collect();
+    // A bridge is there also while nobody is on it.
+    let local = state.networks.values().filter(|n| n.spec.driver.node() == Some(node)).map(|n| n.id);
+    let by_tasks = tasks.values().flat_map(|t| t.endpoints.iter().map(|e| e.network));
+    let by_containers = containers.values().flat_map(|c| c.stack.endpoints().iter().map(|e| e.network));
+    let on: BTreeSet<NetworkId> = by_tasks.chain(by_containers).chain(local).collect();
     let networks = || on.iter().filter_map(|id| state.networks.get(id));
     Some(Assignment {
         generation: state.applied.into(),
@@ -29,45 +40,116 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
             data_path_port: cluster.settings.data_path_port,
             managers: state.managers().map(|m| (m.id, m.description.control_addr)).collect(),
         }),
-        networks: networks().map(|n| (n.id, network_assignment(n))).collect(),
+        networks: networks().filter_map(|n| Some((n.id, network_assignment(n, node)?))).collect(),
         endpoints: networks().flat_map(|n| endpoints(state, n.id)).collect(),
         services: networks().flat_map(|n| services(state, n.id)).collect(),
         tasks,
+        containers,
     })
 }
 
-fn network_assignment(network: &Network) -> NetworkAssignment {
-    NetworkAssignment {
+fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignment> {
+    let kind = match &network.spec.driver {
+        Driver::Overlay => NetworkKind::Overlay { vni: network.vni? },
+        Driver::Bridge(bridge) => NetworkKind::Bridge(bridge.clone()),
+        Driver::Macvlan(macvlan) => {
+            NetworkKind::Macvlan { parent: macvlan.parent_on(node).clone(), mode: macvlan.mode }
+        }
+    };
+    Some(NetworkAssignment {
         name: network.name().clone(),
-        vni: network.vni,
+        kind,
         subnets: network.subnets().cloned().collect(),
         internal: network.spec.internal,
         mtu: network.spec.mtu,
+    })
+}
+
+fn container_assignment(state: &State, container: &Container) -> ContainerAssignment {
+    let mut what = container.spec.container.clone();
+    what.stop_grace = container.stop_grace.unwrap_or(what.stop_grace);
+    let priority: BTreeMap<NetworkId, i32> =
+        container.attachments().iter().map(|a| (a.network, a.gw_priority)).collect();
+    let mut endpoints = container.endpoints.clone();
+    endpoints.sort_by_key(|e| std::cmp::Reverse(priority.get(&e.network).copied().unwrap_or(0)));
+    ContainerAssignment {
+        name: container.spec.name.clone(),
+        container: what,
+        resources: container.spec.resources,
+        stack: match &container.spec.networking {
+            Networking::None => Stack::Loopback,
+            Networking::Host => Stack::Host,
+            Networking::Own(_) => Stack::Own(endpoints),
+        },
+        ports: container.ports.clone(),
+        links: container.spec.links.iter().filter_map(|link| link_assignment(state, container, link)).collect(),
+        restart: container.spec.restart,
+        wanted: container.wanted,
+        start: container.start,
+        known: container.status.clone(),
     }
 }
 
+/// By the first network that both are on; another container of that name may have taken its place.
+fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Option<LinkAssignment> {
+    let other = state.linked(of.node, link).ok()?;
+    let shared = |e: &&Endpoint| of.endpoints.iter().any(|own| own.network == e.network);
+    let endpoint = other.endpoints.iter().find(shared)?;
+    Some(LinkAssignment {
+        alias: link.alias.clone(),
+        name: other.spec.name.clone(),
+        hostname: other.spec.container.hostname.clone(),
+        v4: endpoint.v4,
+        v6: endpoint.v6,
+        env: other.spec.container.env.clone(),
+        ports: other.ports.clone(),
+    })
+}
+
 fn endpoints(state: &State, network: NetworkId) -> impl Iterator<Item = ((NetworkId, TaskId), EndpointAssignment)> {
-    state.tasks_of_network(network).filter_map(move |task| {
+    let containers = state.containers_of_network(network).filter_map(move |c| container_endpoint(state, network, c));
+    let tasks = state.tasks_of_network(network).filter_map(move |task| {
         let on: &Node = state.nodes.get(&task.node?)?;
         let endpoint = task.endpoints.iter().find(|e| e.network == network)?;
         let assignment = EndpointAssignment {
             endpoint: endpoint.clone(),
             node: on.id,
             vtep: on.description.vtep,
-            service: task.service,
-            slot: task.slot,
+            service: Some(task.service),
             task_name: task.name(),
-            aliases: hostname_alias(task).into_iter().collect(),
+            aliases: hostname_alias(&task.container).into_iter().collect(),
             serving: task.is_serving(),
         };
         Some(((network, task.id), assignment))
-    })
+    });
+    tasks.chain(containers)
 }
 
-/// Names compare without case, and a hostname that is no label is no name.
-fn hostname_alias(task: &Task) -> Option<String> {
-    let hostname = task.container.hostname.as_ref()?.to_ascii_lowercase();
-    hostname.parse::<Name>().ok().map(|name| name.to_string())
+fn container_endpoint(
+    state: &State,
+    network: NetworkId,
+    container: &Container,
+) -> Option<((NetworkId, TaskId), EndpointAssignment)> {
+    let on = state.nodes.get(&container.node)?;
+    let endpoint = container.endpoints.iter().find(|e| e.network == network)?;
+    let wish = container.attachments().iter().find(|a| a.network == network)?;
+    let aliases = wish.aliases.iter().map(Name::to_string).chain(hostname_alias(&container.spec.container));
+    let assignment = EndpointAssignment {
+        endpoint: endpoint.clone(),
+        node: on.id,
+        vtep: on.description.vtep,
+        service: None,
+        task_name: container.spec.name.to_string(),
+        aliases: aliases.collect(),
+        serving: container.is_serving(),
+    };
+    Some(((network, container.id), assignment))
+}
+
+/// Names compare without case. One of several labels is known as a whole.
+fn hostname_alias(container: &ContainerSpec) -> Option<String> {
+    let hostname = container.hostname.as_ref()?.to_ascii_lowercase();
+    hostname.split('.').all(|label| label.parse::<Name>().is_ok()).then_some(hostname)
 }
 
 fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((NetworkId, ServiceId), ServiceAssignment)> {

@@ -1,6 +1,6 @@
 //! The invariants as a function: everything that is kept twice agrees, and nothing is held twice.
 
-use shoal_common::{Name, NetworkId, NodeId, ServiceId, TaskId, task::Slot};
+use shoal_common::{Name, NetworkId, NodeId, ServiceId, TaskId, network::Driver, task::Slot};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -32,6 +32,7 @@ fn ids(state: &State, found: &mut Vec<String>) {
     let rows = rows.chain(state.networks.iter().map(|(k, v)| (k.0, v.id.0)));
     let rows = rows.chain(state.services.iter().map(|(k, v)| (k.0, v.id.0)));
     let rows = rows.chain(state.tasks.iter().map(|(k, v)| (k.0, v.id.0)));
+    let rows = rows.chain(state.containers.iter().map(|(k, v)| (k.0, v.id.0)));
     let mut seen = BTreeSet::new();
     for (key, id) in rows {
         if key != id || id > state.last_id || !seen.insert(id) {
@@ -41,10 +42,23 @@ fn ids(state: &State, found: &mut Vec<String>) {
 }
 
 fn names(state: &State, found: &mut Vec<String>) {
-    let networks: BTreeSet<&Name> = state.networks.values().map(Network::name).collect();
     let services: BTreeSet<&Name> = state.services.values().map(|s| &s.spec.name).collect();
-    if networks.len() != state.networks.len() || services.len() != state.services.len() {
-        found.push("two networks or two services bear one name".to_owned());
+    if services.len() != state.services.len() {
+        found.push("two services bear one name".to_owned());
+    }
+    let meet = |a: &Network, b: &Network| match (a.spec.driver.node(), b.spec.driver.node()) {
+        (Some(a), Some(b)) => a == b,
+        (None, _) | (_, None) => true,
+    };
+    for network in state.networks.values() {
+        let twin = |n: &&Network| n.id > network.id && n.name() == network.name() && meet(n, network);
+        if let Some(twin) = state.networks.values().find(twin) {
+            found.push(format!("{} and {} bear one name", network.id, twin.id));
+        }
+    }
+    let containers: BTreeSet<(NodeId, &Name)> = state.containers.values().map(|c| (c.node, &c.spec.name)).collect();
+    if containers.len() != state.containers.len() {
+        found.push("two containers of one node bear one name".to_owned());
     }
     let keys: Vec<&str> =
         state.nodes.values().map(|n| n.public_key_sha256.as_str()).filter(|k| !k.is_empty()).collect();
@@ -54,9 +68,10 @@ fn names(state: &State, found: &mut Vec<String>) {
 }
 
 fn networks(state: &State, found: &mut Vec<String>) {
-    let vnis: BTreeSet<_> = state.networks.values().map(|n| n.vni).collect();
-    if vnis.len() != state.networks.len() {
-        found.push("two networks share a VNI".to_owned());
+    let overlays = state.networks.values().filter(|n| matches!(n.spec.driver, Driver::Overlay)).count();
+    let vnis: BTreeSet<_> = state.networks.values().filter_map(|n| n.vni).collect();
+    if vnis.len() != overlays {
+        found.push("two overlays share a VNI, or one has none".to_owned());
     }
     for network in state.networks.values() {
         let v4 = network.subnets().filter(|s| s.net.addr().is_ipv4()).count();
@@ -65,7 +80,9 @@ fn networks(state: &State, found: &mut Vec<String>) {
             found.push(format!("{} has {v4} IPv4 and {v6} IPv6 subnets", network.id));
         }
         // Ids ascend, so the later one is the one that had to say that it means it.
-        for later in state.networks.values().filter(|n| n.id > network.id && !n.spec.allow_overlap) {
+        let on = network.spec.driver.node();
+        let meets = |n: &Network| n.spec.driver.node().is_none_or(|node| on.is_none_or(|on| on == node));
+        for later in state.networks.values().filter(|n| n.id > network.id && !n.spec.allow_overlap && meets(n)) {
             let clash = network.subnets().any(|a| later.subnets().any(|b| overlap(a.net, b.net)));
             if clash {
                 found.push(format!("{} overlaps {} and does not say that it is meant", later.id, network.id));
@@ -85,7 +102,11 @@ fn addresses(state: &State, found: &mut Vec<String>) {
             vip.v4.map(IpAddr::V4).into_iter().chain(vip.v6.map(IpAddr::V6)).map(move |ip| (*n, ip))
         })
     });
-    for (network, ip) in endpoints.chain(vips) {
+    let by_hand = state
+        .containers
+        .values()
+        .flat_map(|c| c.endpoints.iter().flat_map(move |e| e.addresses().map(move |ip| (e.network, ip))));
+    for (network, ip) in endpoints.chain(by_hand).chain(vips) {
         if !held.entry(network).or_default().insert(ip) {
             found.push(format!("{ip} is held twice on {network}"));
         }
@@ -127,6 +148,23 @@ fn tasks(state: &State, found: &mut Vec<String>) {
             found.push(format!("{} is wanted, but its service is gone", task.id));
         }
     }
+    for container in state.containers.values() {
+        let on = container.endpoints.iter().map(|e| e.network);
+        if !on.eq(container.attachments().iter().map(|a| a.network)) {
+            found.push(format!("{} is not on the networks that it has joined", container.id));
+        }
+        if !state.nodes.contains_key(&container.node) {
+            found.push(format!("{} is on a node that is gone", container.id));
+        }
+        let links: BTreeSet<u8> = container.endpoints.iter().map(|e| e.link).collect();
+        if links.len() != container.endpoints.len() {
+            found.push(format!("{} has two links of one name", container.id));
+        }
+        let others = state.containers_of_node(container.node).filter(|other| other.id > container.id);
+        if others.flat_map(|c| &c.ports).any(|port| container.ports.iter().any(|own| own.clashes(port))) {
+            found.push(format!("{} has a port that another has, too", container.id));
+        }
+    }
     let live = state.tasks.values().filter(|t| t.is_live()).count();
     if live != state.slots.len() {
         found.push(format!("{live} tasks are live, but {} slots are held", state.slots.len()));
@@ -139,7 +177,12 @@ fn indexes(state: &State, found: &mut Vec<String>) {
     agree("tasks by node", &by_node, state.tasks_by_node.iter(), found);
     let by_service: BTreeSet<(ServiceId, TaskId)> = tasks().map(|t| (t.service, t.id)).collect();
     agree("tasks by service", &by_service, state.tasks_by_service.iter(), found);
-    let by_network = tasks().flat_map(|t| t.endpoints.iter().map(|e| (e.network, t.id))).collect();
+    let containers = || state.containers.values();
+    let by_hand: BTreeSet<(NodeId, TaskId)> = containers().map(|c| (c.node, c.id)).collect();
+    agree("containers by node", &by_hand, state.containers_by_node.iter(), found);
+    let by_network = tasks().flat_map(|t| t.endpoints.iter().map(|e| (e.network, t.id)));
+    let by_network =
+        by_network.chain(containers().flat_map(|c| c.endpoints.iter().map(|e| (e.network, c.id)))).collect();
     agree("tasks by network", &by_network, state.tasks_by_network.iter(), found);
     let services = state.services.values().flat_map(|s| s.spec.networks.iter().map(|a| (a.network, s.id))).collect();
     agree("services by network", &services, state.services_by_network.iter(), found);
@@ -149,15 +192,20 @@ fn indexes(state: &State, found: &mut Vec<String>) {
     let held: Vec<_> = state.slots.iter().map(|(slot, task)| (*slot, *task)).collect();
     agree("slots", &slots, held.iter(), found);
 
-    let mut places: BTreeMap<(NetworkId, Name), u64> = BTreeMap::new();
+    let mut places: BTreeMap<(NetworkId, String), u64> = BTreeMap::new();
+    for container in containers() {
+        for endpoint in &container.endpoints {
+            *places.entry((endpoint.network, format!("container {}", container.spec.name))).or_default() += 1;
+        }
+    }
     for task in tasks() {
         for endpoint in &task.endpoints {
-            *places.entry((endpoint.network, task.service_name.clone())).or_default() += 1;
+            *places.entry((endpoint.network, format!("service {}", task.service_name))).or_default() += 1;
         }
     }
     for service in state.services.values() {
         for network in service.vips.keys() {
-            *places.entry((*network, service.spec.name.clone())).or_default() += 1;
+            *places.entry((*network, format!("service {}", service.spec.name))).or_default() += 1;
         }
     }
     let held: Vec<_> = state.holders.iter().map(|(who, places)| (who.clone(), *places)).collect();

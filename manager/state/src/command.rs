@@ -1,10 +1,12 @@
 //! What the log says. A command carries everything that `apply` needs: time and chance were drawn before.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
-    LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    container::{Attachment, Phase, RunSpec},
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
@@ -93,6 +95,40 @@ pub enum Command {
     Orchestrate {
         changes: Vec<TaskChange>,
     },
+    CreateContainer {
+        node: NodeId,
+        spec: Box<RunSpec>,
+    },
+    /// `again`: also if it runs (`shoal restart`).
+    StartContainer {
+        container: TaskId,
+        again: bool,
+    },
+    StopContainer {
+        container: TaskId,
+        /// Instead of the container's own.
+        grace: Option<Duration>,
+    },
+    RemoveContainer {
+        container: TaskId,
+        force: bool,
+    },
+    RenameContainer {
+        container: TaskId,
+        name: Name,
+    },
+    ConnectContainer {
+        container: TaskId,
+        attachment: Attachment,
+    },
+    DisconnectContainer {
+        container: TaskId,
+        network: NetworkId,
+    },
+    /// What agents say of containers, many agents at a time. What is older than what is known is skipped.
+    ReportContainers {
+        reports: Vec<ContainerReport>,
+    },
     /// What agents observed, many agents at a time. Moves that the transition table lacks are skipped.
     ReportStatus {
         reports: Vec<TaskReport>,
@@ -158,4 +194,17 @@ pub struct TaskReport {
     pub state: TaskState,
     pub message: String,
     pub exit_code: Option<i32>,
+}
+
+/// What a host says of a container on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    pub node: NodeId,
+    pub container: TaskId,
+    /// Which of its user's starts this is about.
+    pub start: u64,
+    pub phase: Phase,
+    pub message: String,
+    pub exit_code: Option<i32>,
+    pub restarts: u32,
 }

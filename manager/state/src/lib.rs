@@ -8,6 +8,7 @@
 
 mod apply;
 pub mod assign;
+mod changes;
 pub mod check;
 pub mod command;
 pub mod digest;
@@ -18,8 +19,8 @@ pub mod table;
 
 pub use assign::assignment;
 pub use check::violations;
-pub use command::{ClusterSettings, Command, Proposal, RequestId, TaskChange, TaskReport};
+pub use command::{ClusterSettings, Command, ContainerReport, Proposal, RequestId, TaskChange, TaskReport};
 pub use digest::digest;
 pub use reply::{Outcome, Rejection, Reply};
-pub use state::{Cluster, Network, Node, Service, State, Task};
+pub use state::{Cluster, Container, Network, Node, Service, State, Task};
 pub use table::Table;

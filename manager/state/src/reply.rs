@@ -13,6 +13,8 @@ pub enum Reply {
     Network(NetworkId),
     /// The service and its version after the change.
     Service(ServiceId, LogIndex),
+    /// The container, and the number of its user's last start.
+    Container(TaskId, u64),
     /// How many of the proposed changes were made; the others' ground had moved.
     Made(usize),
 }
@@ -58,6 +60,26 @@ pub enum Rejection {
     NodeIsManager { node: String },
     #[error("node {node} is the last manager; promote another one first")]
     LastManager { node: String },
+    #[error("container {container} runs; stop it first, or pass --force")]
+    ContainerRuns { container: Name },
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected { container: Name, network: Name },
+    #[error("container {container} is connected to network {network} already")]
+    ConnectedAlready { container: Name, network: Name },
+    #[error("network {network} is not attachable: create it with --attachable, or run a service on it")]
+    NotAttachable { network: Name },
+    #[error("network {network} is of another host than {node}; a bridge is of one host alone")]
+    NetworkElsewhere { network: Name, node: NodeId },
+    #[error("address {address} is in use by {holder}")]
+    AddressTaken { address: String, holder: String },
+    #[error("port {port} of the host is in use by {holder}")]
+    PortTaken { port: String, holder: String },
+    #[error("{node} has no free port left")]
+    PortsExhausted { node: NodeId },
+    #[error("{network} is a network that every host has; it cannot be removed")]
+    PredefinedNetwork { network: Name },
+    #[error("a service cannot use network {network}: a {driver} network is of one host alone")]
+    LocalNetwork { network: Name, driver: String },
     #[error("task {task} is not of node {node}")]
     NotYourTask { task: TaskId, node: NodeId },
 }

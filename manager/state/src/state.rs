@@ -10,6 +10,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
     LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
+    container::{Attachment, Networking, Phase, PublishedPort, RunSpec, RunStatus, Wanted},
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
@@ -18,6 +19,7 @@ use shoal_common::{
 };
 
 use crate::{
+    changes::Changes,
     command::{ClusterSettings, RequestId},
     reply::Outcome,
     table::{Index, Table},
@@ -36,6 +38,9 @@ pub struct State {
     pub services: Table<ServiceId, Service>,
     /// Behind an `Arc`, so that changing one of thousands does not copy its neighbours in the tree.
     pub tasks: Table<TaskId, Arc<Task>>,
+    /// Run by hand. Their ids and those of tasks are of one sequence.
+    #[serde(default)]
+    pub containers: Table<TaskId, Arc<Container>>,
     /// The last id that was given out, over all kinds.
     pub(crate) last_id: u64,
     /// Where the next VNI, IPv4 subnet and IPv6 subnet are searched from.
@@ -44,14 +49,19 @@ pub struct State {
     pub(crate) last_subnet_v6: Option<Ipv6Net>,
     pub(crate) tasks_by_node: Index<(NodeId, TaskId)>,
     pub(crate) tasks_by_service: Index<(ServiceId, TaskId)>,
-    /// Tasks that hold an address of the network.
+    #[serde(default)]
+    pub(crate) containers_by_node: Index<(NodeId, TaskId)>,
+    /// Tasks and containers that hold an address of the network.
     pub(crate) tasks_by_network: Index<(NetworkId, TaskId)>,
     /// Services whose spec names the network.
     pub(crate) services_by_network: Index<(NetworkId, ServiceId)>,
     /// The live task of each slot.
     pub(crate) slots: Table<(ServiceId, Slot), TaskId>,
-    /// How many places (a task's endpoint or a VIP) of a network each service holds; by name, for it outlives services.
-    pub(crate) holders: Table<(NetworkId, Name), u64>,
+    /// How many places (an endpoint or a VIP) of a network each service and container holds; by name (`service web`),
+    /// for it outlives services.
+    pub(crate) holders: Table<(NetworkId, String), u64>,
+    #[serde(default)]
+    pub(crate) changes: Changes,
     /// Answers to recent requests, and the order in which to forget them.
     pub(crate) answers: Table<RequestId, Outcome>,
     pub(crate) answer_order: imbl::Vector<RequestId>,
@@ -88,7 +98,8 @@ impl Node {
 pub struct Network {
     pub id: NetworkId,
     pub spec: NetworkSpec,
-    pub vni: Vni,
+    /// Of an overlay.
+    pub vni: Option<Vni>,
     /// Settled subnets, IPv4 first, with the addresses that are in use.
     pub pools: Vec<crate::ipam::Pool>,
     pub created: Timestamp,
@@ -165,7 +176,55 @@ impl Task {
     }
 }
 
+/// A container that a user runs by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: TaskId,
+    pub node: NodeId,
+    /// With the networks that it is on now.
+    pub spec: RunSpec,
+    pub wanted: Wanted,
+    /// Counts its user's starts.
+    pub start: u64,
+    /// Of the last `stop`, if it said so.
+    pub stop_grace: Option<std::time::Duration>,
+    pub status: RunStatus,
+    /// One for each of its networks, in the same order, for as long as it is on them.
+    pub endpoints: Vec<Endpoint>,
+    /// While it is to run.
+    pub ports: Vec<PublishedPort>,
+    pub created: Timestamp,
+}
+
+impl Container {
+    pub fn attachments(&self) -> &[Attachment] {
+        match &self.spec.networking {
+            Networking::Own(attachments) => attachments,
+            Networking::None | Networking::Host => &[],
+        }
+    }
+
+    /// Stands in names.
+    pub fn is_serving(&self) -> bool {
+        self.wanted == Wanted::Running && self.status.phase == Phase::Running && self.status.start == self.start
+    }
+}
+
 impl State {
+    pub fn containers_of_node(&self, node: NodeId) -> impl Iterator<Item = &Container> {
+        self.containers_by_node
+            .range((node, TaskId(0))..=(node, TaskId(u64::MAX)))
+            .filter_map(|(_, id)| self.containers.get(id).map(Arc::as_ref))
+    }
+
+    /// One of that node by its name, else any by its id.
+    pub fn find_container(&self, name: &str, on: NodeId) -> Option<&Container> {
+        self.containers_of_node(on).find(|c| c.spec.name.as_str() == name).or_else(|| {
+            let id: TaskId = name.parse().ok()?;
+            self.containers.get(&id).map(Arc::as_ref)
+        })
+    }
+
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Task> {
         self.tasks_by_node
             .range((node, TaskId(0))..=(node, TaskId(u64::MAX)))
@@ -186,10 +245,11 @@ impl State {
             .or_else(|| name.parse().ok().and_then(|id: ServiceId| self.services.get(&id)))
     }
 
-    pub fn find_network(&self, name: &str) -> Option<&Network> {
+    /// One of the cluster's, or of that node, by name; else any by its id.
+    pub fn find_network(&self, name: &str, on: Option<NodeId>) -> Option<&Network> {
         self.networks
             .values()
-            .find(|n| n.name().as_str() == name)
+            .find(|n| n.name().as_str() == name && n.spec.driver.node().is_none_or(|node| Some(node) == on))
             .or_else(|| name.parse().ok().and_then(|id: NetworkId| self.networks.get(&id)))
     }
 

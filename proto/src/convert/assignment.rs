@@ -5,9 +5,11 @@ use crate::pb;
 use shoal_common::{
     Generation, Invalid, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, AssignmentDelta, EndpointAssignment, MapDelta, NetworkAssignment, NodeAssignment,
-        ServiceAssignment, TaskAssignment,
+        Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, LinkAssignment, MapDelta,
+        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
     },
+    container::PublishedPort,
+    task::Endpoint,
 };
 use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr};
 
@@ -17,7 +19,7 @@ use super::{
         A_SOCKET_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, address, enumerated, id, message, not_empty,
         parsed, port, read, read_unless_empty, text,
     },
-    network::mtu,
+    network::{bridge_options, mtu},
 };
 
 impl TryFrom<pb::NodeAssignment> for NodeAssignment {
@@ -58,7 +60,7 @@ impl From<NodeAssignment> for pb::NodeAssignment {
 fn network(n: pb::NetworkAssignment) -> Result<(NetworkId, NetworkAssignment), Invalid> {
     let value = NetworkAssignment {
         name: parsed("name", &n.name)?,
-        vni: n.vni.try_into()?,
+        kind: kind(&n)?,
         subnets: n
             .subnets
             .into_iter()
@@ -71,14 +73,39 @@ fn network(n: pb::NetworkAssignment) -> Result<(NetworkId, NetworkAssignment), I
     Ok((id("id", n.id, NetworkId)?, value))
 }
 
+/// Of a network on one node: what is of the driver alone.
+fn kind(n: &pb::NetworkAssignment) -> Result<NetworkKind, Invalid> {
+    match (n.vni, &n.bridge, n.macvlan_parent.as_str()) {
+        (0, Some(bridge), "") => {
+            let node = parsed("bridge.node", &bridge.node)?;
+            Ok(NetworkKind::Bridge(bridge_options(bridge.clone(), node).inside("bridge")?))
+        }
+        (0, None, parent) if !parent.is_empty() => Ok(NetworkKind::Macvlan {
+            parent: parsed("macvlan_parent", parent)?,
+            mode: parsed("macvlan_mode", &n.macvlan_mode)?,
+        }),
+        (vni, None, "") => Ok(NetworkKind::Overlay { vni: vni.try_into()? }),
+        _ => Err(Invalid::new("vni", n.vni, "exactly one of vni, bridge and macvlan_parent")),
+    }
+}
+
 fn network_entry((key, n): (NetworkId, NetworkAssignment)) -> pb::NetworkAssignment {
+    let of = match n.kind {
+        NetworkKind::Overlay { vni } => pb::NetworkAssignment { vni: vni.get(), ..Default::default() },
+        NetworkKind::Bridge(options) => pb::NetworkAssignment { bridge: Some(options.into()), ..Default::default() },
+        NetworkKind::Macvlan { parent, mode } => pb::NetworkAssignment {
+            macvlan_parent: parent.into(),
+            macvlan_mode: mode.to_string(),
+            ..Default::default()
+        },
+    };
     pb::NetworkAssignment {
         id: key.0,
         name: n.name.into(),
-        vni: n.vni.get(),
         subnets: n.subnets.into_iter().map(Into::into).collect(),
         internal: n.internal,
         mtu: n.mtu.map_or(0, Mtu::get),
+        ..of
     }
 }
 
@@ -87,8 +114,7 @@ fn endpoint(e: pb::EndpointAssignment) -> Result<((NetworkId, TaskId), EndpointA
         endpoint: message("endpoint", e.endpoint)?,
         node: id("node", e.node, NodeId)?,
         vtep: address("vtep", &e.vtep)?,
-        service: id("service", e.service, ServiceId)?,
-        slot: message("slot", e.slot)?,
+        service: (e.service != 0).then_some(ServiceId(e.service)),
         task_name: not_empty("task_name", e.task_name, "a task's name such as web.1")?,
         aliases: e.aliases,
         serving: e.serving,
@@ -103,8 +129,7 @@ fn endpoint_entry(((_, task), e): ((NetworkId, TaskId), EndpointAssignment)) -> 
         endpoint: Some(e.endpoint.into()),
         node: e.node.0,
         vtep: e.vtep.to_string(),
-        service: e.service.0,
-        slot: Some(e.slot.into()),
+        service: e.service.map_or(0, |s| s.0),
         task_name: e.task_name,
         aliases: e.aliases,
         serving: e.serving,
@@ -178,6 +203,82 @@ fn task_entry((key, t): (TaskId, TaskAssignment)) -> pb::TaskAssignment {
     }
 }
 
+fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment), Invalid> {
+    let endpoints = c.endpoints.into_iter().enumerate();
+    let endpoints: Vec<Endpoint> =
+        endpoints.map(|(i, e)| e.try_into().inside(format!("endpoints[{i}]"))).collect::<Result<_, _>>()?;
+    let value = ContainerAssignment {
+        name: parsed("name", &c.name)?,
+        container: message("container", c.container)?,
+        resources: c.resources.unwrap_or_default().try_into().inside("resources")?,
+        stack: match c.stack.as_str() {
+            "none" => Stack::Loopback,
+            "host" => Stack::Host,
+            "own" => Stack::Own(endpoints),
+            other => return Err(Invalid::new("stack", other, "none, host or own")),
+        },
+        ports: published("ports", c.ports)?,
+        links: c
+            .links
+            .into_iter()
+            .enumerate()
+            .map(|(i, l)| link(l).inside(format!("links[{i}]")))
+            .collect::<Result<_, _>>()?,
+        restart: parsed("restart", &c.restart)?,
+        wanted: parsed("wanted", &c.wanted)?,
+        start: c.start,
+        known: message("known", c.known)?,
+    };
+    Ok((id("id", c.id, TaskId)?, value))
+}
+
+fn published(field: &str, ports: Vec<pb::PortSpec>) -> Result<Vec<PublishedPort>, Invalid> {
+    ports.into_iter().enumerate().map(|(i, p)| p.try_into().inside(format!("{field}[{i}]"))).collect()
+}
+
+fn link(l: pb::LinkAssignment) -> Result<LinkAssignment, Invalid> {
+    Ok(LinkAssignment {
+        alias: parsed("alias", &l.alias)?,
+        name: parsed("name", &l.name)?,
+        hostname: l.hostname,
+        v4: read_unless_empty("v4", &l.v4, AN_IPV4_ADDRESS)?,
+        v6: read_unless_empty("v6", &l.v6, AN_IPV6_ADDRESS)?,
+        env: l.env,
+        ports: published("ports", l.ports)?,
+    })
+}
+
+fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssignment {
+    let (stack, endpoints) = match c.stack {
+        Stack::Loopback => ("none", Vec::new()),
+        Stack::Host => ("host", Vec::new()),
+        Stack::Own(endpoints) => ("own", endpoints),
+    };
+    let link = |l: LinkAssignment| pb::LinkAssignment {
+        alias: l.alias.into(),
+        name: l.name.into(),
+        hostname: l.hostname,
+        v4: text(l.v4),
+        v6: text(l.v6),
+        env: l.env,
+        ports: l.ports.into_iter().map(Into::into).collect(),
+    };
+    pb::ContainerAssignment {
+        id: key.0,
+        name: c.name.into(),
+        container: Some(c.container.into()),
+        resources: Some(c.resources.into()),
+        stack: stack.to_owned(),
+        endpoints: endpoints.into_iter().map(Into::into).collect(),
+        ports: c.ports.into_iter().map(Into::into).collect(),
+        links: c.links.into_iter().map(link).collect(),
+        restart: c.restart.to_string(),
+        wanted: c.wanted.to_string(),
+        start: c.start,
+        known: Some(c.known.into()),
+    }
+}
+
 /// A list of entries as the map that it was.
 fn map<M, K: Ord + Debug, V>(
     field: &str,
@@ -223,6 +324,7 @@ impl TryFrom<pb::Assignment> for Assignment {
             endpoints: map("endpoints", a.endpoints, endpoint)?,
             services: map("services", a.services, service)?,
             tasks: map("tasks", a.tasks, task)?,
+            containers: map("containers", a.containers, container)?,
         })
     }
 }
@@ -236,6 +338,7 @@ impl From<Assignment> for pb::Assignment {
             endpoints: a.endpoints.into_iter().map(endpoint_entry).collect(),
             services: a.services.into_iter().map(service_entry).collect(),
             tasks: a.tasks.into_iter().map(task_entry).collect(),
+            containers: a.containers.into_iter().map(container_entry).collect(),
         }
     }
 }
@@ -263,6 +366,10 @@ impl TryFrom<pb::AssignmentDelta> for AssignmentDelta {
             tasks: MapDelta {
                 upsert: map("tasks", d.tasks, task)?,
                 remove: gone("tasks_gone", d.tasks_gone, |t| id("id", t, TaskId))?,
+            },
+            containers: MapDelta {
+                upsert: map("containers", d.containers, container)?,
+                remove: gone("containers_gone", d.containers_gone, |t| id("id", t, TaskId))?,
             },
         })
     }
@@ -292,6 +399,8 @@ impl From<AssignmentDelta> for pb::AssignmentDelta {
                 .collect(),
             tasks: d.tasks.upsert.into_iter().map(task_entry).collect(),
             tasks_gone: d.tasks.remove.into_iter().map(|t| t.0).collect(),
+            containers: d.containers.upsert.into_iter().map(container_entry).collect(),
+            containers_gone: d.containers.remove.into_iter().map(|t| t.0).collect(),
         }
     }
 }

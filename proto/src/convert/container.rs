@@ -3,11 +3,11 @@
 use crate::pb;
 use shoal_common::{
     Invalid,
-    service::{ContainerSpec, NamedPort},
+    service::{ContainerSpec, Dns, Mount, MountSource, NamedPort, Privileges, Terminal},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::field::{Inside, labels, millis, not_empty, parsed, port, without_nul};
+use super::field::{AN_ADDRESS, Inside, labels, millis, not_empty, parsed, port, read, without_nul};
 
 impl TryFrom<pb::NamedPort> for NamedPort {
     type Error = Invalid;
@@ -66,6 +66,69 @@ fn words(field: &str, words: Vec<String>) -> Result<Vec<String>, Invalid> {
     Ok(words)
 }
 
+/// A list, each with its place for its field.
+fn each<M, C>(field: &str, items: Vec<M>, read: impl Fn(String, M) -> Result<C, Invalid>) -> Result<Vec<C>, Invalid> {
+    items.into_iter().enumerate().map(|(n, item)| read(format!("{field}[{n}]"), item)).collect()
+}
+
+fn mounts(mounts: Vec<pb::Mount>) -> Result<Vec<Mount>, Invalid> {
+    let mut targets = BTreeSet::new();
+    let found: Vec<Mount> = each("mounts", mounts, |field, m| {
+        let absolute = |what: &str, path: &str| {
+            without_nul(format!("{field}.{what}"), path)?;
+            if path.starts_with('/') {
+                Ok(path.to_owned())
+            } else {
+                Err(Invalid::new(format!("{field}.{what}"), path, "an absolute path"))
+            }
+        };
+        let source = match m.r#type.as_str() {
+            "bind" => MountSource::Bind(absolute("source", &m.source)?),
+            "volume" => MountSource::Volume(parsed(format!("{field}.source"), &m.source)?),
+            "tmpfs" => MountSource::Tmpfs,
+            other => return Err(Invalid::new(format!("{field}.type"), other, "bind, volume or tmpfs")),
+        };
+        Ok(Mount { source, target: absolute("target", &m.target)?, read_only: m.read_only })
+    })?;
+    match found.iter().find(|m| !targets.insert(m.target.as_str())) {
+        Some(twice) => Err(Invalid::new("mounts.target", &twice.target, "each target once")),
+        None => Ok(found),
+    }
+}
+
+impl From<Mount> for pb::Mount {
+    fn from(m: Mount) -> Self {
+        let (r#type, source) = match m.source {
+            MountSource::Bind(path) => ("bind", path),
+            MountSource::Volume(name) => ("volume", name.into()),
+            MountSource::Tmpfs => ("tmpfs", String::new()),
+        };
+        Self { r#type: r#type.to_owned(), source, target: m.target, read_only: m.read_only }
+    }
+}
+
+/// A line of resolv.conf is cut at blanks.
+fn resolv_conf_word(field: String, word: String) -> Result<String, Invalid> {
+    if word.is_empty() || word.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Invalid::new(field, word, "one word without blanks"));
+    }
+    Ok(word)
+}
+
+fn extra_host(field: String, host: pb::ExtraHost) -> Result<(String, IpAddr), Invalid> {
+    Ok((resolv_conf_word(field.clone(), host.name)?, read(field, &host.address, AN_ADDRESS)?))
+}
+
+fn capability(field: String, name: String) -> Result<String, Invalid> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+        Ok(bare.to_owned())
+    } else {
+        Err(Invalid::new(field, name, "a capability such as NET_ADMIN, or ALL"))
+    }
+}
+
 impl TryFrom<pb::ContainerSpec> for ContainerSpec {
     type Error = Invalid;
 
@@ -107,6 +170,21 @@ impl TryFrom<pb::ContainerSpec> for ContainerSpec {
             labels: labels("labels", c.labels)?,
             stop_grace: Duration::from_millis(c.stop_grace_ms),
             ports: ports("ports", c.ports)?,
+            terminal: Terminal { tty: c.tty, stdin: c.stdin },
+            mounts: mounts(c.mounts)?,
+            dns: Dns {
+                servers: each("dns", c.dns_servers, |field, ip| read(field, &ip, AN_ADDRESS))?,
+                search: each("dns-search", c.dns_search, resolv_conf_word)?,
+                options: each("dns-option", c.dns_options, resolv_conf_word)?,
+            },
+            extra_hosts: each("add-host", c.extra_hosts, extra_host)?,
+            privileges: Privileges {
+                privileged: c.privileged,
+                cap_add: each("cap-add", c.cap_add, capability)?,
+                cap_drop: each("cap-drop", c.cap_drop, capability)?,
+                read_only: c.read_only,
+            },
+            stop_signal: Some(c.stop_signal).filter(|s| !s.is_empty()),
         })
     }
 }
@@ -125,6 +203,22 @@ impl From<ContainerSpec> for pb::ContainerSpec {
             labels: c.labels,
             stop_grace_ms: millis(c.stop_grace),
             ports: c.ports.into_iter().map(Into::into).collect(),
+            tty: c.terminal.tty,
+            stdin: c.terminal.stdin,
+            mounts: c.mounts.into_iter().map(Into::into).collect(),
+            dns_servers: c.dns.servers.iter().map(ToString::to_string).collect(),
+            dns_search: c.dns.search,
+            dns_options: c.dns.options,
+            extra_hosts: c
+                .extra_hosts
+                .into_iter()
+                .map(|(name, address)| pb::ExtraHost { name, address: address.to_string() })
+                .collect(),
+            privileged: c.privileges.privileged,
+            cap_add: c.privileges.cap_add,
+            cap_drop: c.privileges.cap_drop,
+            read_only: c.privileges.read_only,
+            stop_signal: c.stop_signal.unwrap_or_default(),
         }
     }
 }

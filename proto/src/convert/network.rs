@@ -1,7 +1,11 @@
 //! Networks as a user asks for them, and their subnets as they were settled.
 
 use crate::pb;
-use shoal_common::{Invalid, Mtu, Subnet, network::NetworkSpec, subnet::SubnetSpec};
+use shoal_common::{
+    Invalid, Mtu, NodeId, Subnet,
+    network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
+    subnet::SubnetSpec,
+};
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::field::{A_SUBNET, AN_ADDRESS, Inside, address, labels, parsed, read_unless_empty, subnet, text};
@@ -79,10 +83,78 @@ pub(super) fn mtu(field: &str, n: u32) -> Result<Option<Mtu>, Invalid> {
     }
 }
 
-impl TryFrom<pb::NetworkSpec> for NetworkSpec {
-    type Error = Invalid;
+/// A network's spec. Nodes in its options are names or ids as the user wrote them: `node` knows which is which.
+pub fn network_spec<E: From<Invalid>>(
+    n: pb::NetworkSpec,
+    node: impl Fn(&str) -> Result<NodeId, E>,
+) -> Result<NetworkSpec, E> {
+    let driver = driver(&n.driver, n.bridge.clone(), n.macvlan.clone(), node)?;
+    Ok(whole(n, driver)?)
+}
 
-    fn try_from(n: pb::NetworkSpec) -> Result<Self, Invalid> {
+fn driver<E: From<Invalid>>(
+    driver: &str,
+    bridge: Option<pb::BridgeOptions>,
+    macvlan: Option<pb::MacvlanOptions>,
+    node: impl Fn(&str) -> Result<NodeId, E>,
+) -> Result<Driver, E> {
+    let odd = |field| Invalid::new(field, "", format!("nothing, for the driver is {driver}")).into();
+    match driver {
+        "overlay" if bridge.is_some() => Err(odd("bridge")),
+        "overlay" | "bridge" if macvlan.is_some() => Err(odd("macvlan")),
+        "macvlan" if bridge.is_some() => Err(odd("bridge")),
+        "overlay" => Ok(Driver::Overlay),
+        "bridge" => {
+            let options = bridge.unwrap_or_default();
+            let id = node(&options.node)?;
+            Ok(Driver::Bridge(bridge_options(options, id).inside("bridge")?))
+        }
+        "macvlan" => {
+            let options = macvlan.unwrap_or_default();
+            let expected = "the link of the host on which it is made, such as eth0 or eth0.50: -o parent=";
+            if options.parent.is_empty() {
+                return Err(Invalid::new("parent", "", expected).into());
+            }
+            let mut parents = BTreeMap::new();
+            for (at, link) in &options.parents {
+                parents.insert(node(at)?, parsed(format!("parent@{at}"), link)?);
+            }
+            Ok(Driver::Macvlan(MacvlanOptions {
+                parent: parsed("parent", &options.parent)?,
+                parents,
+                mode: parsed("macvlan_mode", &options.mode)?,
+            }))
+        }
+        other => Err(Invalid::new("driver", other, "bridge, overlay or macvlan").into()),
+    }
+}
+
+pub(super) fn bridge_options(b: pb::BridgeOptions, node: NodeId) -> Result<BridgeOptions, Invalid> {
+    Ok(BridgeOptions {
+        node,
+        link: if b.link.is_empty() { None } else { Some(parsed("com.docker.network.bridge.name", &b.link)?) },
+        icc: !b.no_icc,
+        masquerade: !b.no_masquerade,
+        host_binding: read_unless_empty("com.docker.network.bridge.host_binding_ipv4", &b.host_binding, AN_ADDRESS)?,
+        is_default: b.is_default,
+    })
+}
+
+impl From<BridgeOptions> for pb::BridgeOptions {
+    fn from(b: BridgeOptions) -> Self {
+        Self {
+            node: b.node.to_string(),
+            link: text(b.link),
+            no_icc: !b.icc,
+            no_masquerade: !b.masquerade,
+            host_binding: text(b.host_binding),
+            is_default: b.is_default,
+        }
+    }
+}
+
+fn whole(n: pb::NetworkSpec, driver: Driver) -> Result<NetworkSpec, Invalid> {
+    {
         let mut subnets: Vec<SubnetSpec> = Vec::new();
         for (i, s) in n.subnets.into_iter().enumerate() {
             let path = format!("subnets[{i}]");
@@ -93,9 +165,9 @@ impl TryFrom<pb::NetworkSpec> for NetworkSpec {
             }
             subnets.push(spec);
         }
-        Ok(Self {
+        Ok(NetworkSpec {
             name: parsed("name", &n.name)?,
-            driver: parsed("driver", &n.driver)?,
+            driver,
             subnets,
             ipv6: n.ipv6,
             internal: n.internal,
@@ -109,9 +181,25 @@ impl TryFrom<pb::NetworkSpec> for NetworkSpec {
 
 impl From<NetworkSpec> for pb::NetworkSpec {
     fn from(n: NetworkSpec) -> Self {
+        let driver = n.driver.to_string();
+        let (bridge, macvlan) = match n.driver {
+            Driver::Overlay => (None, None),
+            Driver::Bridge(options) => (Some(options.into()), None),
+            Driver::Macvlan(options) => {
+                let parents = options.parents.into_iter().map(|(node, link)| (node.to_string(), link.into()));
+                let options = pb::MacvlanOptions {
+                    parent: options.parent.into(),
+                    parents: parents.collect(),
+                    mode: options.mode.to_string(),
+                };
+                (None, Some(options))
+            }
+        };
         Self {
             name: n.name.into(),
-            driver: n.driver.to_string(),
+            driver,
+            bridge,
+            macvlan,
             subnets: n.subnets.into_iter().map(Into::into).collect(),
             ipv6: n.ipv6,
             internal: n.internal,

@@ -3,10 +3,16 @@
 use crate::pb;
 use shoal_common::{
     Invalid, Mtu,
-    node::{Availability, Liveness, NodeDescription, Role},
+    node::{Availability, DefaultBridge, Liveness, NodeDescription, Role},
 };
 
-use super::field::{A_SOCKET_ADDRESS, Inside, address, enumeration, not_empty, read, required, subnet};
+use super::{
+    field::{
+        A_SOCKET_ADDRESS, A_SUBNET, Inside, address, enumeration, not_empty, read, read_unless_empty, required, subnet,
+        text,
+    },
+    network::mtu,
+};
 
 enumeration!(Role, pb::Role, "role", [Worker, Manager]);
 enumeration!(Availability, pb::Availability, "availability", [Active, Pause, Drain]);
@@ -31,6 +37,7 @@ impl TryFrom<pb::NodeDescription> for NodeDescription {
             os: d.os,
             arch: d.arch,
             version: d.version,
+            default_bridge: d.default_bridge.map(|b| b.try_into().inside("default_bridge")).transpose()?,
         })
     }
 }
@@ -47,6 +54,33 @@ impl From<NodeDescription> for pb::NodeDescription {
             os: d.os,
             arch: d.arch,
             version: d.version,
+            default_bridge: d.default_bridge.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<pb::DefaultBridge> for DefaultBridge {
+    type Error = Invalid;
+
+    fn try_from(b: pb::DefaultBridge) -> Result<Self, Invalid> {
+        Ok(Self {
+            bip: read_unless_empty("bip", &b.bip, A_SUBNET)?,
+            fixed_cidr: read_unless_empty("fixed_cidr", &b.fixed_cidr, A_SUBNET)?,
+            ipv6: b.ipv6,
+            fixed_cidr_v6: read_unless_empty("fixed_cidr_v6", &b.fixed_cidr_v6, A_SUBNET)?,
+            mtu: mtu("mtu", b.mtu)?,
+        })
+    }
+}
+
+impl From<DefaultBridge> for pb::DefaultBridge {
+    fn from(b: DefaultBridge) -> Self {
+        Self {
+            bip: text(b.bip),
+            fixed_cidr: text(b.fixed_cidr),
+            ipv6: b.ipv6,
+            fixed_cidr_v6: text(b.fixed_cidr_v6),
+            mtu: b.mtu.map_or(0, Mtu::get),
         }
     }
 }

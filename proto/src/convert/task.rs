@@ -24,6 +24,7 @@ impl TryFrom<pb::Endpoint> for Endpoint {
     fn try_from(e: pb::Endpoint) -> Result<Self, Invalid> {
         Ok(Self {
             network: id("network", e.network, NetworkId)?,
+            link: u8::try_from(e.link).map_err(|_| Invalid::new("link", e.link, "a number up to 255"))?,
             mac: parsed::<MacAddr>("mac", &e.mac)?,
             v4: read_unless_empty("v4", &e.v4, AN_IPV4_ADDRESS)?,
             v6: read_unless_empty("v6", &e.v6, AN_IPV6_ADDRESS)?,
@@ -33,7 +34,7 @@ impl TryFrom<pb::Endpoint> for Endpoint {
 
 impl From<Endpoint> for pb::Endpoint {
     fn from(e: Endpoint) -> Self {
-        Self { network: e.network.0, mac: e.mac.to_string(), v4: text(e.v4), v6: text(e.v6) }
+        Self { network: e.network.0, link: e.link.into(), mac: e.mac.to_string(), v4: text(e.v4), v6: text(e.v6) }
     }
 }
 

@@ -46,7 +46,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("m1", overlay(&["--subnet", "ten/24", "red"]), USAGE, &["ten/24"]),
             ("m1", overlay(&["blue"]), CONFLICT, &["blue", "taken", "net-"]),
             ("m1", overlay(&["Blue.Net"]), USAGE, &["Blue.Net", "DNS label"]),
-            ("m1", vec!["network", "create", "-d", "bridge", "red"], USAGE, &["bridge", "not built yet"]),
+            ("m1", vec!["network", "create", "-d", "token-ring", "red"], USAGE, &["driver", "overlay"]),
             ("m1", vec!["network", "rm", "blue"], CONFLICT, &["in use by", "web"]),
             ("m1", vec!["network", "rm", "nope"], NOT_FOUND, &["no network nope"]),
             ("m1", vec!["network", "inspect", "nope"], NOT_FOUND, &["no network nope"]),
@@ -63,7 +63,6 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("m1", vec!["service", "scale", "web"], USAGE, &["web"]),
             ("m1", vec!["service", "rm", "nope"], NOT_FOUND, &["no service nope"]),
             ("m1", vec!["service", "logs", "nope"], NOT_FOUND, &["nope"]),
-            ("m1", vec!["run", "page"], USAGE, &["not built yet", "service create"]),
             // Nodes.
             ("m1", vec!["node", "inspect", "nope"], NOT_FOUND, &["no node nope"]),
             ("m1", vec!["node", "demote", "m1"], CONFLICT, &["last manager"]),

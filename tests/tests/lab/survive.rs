@@ -218,7 +218,9 @@ fn no_acknowledged_write_is_lost_with_its_leader_and_without_a_quorum_there_is_a
 
         for at in ["m1", "m2", "m3"] {
             eventually(&format!("{at} knows all that was acknowledged, and nothing else"), SETTLES_WITHIN, || {
-                let listed = lab.shoal(at, ["network", "ls", "--format", "json"])?.json::<serde_json::Value>()?;
+                let listed = lab
+                    .shoal(at, ["network", "ls", "--filter", "driver=overlay", "--format", "json"])?
+                    .json::<serde_json::Value>()?;
                 let listed: Vec<String> = listed.iter().filter_map(|n| n["name"].as_str().map(str::to_owned)).collect();
                 ensure!(listed.len() == acknowledged.len(), "{listed:?}");
                 ensure!(listed.into_iter().collect::<BTreeSet<_>>() == acknowledged, "not what was acknowledged");

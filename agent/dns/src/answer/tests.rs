@@ -10,7 +10,7 @@ use shoal_common::{NetworkId, TaskId};
 use std::collections::BTreeSet;
 
 fn scope(networks: &[NetworkId]) -> Scope {
-    Scope { task: None, networks: networks.to_vec() }
+    Scope { task: None, networks: networks.to_vec(), servers: vec![] }
 }
 
 fn query(name: &str, wanted: RecordType) -> Message {
@@ -171,10 +171,10 @@ fn a_network_that_lacks_the_type_does_not_hide_one_that_has_it() {
 
 #[test]
 fn a_container_finds_itself_before_it_serves_and_others_do_not_find_it() {
-    let itself = Scope { task: Some(STARTING), networks: vec![BLUE] };
+    let itself = Scope { task: Some(STARTING), networks: vec![BLUE], servers: vec![] };
     assert_eq!(brief(&itself, "web.3.", RecordType::A), "10.0.1.13");
     assert_eq!(brief(&itself, "tasks.web.", RecordType::A), "10.0.1.11 10.0.1.12");
-    let other = Scope { task: Some(TaskId(11)), networks: vec![BLUE] };
+    let other = Scope { task: Some(TaskId(11)), networks: vec![BLUE], servers: vec![] };
     assert_eq!(brief(&other, "web.3.", RecordType::A), "NODATA");
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    OwnWay,
     fixture::{BLUE, assignment},
     tcp::{read_frame, write_frame},
 };
@@ -39,8 +40,17 @@ impl Served {
         let (zone, zone_seen) = watch::channel(Arc::new(Zone::of(&assignment())));
         let (servers, servers_seen) = watch::channel(Vec::new());
         let shutdown = CancellationToken::new();
-        let scope = Arc::new(Scope { task: None, networks: vec![BLUE] });
-        let task = Resolver::new().serve(udp, listener, scope, zone_seen, servers_seen, shutdown.clone()).unwrap();
+        let scope = Arc::new(Scope { task: None, networks: vec![BLUE], servers: vec![] });
+        let task = Resolver::new()
+            .serve(
+                udp,
+                listener,
+                scope,
+                zone_seen,
+                Servers { addresses: servers_seen, way: Arc::new(OwnWay) },
+                shutdown.clone(),
+            )
+            .unwrap();
         Self { address, zone, servers, shutdown, task }
     }
 

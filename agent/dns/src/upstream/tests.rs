@@ -37,7 +37,7 @@ async fn fake(replies: impl Fn(&[u8]) -> Vec<Message> + Send + 'static) -> Socke
 
 async fn forward(servers: &[SocketAddr]) -> Message {
     let bytes = query().to_vec().unwrap();
-    let reply = Upstream::default().forward(&bytes, Transport::Udp, servers).await.unwrap();
+    let reply = Upstream::default().forward(&bytes, Transport::Udp, servers, &OwnWay).await.unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!((reply.id, &reply.queries), (0xbeef, &query().queries));
     reply
@@ -156,7 +156,7 @@ async fn a_server_that_will_not_is_passed_over_but_heard_if_none_will() {
 #[tokio::test]
 async fn more_questions_than_the_limit_fail_at_once() {
     let upstream = Upstream { in_flight: Arc::new(Semaphore::new(0)) };
-    let reply = upstream.forward(&query().to_vec().unwrap(), Transport::Udp, &[]).await.unwrap();
+    let reply = upstream.forward(&query().to_vec().unwrap(), Transport::Udp, &[], &OwnWay).await.unwrap();
     assert_eq!(Message::from_vec(&reply).unwrap().response_code, ResponseCode::ServFail);
 }
 
@@ -170,7 +170,7 @@ async fn what_came_by_tcp_is_asked_by_tcp() {
         write_frame(&mut stream, &reply_to(&query, 5).to_vec().unwrap()).await.unwrap();
     });
     let bytes = query().to_vec().unwrap();
-    let reply = Upstream::default().forward(&bytes, Transport::Tcp, &[server]).await.unwrap();
+    let reply = Upstream::default().forward(&bytes, Transport::Tcp, &[server], &OwnWay).await.unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!((reply.id, address(&reply).as_str()), (0xbeef, "192.0.2.5"));
 }

@@ -2,17 +2,17 @@
 
 use ipnet::IpNet;
 use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    LinkBridge, LinkBridgePort, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, MacVlanMode},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use shoal_common::{LinkName, MacAddr, Mtu, Vni};
+use shoal_common::{LinkName, MacAddr, Mtu, Vni, network::MacvlanMode};
 use shoal_plan::PortFlags;
 use std::{
     net::IpAddr,
@@ -62,6 +62,26 @@ pub(crate) fn vxlan(name: &LinkName, vni: Vni, local: IpAddr, port: u16, mtu: Mt
     create(link.build())
 }
 
+/// A link of kind macvlan. Created where its parent is; see [`move_to`].
+pub(crate) fn macvlan(name: &LinkName, parent: u32, mode: MacvlanMode, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8> {
+    let mode = match mode {
+        MacvlanMode::Bridge => MacVlanMode::Bridge,
+        MacvlanMode::Private => MacVlanMode::Private,
+        MacvlanMode::Vepa => MacVlanMode::Vepa,
+        MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    };
+    let link = LinkMacVlan::new(name.as_str(), parent, mode).mtu(mtu.get());
+    let link = match mac {
+        Some(mac) => link.address(mac.0.to_vec()),
+        None => link,
+    };
+    create(link.build())
+}
+
+pub(crate) fn vlan(name: &LinkName, parent: u32, id: u16, mtu: Mtu) -> Vec<u8> {
+    create(LinkVlan::new(name.as_str(), parent, id).mtu(mtu.get()).build())
+}
+
 /// Moves a link into a namespace, under a new name there.
 pub(crate) fn move_to(index: u32, name: &LinkName, ns: BorrowedFd<'_>) -> Vec<u8> {
     let link = LinkUnspec::new_with_index(index).setns_by_fd(ns.as_raw_fd()).name(name.as_str());
@@ -75,6 +95,13 @@ pub(crate) fn bridge(name: &LinkName, mac: Option<MacAddr>, mtu: Mtu) -> Vec<u8>
         None => link,
     };
     create(link.build())
+}
+
+/// Puts our mark on a link.
+pub(crate) fn mark(name: &LinkName) -> Vec<u8> {
+    let mut link = named(name).build();
+    link.attributes.push(LinkAttribute::IfAlias(shoal_plan::names::MARK.to_owned()));
+    set(link)
 }
 
 /// The flags of a bridge port.

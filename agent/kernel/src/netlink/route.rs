@@ -98,6 +98,23 @@ pub(crate) fn index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
     index.ok_or_else(|| Errno::ENODEV.into())
 }
 
+/// The name of the link of this index.
+pub(crate) fn name_of(socket: &mut Socket, index: u32) -> Result<Option<String>, Refusal> {
+    let mut ask = LinkMessage::default();
+    ask.header.index = index;
+    ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut found = None;
+    let asked = socket.get(&encode(&RouteNetlinkMessage::GetLink(ask), 0), |message| {
+        if let Some(RouteNetlinkMessage::NewLink(link)) = decode(message) {
+            found = name(&link).map(ToOwned::to_owned);
+        }
+    });
+    match asked {
+        Err(refusal) if refusal.errno != Errno::ENODEV => Err(refusal),
+        Ok(()) | Err(_) => Ok(found),
+    }
+}
+
 /// Whether a link is of kind vxlan.
 pub(crate) fn is_vxlan(link: &LinkMessage) -> bool {
     let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Vxlan));
@@ -110,6 +127,11 @@ pub(crate) fn name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+/// Whether a link bears our mark.
+pub(crate) fn is_marked(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfAlias(alias) if alias == shoal_plan::names::MARK))
 }
 
 /// The id by which the socket's namespace knows another; `None` if it has none for it.

@@ -1,31 +1,82 @@
 //! Our nftables tables: what is in each, as text and as values, and the digest by which an observer tells which of
 //! our tables it sees. A table's comment bears it.
 
+mod bridge;
+mod host;
 mod rule;
 
 use data_encoding::HEXLOWER;
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
+use shoal_common::LinkName;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-pub use rule::{Action, Addresses, Chain, Hook, Interface, Match, Rule, Transport};
+pub use bridge::{Port, ports};
+pub use host::{Bridge, Host, host};
+pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Match, Rule, Transport};
 
 use crate::{names, world::Table};
 
 /// The whole table as `nft -f` takes it. nft 1.0.6 wants one statement a line.
-pub fn text(name: &str, digest: &str, chains: &[Chain]) -> String {
-    format!("table inet {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
+pub fn text(family: Family, name: &str, digest: &str, chains: &[Chain]) -> String {
+    format!("table {family} {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
 }
 
 fn body(chains: &[Chain]) -> String {
     chains.iter().map(ToString::to_string).collect()
 }
 
-fn table(chains: Vec<Chain>, backends: BTreeSet<IpAddr>) -> Table {
+fn table(chains: Vec<Chain>, backends: BTreeSet<IpAddr>, pools: BTreeSet<IpNet>) -> Table {
     let digest = HEXLOWER.encode(&Sha256::digest(body(&chains).as_bytes())[..16]);
-    Table { chains, digest, backends }
+    Table { chains, digest, backends, pools }
+}
+
+/// The table without what it says of these links. A rule about none but them goes; one about all but them, too.
+pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
+    let mut chains = of.chains.clone();
+    let lost = |name: &String| links.iter().any(|link| link.as_str() == name);
+    for chain in &mut chains {
+        chain.rules.retain_mut(|rule| {
+            rule.matches.iter_mut().all(|matched| match matched {
+                Match::In(interface) | Match::NotIn(interface) | Match::Out(interface) | Match::NotOut(interface) => {
+                    match interface {
+                        Interface::Named(name) => !lost(name),
+                        Interface::Prefixed(_) => true,
+                        Interface::OneOf(names) => {
+                            names.retain(|name| !lost(name));
+                            !names.is_empty()
+                        }
+                    }
+                }
+                Match::Within(names) => {
+                    names.retain(|name| !lost(name));
+                    !names.is_empty()
+                }
+                Match::From(_)
+                | Match::To(_)
+                | Match::FromNet(_)
+                | Match::ToNet(_)
+                | Match::NotToNet(_)
+                | Match::ToHere
+                | Match::ToItself(_)
+                | Match::Translated
+                | Match::UnderWay
+                | Match::Fresh
+                | Match::Tcp
+                | Match::Port(..)
+                | Match::NotOwnMac(_)
+                | Match::NotOwnV4(_)
+                | Match::NotOwnV6(_)
+                | Match::NotOwnArp(_)
+                | Match::NotOwnNeighbour(_)
+                | Match::ActsAsRouter => true,
+            })
+        });
+    }
+    table(chains, of.backends.clone(), of.pools.clone())
 }
 
 fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
@@ -34,6 +85,44 @@ fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
 
 fn at(hook: Hook, name: &str, rules: Vec<Rule>) -> Chain {
     Chain { name: name.to_owned(), hook: Some(hook), rules }
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Publication {
+    /// `None`: all addresses that are this namespace's, of the family of `to`.
+    pub host_ip: Option<IpAddr>,
+    pub transport: Transport,
+    pub port: u16,
+    pub to: SocketAddr,
+}
+
+/// `local`: for what this namespace's own processes send. Only that comes to a port of a loopback address: whoever on
+/// the wire writes such an address on a packet is not to be believed.
+fn publish(ports: &[Publication], local: bool) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (is_v4, loopback) in [(true, "127.0.0.0/8"), (false, "::1/128")] {
+        let mut to: BTreeMap<Option<IpAddr>, BTreeMap<(Transport, u16), SocketAddr>> = BTreeMap::new();
+        for port in ports.iter().filter(|p| p.to.is_ipv4() == is_v4) {
+            to.entry(port.host_ip).or_default().insert((port.transport, port.port), port.to);
+        }
+        let everywhere = to.remove(&None);
+        for (host_ip, to) in to {
+            if let Some(ip) = host_ip.filter(|ip| local || !ip.is_loopback()) {
+                rules.push(rule([Match::To([ip].into())], Action::TranslateByPort(to)));
+            }
+        }
+        let Some(to) = everywhere else { continue };
+        if local && is_v4 {
+            // And not the whole of 127.0.0.0/8, where other services of the host may be: its resolver, say.
+            let matches = [Match::To([Ipv4Addr::LOCALHOST.into()].into())];
+            rules.push(rule(matches, Action::TranslateByPort(to.clone())));
+        }
+        let not_loopback = loopback.parse().map(Match::NotToNet);
+        let matches: Vec<Match> = not_loopback.into_iter().chain([Match::ToHere]).collect();
+        rules.push(rule(matches, Action::TranslateByPort(to)));
+    }
+    rules
 }
 
 /// A VIP and where its connections go, of one address family each.
@@ -67,11 +156,23 @@ impl Vips {
     }
 }
 
+/// What a sandbox's table is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    pub services: Vec<VirtualService>,
+    /// Of containers: they come by the uplink, to its address here.
+    pub ports: Vec<Publication>,
+    /// What leaves by the uplink bears the uplink's address.
+    pub masquerade: bool,
+    /// The network's subnets.
+    pub pools: BTreeSet<IpNet>,
+}
+
 /// A network's sandbox: VIPs are translated to a backend chosen at random per connection, so the client's address is
-/// kept. A VIP without a backend refuses at once. `masquerade`: what leaves by the uplink bears the uplink's address.
-pub fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
+/// kept. A VIP without a backend refuses at once.
+pub fn sandbox(of: &Sandbox) -> Table {
     let (mut four, mut six) = (Vips::default(), Vips::default());
-    for (n, service) in services.iter().enumerate() {
+    for (n, service) in of.services.iter().enumerate() {
         if let Some(vip) = service.vip4 {
             let backends = service.backends4.iter().copied().map(IpAddr::V4).collect();
             four.add(vip.into(), backends, format!("svc{n}_4"));
@@ -97,13 +198,15 @@ pub fn sandbox(services: &[VirtualService], masquerade: bool) -> Table {
             input.push(rule([Match::To(vips.dead)], Action::Reject));
         }
     }
-    if masquerade {
+    pre.extend(publish(&of.ports, false));
+    all.extend(of.ports.iter().map(|p| p.to.ip()));
+    if of.masquerade {
         post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
     }
     chains.push(at(Hook::NatPrerouting, "pre", pre));
     chains.push(at(Hook::NatPostrouting, "post", post));
     chains.push(at(Hook::FilterInput, "in", input));
-    table(chains, all)
+    table(chains, all, of.pools.clone())
 }
 
 /// A task: what it asks 127.0.0.11 goes to the resolver's own port, so that port 53 stays free for the container.
@@ -114,23 +217,5 @@ pub fn task() -> Table {
         rule(matches, Action::TranslateTo(resolver, names::RESOLVER_PORT))
     };
     let rules = [Transport::Udp, Transport::Tcp].map(redirect).into();
-    table(vec![at(Hook::NatOutput, "out", rules)], BTreeSet::new())
-}
-
-/// The host: the way out of the sandboxes, none from one to another, and VXLAN from hosts of the cluster only.
-pub fn host(peers: &BTreeSet<IpAddr>, data_path_port: u16) -> Table {
-    let uplinks = || Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned());
-    let forward = vec![rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop)];
-    let post = vec![rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade)];
-    let vxlan = || Match::Port(Transport::Udp, data_path_port);
-    let (v4, v6): (Addresses, Addresses) = peers.iter().partition(|ip| ip.is_ipv4());
-    let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
-    let mut input: Vec<Rule> = known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)).collect();
-    input.push(rule([vxlan()], Action::Drop));
-    let chains = vec![
-        at(Hook::FilterForward, "forward", forward),
-        at(Hook::NatPostrouting, "post", post),
-        at(Hook::FilterInput, "in", input),
-    ];
-    table(chains, BTreeSet::new())
+    table(vec![at(Hook::NatOutput, "out", rules)], BTreeSet::new(), BTreeSet::new())
 }

@@ -1,12 +1,23 @@
 //! What our nftables tables are made of: a closed vocabulary, so that it can be both printed as `nft` reads it and put
 //! to the kernel without starting `nft`, which takes 10 to 50 ms of CPU where the kernel itself takes less than one.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use shoal_common::MacAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
+
+/// Of which packets a table gets to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Family {
+    /// Those of IPv4 and IPv6.
+    Inet,
+    /// The frames that bridges handle.
+    Bridge,
+}
 
 /// Addresses of one family, and at least one.
 pub type Addresses = BTreeSet<IpAddr>;
@@ -32,6 +43,10 @@ pub enum Hook {
     FilterInput,
     /// `type filter hook forward priority filter`
     FilterForward,
+    /// `type filter hook prerouting priority dstnat`, of a bridge: before br_netfilter and everything else.
+    BridgePrerouting,
+    /// `type filter hook forward priority filter`, of a bridge: from one port to another.
+    BridgeForward,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,27 +59,53 @@ pub struct Rule {
 pub enum Match {
     From(Addresses),
     To(Addresses),
+    FromNet(IpNet),
+    ToNet(IpNet),
+    NotToNet(IpNet),
+    /// To an address of this host.
+    ToHere,
     /// From one of these to the same.
     ToItself(Addresses),
     /// Its destination was translated.
     Translated,
+    /// Of a connection that was let through before.
+    UnderWay,
+    /// Of none that was.
+    Fresh,
     In(Interface),
+    NotIn(Interface),
     Out(Interface),
     NotOut(Interface),
+    /// In by one of these, and out by the same.
+    Within(BTreeSet<String>),
     Tcp,
     Port(Transport, u16),
+    /// Of a bridge: in by one link, from the address of another.
+    NotOwnMac(BTreeSet<(String, MacAddr)>),
+    NotOwnV4(BTreeSet<(String, Ipv4Addr)>),
+    /// Link-local addresses aside, which everybody makes for himself.
+    NotOwnV6(BTreeSet<(String, Ipv6Addr)>),
+    /// ARP that says so.
+    NotOwnArp(BTreeSet<(String, MacAddr, Ipv4Addr)>),
+    /// A neighbour advertisement (RFC 4861 §4.4) that says so.
+    NotOwnNeighbour(BTreeSet<(String, Ipv6Addr)>),
+    /// Router advertisements and redirects.
+    ActsAsRouter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interface {
     Named(String),
     Prefixed(String),
+    /// At least one.
+    OneOf(BTreeSet<String>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +121,8 @@ pub enum Action {
     /// To one of these, chosen at random for each connection.
     TranslateToOneOf(Addresses),
     TranslateTo(IpAddr, u16),
+    /// To what stands with its destination port, if something does. Of one family, and at least one.
+    TranslateByPort(BTreeMap<(Transport, u16), SocketAddr>),
     /// To the chain that stands with its destination, if one does. Of one family, and at least one.
     GotoByDestination(BTreeMap<IpAddr, String>),
 }
@@ -106,6 +149,8 @@ impl fmt::Display for Hook {
             Hook::NatPostrouting => "type nat hook postrouting priority srcnat",
             Hook::FilterInput => "type filter hook input priority filter",
             Hook::FilterForward => "type filter hook forward priority filter",
+            Hook::BridgePrerouting => "type filter hook prerouting priority dstnat",
+            Hook::BridgeForward => "type filter hook forward priority filter",
         })
     }
 }
@@ -134,18 +179,73 @@ impl fmt::Display for Match {
         match self {
             Match::From(these) => write!(f, "{} saddr {{ {} }}", family(these.iter()), all(these)),
             Match::To(these) => write!(f, "{} daddr {{ {} }}", family(these.iter()), all(these)),
+            Match::FromNet(net) => write!(f, "{} saddr {}", family_of(net), net_text(net)),
+            Match::ToNet(net) => write!(f, "{} daddr {}", family_of(net), net_text(net)),
+            Match::NotToNet(net) => write!(f, "{} daddr != {}", family_of(net), net_text(net)),
+            Match::ToHere => f.write_str("fib daddr type local"),
             Match::ToItself(these) => {
                 let ip = family(these.iter());
                 write!(f, "{ip} saddr . {ip} daddr {{ {} }}", join(these.iter(), |ip| format!("{ip} . {ip}")))
             }
             Match::Translated => f.write_str("ct status dnat"),
             Match::In(interface) => write!(f, "iifname {interface}"),
+            Match::NotIn(interface) => write!(f, "iifname != {interface}"),
             Match::Out(interface) => write!(f, "oifname {interface}"),
             Match::NotOut(interface) => write!(f, "oifname != {interface}"),
+            Match::Within(these) => {
+                write!(f, "iifname . oifname {{ {} }}", join(these.iter(), |name| format!("\"{name}\" . \"{name}\"")))
+            }
+            Match::UnderWay => f.write_str("ct state established,related"),
+            Match::Fresh => f.write_str("ct state invalid,new,untracked"),
             Match::Tcp => f.write_str("meta l4proto tcp"),
-            Match::Port(Transport::Tcp, port) => write!(f, "tcp dport {port}"),
-            Match::Port(Transport::Udp, port) => write!(f, "udp dport {port}"),
+            Match::NotOwnMac(own) => write!(f, "iifname . ether saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnV4(own) => write!(f, "iifname . ip saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnV6(own) => write!(f, "ip6 saddr != fe80::/10 iifname . ip6 saddr != {{ {} }}", pairs(own)),
+            Match::NotOwnArp(own) => {
+                let all = join(own.iter(), |(link, mac, ip)| format!("\"{link}\" . {mac} . {ip}"));
+                write!(f, "iifname . arp saddr ether . arp saddr ip != {{ {all} }}")
+            }
+            Match::NotOwnNeighbour(own) => {
+                // nft 1.0.6 has no name for the target.
+                let all = join(own.iter(), |(link, ip)| format!("\"{link}\" . {:#034x}", ip.to_bits()));
+                f.write_str("icmpv6 type nd-neighbor-advert @th,64,16 & 0xffc0 != 0xfe80 ")?;
+                write!(f, "iifname . @th,64,128 != {{ {all} }}")
+            }
+            Match::ActsAsRouter => f.write_str("icmpv6 type { nd-router-advert, nd-redirect }"),
+            Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
         }
+    }
+}
+
+fn pairs<T: fmt::Display>(these: &BTreeSet<(String, T)>) -> String {
+    join(these.iter(), |(link, address)| format!("\"{link}\" . {address}"))
+}
+
+fn family_of(net: &IpNet) -> &'static str {
+    family([net.addr()].iter())
+}
+
+/// `nft` lists a network of one address as that.
+fn net_text(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Inet => "inet",
+            Family::Bridge => "bridge",
+        })
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
+        })
     }
 }
 
@@ -154,6 +254,7 @@ impl fmt::Display for Interface {
         match self {
             Interface::Named(name) => write!(f, "\"{name}\""),
             Interface::Prefixed(prefix) => write!(f, "\"{prefix}*\""),
+            Interface::OneOf(names) => write!(f, "{{ {} }}", join(names.iter(), |name| format!("\"{name}\""))),
         }
     }
 }
@@ -177,7 +278,14 @@ impl fmt::Display for Action {
                 join(these.iter().enumerate(), |(n, ip)| format!("{n} : {ip}"))
             ),
             Action::TranslateTo(ip, port) => {
-                write!(f, "dnat {} to {}", family([ip].into_iter()), std::net::SocketAddr::new(*ip, *port))
+                write!(f, "dnat {} to {}", family([ip].into_iter()), SocketAddr::new(*ip, *port))
+            }
+            Action::TranslateByPort(ports) => {
+                let ip = if ports.values().next().is_some_and(SocketAddr::is_ipv6) { "ip6" } else { "ip" };
+                let one = |((transport, port), to): (&(Transport, u16), &SocketAddr)| {
+                    format!("{transport} . {port} : {} . {}", to.ip(), to.port())
+                };
+                write!(f, "dnat {ip} to meta l4proto . th dport map {{ {} }}", join(ports.iter(), one))
             }
             Action::GotoByDestination(chains) => write!(
                 f,

@@ -33,6 +33,11 @@ pub(crate) fn apply(run: &mut RunConfig, change: &str) -> Result<(), Error> {
                 run.exposed_ports.get_or_insert_default().insert(format!("{number}/{protocol}"), Default::default());
             }
         }
+        "VOLUME" => {
+            let paths = if rest.starts_with('[') { command(rest).ok_or_else(bad)? } else { words(rest) };
+            let volumes = run.volumes.get_or_insert_default();
+            volumes.extend(paths.into_iter().map(|path| (path, Default::default())));
+        }
         "STOPSIGNAL" => {
             signal(rest).ok_or_else(bad)?;
             run.stop_signal = Some(rest.to_owned());
@@ -49,6 +54,10 @@ fn command(text: &str) -> Option<Vec<String>> {
     } else {
         Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()])
     }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// `K=V K2="V 2"`, or the old `K V` with all of the rest as one value.
@@ -104,6 +113,8 @@ mod tests {
             "USER web:web",
             "EXPOSE 80 53/udp",
             "STOPSIGNAL QUIT",
+            "VOLUME /a /b",
+            r#"VOLUME ["/c"]"#,
         ] {
             apply(&mut run, change).unwrap();
         }
@@ -111,6 +122,7 @@ mod tests {
         assert_eq!(run.entrypoint.unwrap(), ["/bin/sh", "-c", "echo $A"]);
         assert_eq!(run.env.unwrap(), ["B=two words", "A=three"]);
         assert_eq!(run.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+        assert_eq!(run.volumes.unwrap().into_keys().collect::<Vec<_>>(), ["/a", "/b", "/c"]);
         for bad in ["CMD", "RUN x", "CMD [1", "ENV =x y=z", "EXPOSE http", "STOPSIGNAL NOPE", "ENV A=\"open"] {
             assert!(apply(&mut RunConfig::default(), bad).is_err(), "{bad}");
         }

@@ -38,6 +38,8 @@ pub struct RunConfig {
     pub cmd: Option<Vec<String>>,
     pub working_dir: Option<String>,
     pub exposed_ports: Option<BTreeMap<String, BTreeMap<String, String>>>,
+    /// Directories whose content shall outlive the container.
+    pub volumes: Option<BTreeMap<String, BTreeMap<String, String>>>,
     pub labels: Option<BTreeMap<String, String>>,
     pub stop_signal: Option<String>,
 }
@@ -51,12 +53,15 @@ pub(crate) struct Origin<'a> {
     pub(crate) layers_dir: PathBuf,
     pub(crate) layers: &'a [String],
     pub(crate) cgroup: String,
+    pub(crate) volumes_dir: PathBuf,
+    pub(crate) attach: PathBuf,
+    pub(crate) created_at_ms: u64,
 }
 
 impl ImageConfig {
     /// What will be run: the image's wishes, overruled by those of the service.
     pub(crate) fn record(&self, wanted: ContainerConfig, origin: Origin<'_>) -> Result<Record, Error> {
-        let ContainerConfig { id, spec, resources, labels, netns, hostname, hosts, resolv_conf } = wanted;
+        let ContainerConfig { id, spec, resources, labels, netns, hostname, hosts, resolv_conf, options } = wanted;
         let run = &self.config;
         let chosen = |own: &Option<String>, image: &Option<String>| {
             own.clone().or_else(|| image.clone()).filter(|s| !s.is_empty())
@@ -74,8 +79,16 @@ impl ImageConfig {
             return Err(Error::NoCommand { container: id, image: spec.image });
         }
 
+        let stop_signal = match &options.stop_signal {
+            Some(text) => signal(text).ok_or_else(|| Error::StopSignal(text.clone()))?,
+            None => run.stop_signal.as_deref().and_then(signal).unwrap_or(nix::libc::SIGTERM),
+        };
+
         let image_env = run.env.clone().unwrap_or_default();
         let mut env: Vec<String> = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
+        if options.tty {
+            env.push("TERM=xterm".to_owned());
+        }
         for one in image_env.into_iter().chain(spec.env.iter().map(|(k, v)| format!("{k}={v}"))) {
             let key = |s: &str| s.split('=').next().unwrap_or_default().to_owned();
             match env.iter_mut().find(|e| key(e) == key(&one)) {
@@ -94,7 +107,7 @@ impl ImageConfig {
             cwd: chosen(&spec.workdir, &run.working_dir)
                 .map_or_else(|| PathBuf::from("/"), |w| PathBuf::from("/").join(w)),
             user: chosen(&spec.user, &run.user).unwrap_or_default(),
-            stop_signal: run.stop_signal.as_deref().and_then(signal).unwrap_or(nix::libc::SIGTERM),
+            stop_signal,
             resources,
             cgroup: origin.cgroup,
             netns,
@@ -102,6 +115,10 @@ impl ImageConfig {
             hosts,
             resolv_conf,
             labels,
+            options,
+            volumes_dir: origin.volumes_dir,
+            attach: origin.attach,
+            created_at_ms: origin.created_at_ms,
             id,
         })
     }
@@ -120,6 +137,7 @@ pub(crate) fn signal(text: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Options;
     use shoal_common::service::{ContainerSpec, Resources};
 
     fn image() -> ImageConfig {
@@ -139,8 +157,18 @@ mod tests {
             hostname: "h".into(),
             hosts: vec![],
             resolv_conf: String::new(),
+            options: Options::default(),
         };
-        image.record(wanted, Origin { image_id: "i", layers_dir: "/l".into(), layers: &[], cgroup: "/g".into() })
+        let origin = Origin {
+            image_id: "i",
+            layers_dir: "/l".into(),
+            layers: &[],
+            cgroup: "/g".into(),
+            volumes_dir: "/v".into(),
+            attach: "/a".into(),
+            created_at_ms: 0,
+        };
+        image.record(wanted, origin)
     }
 
     #[test]

@@ -11,4 +11,5 @@ mod store;
 
 pub use config::{ImageConfig, RootFs, RunConfig};
 pub use reference::Reference;
+pub(crate) use store::Place;
 pub use store::{Image, ImageSummary, Images};

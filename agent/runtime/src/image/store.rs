@@ -37,9 +37,22 @@ pub struct Image {
 }
 
 impl Image {
-    pub(crate) fn record(&self, wanted: ContainerConfig, layers_dir: PathBuf, cgroup: String) -> Result<Record, Error> {
-        self.config.record(wanted, Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup })
+    pub(crate) fn record(&self, wanted: ContainerConfig, place: Place) -> Result<Record, Error> {
+        let Place { layers_dir, cgroup, volumes_dir, attach, created_at_ms } = place;
+        let origin =
+            Origin { image_id: &self.id, layers_dir, layers: &self.layers, cgroup, volumes_dir, attach, created_at_ms };
+        self.config.record(wanted, origin)
     }
+}
+
+/// Where a container of an image goes.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) layers_dir: PathBuf,
+    pub(crate) cgroup: String,
+    pub(crate) volumes_dir: PathBuf,
+    pub(crate) attach: PathBuf,
+    pub(crate) created_at_ms: u64,
 }
 
 /// A row of `shoal image ls`.
@@ -121,6 +134,11 @@ impl Images {
             reference.parse::<Reference>()?;
         }
         id.map(|id| self.image(&id)).transpose()
+    }
+
+    /// What an image of this host says of itself: its command, ports, volumes and the like, in `config.config`.
+    pub fn inspect(&self, reference: &str) -> Result<Image, Error> {
+        self.resolve(reference)?.ok_or_else(|| Error::NoSuchImage(reference.to_owned()))
     }
 
     /// The image if it is here, else pulled. An image that is here is never asked for elsewhere.
@@ -332,7 +350,8 @@ impl Images {
         Ok(image)
     }
 
-    fn image(&self, id: &str) -> Result<Image, Error> {
+    /// An image by its whole id.
+    pub(crate) fn image(&self, id: &str) -> Result<Image, Error> {
         let path = self.config_path(id);
         let config: ImageConfig =
             atomic::read_json(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;

@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "not every test needs all; in tests a panic is the report")]
 
 use shoal_common::service::{ContainerSpec, Resources};
-use shoal_runtime::{ContainerConfig, Runtime, RuntimeConfig};
+use shoal_runtime::{ContainerConfig, Options, Runtime, RuntimeConfig};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -101,6 +101,7 @@ pub(crate) fn container(netns: &str, id: &str, script: &str) -> ContainerConfig 
         hostname: format!("host-of-{id}"),
         hosts: vec!["10.1.2.3\tfriend".into()],
         resolv_conf: "nameserver 127.0.0.11\n".into(),
+        options: Options::default(),
     }
 }
 
@@ -146,7 +147,7 @@ pub(crate) fn busybox() -> Vec<u8> {
     file("etc/group", b"root:x:0:\nweb:x:34:\nlogs:x:70:web\n", 0o644);
     for name in [
         "sh", "cat", "echo", "sleep", "id", "hostname", "mount", "umount", "ls", "dd", "head", "true", "date", "kill",
-        "seq", "mknod", "test", "grep", "unshare", "pwd", "tail",
+        "seq", "mknod", "test", "grep", "unshare", "pwd", "tail", "stty", "touch", "mkdir", "tty", "ps", "yes",
     ] {
         let mut header = root_owned();
         header.set_entry_type(tar::EntryType::Symlink);

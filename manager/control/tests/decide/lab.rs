@@ -292,6 +292,7 @@ fn description(n: u64) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        default_bridge: None,
     }
 }
 

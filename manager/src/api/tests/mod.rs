@@ -30,8 +30,11 @@ async fn a_network_is_made_once_for_one_request_and_goes_when_nobody_uses_it() {
     refused(stage.create("web", "0123456789abcdef0123456789abcdef").await, Code::InvalidArgument, "request_id");
 
     let web = stage.create("web", "").await.unwrap();
-    let remove =
-        |name: &str| stage.control.remove_network(Request::new(pb::RemoveNetworkRequest { network: name.to_owned() }));
+    let remove = |name: &str| {
+        stage
+            .control
+            .remove_network(Request::new(pb::RemoveNetworkRequest { network: name.to_owned(), node: String::new() }))
+    };
     refused(remove("blue").await, Code::FailedPrecondition, "web");
     refused(remove("red").await, Code::NotFound, "there is no network red");
     let request = pb::RemoveServiceRequest { service: format!("svc-{}", web.id) };

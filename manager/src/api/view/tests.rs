@@ -66,6 +66,7 @@ fn description(hostname: &str) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        default_bridge: None,
     }
 }
 
@@ -146,7 +147,7 @@ fn a_network_names_everyone_who_holds_an_address_of_it() {
     report(&mut state, 2, gone, TaskState::Failed);
 
     let all = users(&state, &BTreeSet::from([BLUE]));
-    let shown = network(&state.networks[&BLUE], all[&BLUE].clone());
+    let shown = network(&state, &state.networks[&BLUE], all[&BLUE].clone());
     let users: Vec<_> = shown.users.iter().map(|u| (u.name.as_str(), u.kind.as_str(), u.node.as_str())).collect();
     assert_eq!(users, [("web", "vip", ""), ("web.2", "task", "m1")]);
     let vip = state.services[&web].vips[&BLUE].v4.unwrap().to_string();

@@ -1,6 +1,7 @@
 //! The only way to change the state. One noun a file; each function here is given a command that was committed.
 
 mod cluster;
+mod container;
 mod network;
 mod node;
 mod report;
@@ -37,6 +38,8 @@ impl State {
         let outcome = self.execute(Entry { index, at: proposal.at }, &proposal.command);
         if outcome.is_err() {
             *self = before;
+        } else {
+            self.note_changes(&before, index);
         }
         self.applied = index;
         if let Some(id) = proposal.request {
@@ -56,7 +59,7 @@ impl State {
             Command::RegisterNode { role, description, public_key_sha256 } => {
                 self.register_node(entry, *role, description, public_key_sha256)
             }
-            Command::DescribeNode { node, description } => self.describe_node(*node, description),
+            Command::DescribeNode { node, description } => self.describe_node(entry, *node, description),
             Command::UpdateNode { node, availability, role, labels_add, labels_remove } => {
                 self.update_node(*node, *availability, *role, labels_add, labels_remove)
             }
@@ -70,6 +73,14 @@ impl State {
             Command::RemoveService { service } => self.remove_service(entry, *service),
             Command::Orchestrate { changes } => self.orchestrate(entry, changes),
             Command::ReportStatus { reports } => self.report_status(entry, reports),
+            Command::CreateContainer { node, spec } => self.create_container(entry, *node, spec),
+            Command::StartContainer { container, again } => self.start_container(*container, *again),
+            Command::StopContainer { container, grace } => self.stop_container(*container, *grace),
+            Command::RemoveContainer { container, force } => self.remove_container(*container, *force),
+            Command::RenameContainer { container, name } => self.rename_container(*container, name),
+            Command::ConnectContainer { container, attachment } => self.connect_container(*container, attachment),
+            Command::DisconnectContainer { container, network } => self.disconnect_container(*container, *network),
+            Command::ReportContainers { reports } => self.report_containers(entry, reports),
         }
     }
 

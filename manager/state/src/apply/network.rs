@@ -1,7 +1,12 @@
 //! Networks.
 
-use shoal_common::{NetworkId, ServiceId, network::NetworkSpec};
-use std::collections::BTreeSet;
+use shoal_common::{
+    Invalid, LinkName, Name, NetworkId, NodeId, ServiceId,
+    name::Labels,
+    network::{BridgeOptions, Driver, NetworkSpec},
+    subnet::SubnetSpec,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entry, not_found};
 use crate::{
@@ -9,12 +14,29 @@ use crate::{
     state::{Network, State},
 };
 
+/// What every host has.
+const PREDEFINED: [&str; 3] = [BridgeOptions::DEFAULT_NAME, "host", "none"];
 /// Users named in a refusal; the others are counted.
 const USERS_NAMED: usize = 5;
 
 impl State {
     pub(super) fn create_network(&mut self, entry: Entry, spec: &NetworkSpec) -> Outcome {
-        if let Some(holder) = self.networks.values().find(|n| *n.name() == spec.name) {
+        let node = spec.driver.node();
+        if let Some(node) = node.filter(|node| !self.nodes.contains_key(node)) {
+            return Err(not_found("node", node));
+        }
+        let predefined = match &spec.driver {
+            Driver::Bridge(bridge) => bridge.is_default,
+            Driver::Overlay | Driver::Macvlan(_) => false,
+        };
+        if PREDEFINED.contains(&spec.name.as_str()) && !predefined {
+            let expected = "another name: every host has networks called bridge, host and none";
+            return Err(Invalid::new("name", &spec.name, expected).into());
+        }
+        // Where both can be meant there is but one of a name.
+        let meets = |other: Option<NodeId>| other.is_none() || node.is_none() || other == node;
+        let taken = |n: &&Network| *n.name() == spec.name && meets(n.spec.driver.node());
+        if let Some(holder) = self.networks.values().find(taken) {
             return Err(Rejection::NameTaken {
                 kind: "network".to_owned(),
                 name: spec.name.clone(),
@@ -22,7 +44,11 @@ impl State {
             });
         }
         let pools = self.take_subnets(spec)?;
-        let vni = self.take_vni()?;
+        self.refuse_bridge_link(spec)?;
+        let vni = match spec.driver {
+            Driver::Overlay => Some(self.take_vni()?),
+            Driver::Bridge(_) | Driver::Macvlan(_) => None,
+        };
         let id = NetworkId(self.next_id());
         self.networks.insert(id, Network { id, spec: spec.clone(), vni, pools, created: entry.at });
         Ok(Reply::Network(id))
@@ -30,13 +56,17 @@ impl State {
 
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Outcome {
         let network = self.networks.get(&id).ok_or_else(|| not_found("network", id))?;
+        if matches!(&network.spec.driver, Driver::Bridge(bridge) if bridge.is_default) {
+            return Err(Rejection::PredefinedNetwork { network: network.name().clone() });
+        }
         let services = self.services_of_network(id).map(|s| format!("service {}", s.spec.name));
         // Tasks of a service that still names the network are covered by the service.
         let leaving = self
             .tasks_of_network(id)
             .filter(|t| !self.services_by_network.contains(&(id, t.service)))
             .map(|t| format!("task {} (still ending)", t.name()));
-        let users: BTreeSet<String> = services.chain(leaving).collect();
+        let containers = self.containers_of_network(id).map(|c| format!("container {} of {}", c.spec.name, c.node));
+        let users: BTreeSet<String> = services.chain(leaving).chain(containers).collect();
         if users.is_empty() {
             self.networks.remove(&id);
             return Ok(Reply::Done);
@@ -46,6 +76,60 @@ impl State {
             named.push(format!("{} more", users.len() - USERS_NAMED));
         }
         Err(Rejection::NetworkInUse { network: network.name().clone(), users: named.join(", ") })
+    }
+
+    /// Two bridges of one host have two names.
+    fn refuse_bridge_link(&self, spec: &NetworkSpec) -> Result<(), Rejection> {
+        let Driver::Bridge(new) = &spec.driver else { return Ok(()) };
+        let clash = |n: &&Network| match &n.spec.driver {
+            Driver::Bridge(other) => other.node == new.node && new.link.is_some() && other.link == new.link,
+            Driver::Overlay | Driver::Macvlan(_) => false,
+        };
+        match (self.networks.values().find(clash), &new.link) {
+            (Some(holder), Some(link)) => {
+                let expected = format!("another link: that is the bridge of network {}", holder.name());
+                Err(Invalid::new("com.docker.network.bridge.name", link, expected).into())
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
+    }
+
+    /// A host's default bridge, as its daemon wants it. One that exists is left as it is: containers are on it.
+    pub(super) fn ensure_default_bridge(&mut self, entry: Entry, node: NodeId) -> Result<(), Rejection> {
+        let wanted = self.nodes.get(&node).and_then(|n| n.description.default_bridge.clone());
+        let is = |n: &Network| matches!(&n.spec.driver, Driver::Bridge(b) if b.node == node && b.is_default);
+        let Some(wanted) = wanted.filter(|_| !self.networks.values().any(is)) else { return Ok(()) };
+        let name: Name = BridgeOptions::DEFAULT_NAME.parse()?;
+        let link: LinkName = BridgeOptions::DEFAULT_LINK.parse()?;
+        let v4 = wanted.bip.map(|bip| SubnetSpec {
+            net: bip.trunc(),
+            gateway: Some(bip.addr()),
+            ip_range: wanted.fixed_cidr,
+            aux: BTreeMap::new(),
+        });
+        let v6 = wanted.fixed_cidr_v6.filter(|_| wanted.ipv6);
+        let v6 = v6.map(|net| SubnetSpec { net, gateway: None, ip_range: None, aux: BTreeMap::new() });
+        let spec = NetworkSpec {
+            name,
+            driver: Driver::Bridge(BridgeOptions { link: Some(link), is_default: true, ..BridgeOptions::on(node) }),
+            subnets: v4.into_iter().chain(v6).collect(),
+            ipv6: wanted.ipv6,
+            internal: false,
+            attachable: true,
+            allow_overlap: false,
+            mtu: wanted.mtu,
+            labels: Labels::new(),
+        };
+        self.create_network(entry, &spec).map(drop)
+    }
+
+    /// The networks of a host go with it.
+    pub(super) fn forget_networks_of(&mut self, node: NodeId) {
+        let gone: Vec<NetworkId> =
+            self.networks.values().filter(|n| n.spec.driver.node() == Some(node)).map(|n| n.id).collect();
+        for id in gone {
+            self.networks.remove(&id);
+        }
     }
 
     pub(crate) fn services_of_network(&self, id: NetworkId) -> impl Iterator<Item = &crate::state::Service> {

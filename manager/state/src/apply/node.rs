@@ -26,7 +26,7 @@ impl State {
         }
         let same_key = |n: &&Node| n.public_key_sha256 == public_key_sha256;
         if let Some(id) = self.nodes.values().find(same_key).map(|n| n.id) {
-            self.describe_node(id, description)?;
+            self.describe_node(entry, id, description)?;
             return Ok(Reply::Node(id));
         }
         let id = NodeId(self.next_id());
@@ -54,11 +54,21 @@ impl State {
             joined: entry.at,
         };
         self.nodes.insert(id, node);
+        self.settle_default_bridge(entry, id);
     }
 
-    pub(super) fn describe_node(&mut self, id: NodeId, description: &NodeDescription) -> Outcome {
+    /// A host without a default bridge is better than no host: why it has none is told where somebody asks for it.
+    fn settle_default_bridge(&mut self, entry: Entry, id: NodeId) {
+        let before = self.clone();
+        if self.ensure_default_bridge(entry, id).is_err() {
+            *self = before;
+        }
+    }
+
+    pub(super) fn describe_node(&mut self, entry: Entry, id: NodeId, description: &NodeDescription) -> Outcome {
         let node = self.nodes.get_mut(&id).ok_or_else(|| not_found("node", id))?;
         node.description = description.clone();
+        self.settle_default_bridge(entry, id);
         Ok(Reply::Done)
     }
 
@@ -101,6 +111,11 @@ impl State {
                 task.status.message = format!("{id} was removed from the cluster");
             });
         }
+        let containers: Vec<TaskId> = self.containers_of_node(id).map(|c| c.id).collect();
+        for container in containers {
+            self.forget_container(container);
+        }
+        self.forget_networks_of(id);
         self.nodes.remove(&id);
         Ok(Reply::Done)
     }

@@ -41,18 +41,18 @@ impl State {
 
     /// `service web 200, service db 54`: the greatest first.
     fn holders_of(&self, id: NetworkId) -> String {
-        let mut holders: Vec<(&Name, u64)> = self
+        let mut holders: Vec<(&String, u64)> = self
             .holders
-            .range((id, lowest_name())..)
+            .range((id, String::new())..)
             .take_while(|((network, _), _)| *network == id)
             .map(|((_, name), places)| (name, *places))
             .collect();
         holders.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
         let rest: u64 = holders.iter().skip(HOLDERS_NAMED).map(|(_, places)| places).sum();
         let mut named: Vec<String> =
-            holders.iter().take(HOLDERS_NAMED).map(|(name, places)| format!("service {name} {places}")).collect();
+            holders.iter().take(HOLDERS_NAMED).map(|(name, places)| format!("{name} {places}")).collect();
         if rest > 0 {
-            named.push(format!("{} more services {rest}", holders.len() - HOLDERS_NAMED));
+            named.push(format!("{} more {rest}", holders.len() - HOLDERS_NAMED));
         }
         named.join(", ")
     }
@@ -61,13 +61,15 @@ impl State {
     pub(crate) fn take_endpoints(&mut self, task: &mut Task) -> Result<(), Rejection> {
         self.room(&task.networks)?;
         for attachment in &task.networks {
-            let (v4, v6) = self.take_place(attachment.network, &task.service_name)?;
+            let (v4, v6) = self.take_place(attachment.network, &holder(&task.service_name), None, None)?;
             let mac = match (v4, v6) {
                 (Some(ip), _) => MacAddr::of_v4(ip),
                 (None, Some(ip)) => MacAddr::of_v6(ip),
                 (None, None) => continue,
             };
-            task.endpoints.push(Endpoint { network: attachment.network, mac, v4, v6 });
+            // Beyond 255 networks no service is made.
+            let link = u8::try_from(task.endpoints.len()).unwrap_or(u8::MAX);
+            task.endpoints.push(Endpoint { network: attachment.network, link, mac, v4, v6 });
             self.tasks_by_network.insert((attachment.network, task.id));
         }
         Ok(())
@@ -76,7 +78,7 @@ impl State {
     pub(crate) fn release_endpoints(&mut self, task: &mut Task) {
         for endpoint in std::mem::take(&mut task.endpoints) {
             self.tasks_by_network.remove(&(endpoint.network, task.id));
-            self.release_place(endpoint.network, &task.service_name, endpoint.addresses());
+            self.release_place(endpoint.network, &holder(&task.service_name), endpoint.addresses());
         }
     }
 
@@ -87,37 +89,92 @@ impl State {
     }
 
     pub(crate) fn take_vip(&mut self, id: NetworkId, service: &Name) -> Result<Vip, Rejection> {
-        let (v4, v6) = self.take_place(id, service)?;
+        let (v4, v6) = self.take_place(id, &holder(service), None, None)?;
         Ok(Vip { v4, v6 })
     }
 
     pub(crate) fn release_vip(&mut self, id: NetworkId, service: &Name, vip: Vip) {
         let addresses = vip.v4.map(IpAddr::V4).into_iter().chain(vip.v6.map(IpAddr::V6));
-        self.release_place(id, service, addresses);
+        self.release_place(id, &holder(service), addresses);
     }
 
-    fn take_place(&mut self, id: NetworkId, holder: &Name) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Rejection> {
+    /// An address of each family that the network has: the one that is wanted, else the next. On a refusal addresses
+    /// may have been taken: the caller's command is refused as a whole.
+    pub(crate) fn take_place(
+        &mut self,
+        id: NetworkId,
+        holder: &str,
+        wanted4: Option<Ipv4Addr>,
+        wanted6: Option<Ipv6Addr>,
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Rejection> {
         self.room_in(id)?;
         let network = self.networks.get_mut(&id).expect("a network with room exists");
+        let has = |v6: bool| network.pools.iter().any(|p| p.subnet().net.addr().is_ipv6() == v6);
+        for (field, wanted, there) in
+            [("ip", wanted4.map(IpAddr::V4), has(false)), ("ip6", wanted6.map(IpAddr::V6), has(true))]
+        {
+            if let Some(wanted) = wanted.filter(|_| !there) {
+                let expected = format!("none: network {} has no subnet of that family", network.spec.name);
+                return Err(Invalid::new(field, wanted, expected).into());
+            }
+        }
         let (mut v4, mut v6) = (None, None);
+        let mut taken = None;
         for pool in &mut network.pools {
-            match pool.take().expect("a pool with a free address yields one") {
+            let is_v4 = pool.subnet().net.addr().is_ipv4();
+            let wanted = if is_v4 { wanted4.map(IpAddr::V4) } else { wanted6.map(IpAddr::V6) };
+            let ip = match wanted {
+                None => pool.take().expect("a pool with a free address yields one"),
+                Some(ip) if pool.is_used(ip) => {
+                    taken = Some(ip);
+                    break;
+                }
+                Some(ip) if pool.take_exactly(ip) => ip,
+                Some(ip) => {
+                    let field = if is_v4 { "ip" } else { "ip6" };
+                    return Err(Invalid::new(
+                        field,
+                        ip,
+                        format!("an address that is handed out: {}", pool.hands_out()),
+                    )
+                    .into());
+                }
+            };
+            match ip {
                 IpAddr::V4(ip) => v4 = Some(ip),
                 IpAddr::V6(ip) => v6 = Some(ip),
             }
         }
-        let places = self.holders.get(&(id, holder.clone())).copied().unwrap_or(0);
-        self.holders.insert((id, holder.clone()), places + 1);
+        if let Some(ip) = taken {
+            return Err(Rejection::AddressTaken { address: ip.to_string(), holder: self.holder_of(id, ip) });
+        }
+        let places = self.holders.get(&(id, holder.to_owned())).copied().unwrap_or(0);
+        self.holders.insert((id, holder.to_owned()), places + 1);
         Ok((v4, v6))
     }
 
-    fn release_place(&mut self, id: NetworkId, holder: &Name, addresses: impl Iterator<Item = IpAddr>) {
+    /// Who has this address now, for people.
+    fn holder_of(&self, id: NetworkId, ip: IpAddr) -> String {
+        let on = |all: &[Endpoint]| all.iter().any(|e| e.network == id && e.addresses().any(|a| a == ip));
+        let task = self.tasks_of_network(id).find(|t| on(&t.endpoints)).map(|t| format!("task {}", t.name()));
+        let container =
+            || self.containers_of_network(id).find(|c| on(&c.endpoints)).map(|c| format!("container {}", c.spec.name));
+        task.or_else(container).unwrap_or_else(|| "a service's VIP".to_owned())
+    }
+
+    pub(crate) fn rename_holder(&mut self, id: NetworkId, old: &str, new: &str) {
+        if let Some(places) = self.holders.remove(&(id, old.to_owned())) {
+            self.holders.insert((id, new.to_owned()), places);
+        }
+    }
+
+    pub(crate) fn release_place(&mut self, id: NetworkId, holder: &str, addresses: impl Iterator<Item = IpAddr>) {
         let network = self.networks.get_mut(&id).expect("a network outlives the addresses in use on it");
         for ip in addresses {
             let was_used = network.pools.iter_mut().any(|pool| pool.release(ip));
             assert!(was_used, "address {ip} of {holder} was in use on {id}");
         }
-        let key = (id, holder.clone());
+        let key = (id, holder.to_owned());
         match self.holders.get(&key).copied() {
             Some(places) if places > 1 => drop(self.holders.insert(key, places - 1)),
             Some(_) | None => drop(self.holders.remove(&key)),
@@ -129,6 +186,10 @@ impl State {
         let mut seen: Vec<&Network> = Vec::new();
         for attachment in &spec.networks {
             let network = self.network(attachment.network)?;
+            if network.spec.driver.node().is_some() {
+                let driver = network.spec.driver.to_string();
+                return Err(Rejection::LocalNetwork { network: network.name().clone(), driver });
+            }
             if seen.iter().any(|other| other.id == network.id) {
                 return Err(Invalid::new("network", network.name(), "each network once").into());
             }
@@ -160,7 +221,7 @@ pub(crate) fn wants_vips(spec: &ServiceSpec) -> bool {
     }
 }
 
-/// No name is empty, and `0` sorts before every other character that a name may begin with.
-fn lowest_name() -> Name {
-    "0".parse().expect("0 is a name")
+/// As whom a service holds its places.
+fn holder(service: &Name) -> String {
+    format!("service {service}")
 }

@@ -59,6 +59,24 @@ impl Pool {
         Some(self.address(offset))
     }
 
+    /// This one, now in use. False, and nothing happens, if it is in use or never handed out.
+    pub fn take_exactly(&mut self, ip: IpAddr) -> bool {
+        let Some(offset) = self.offset(ip).filter(|_| !self.reserved().contains(&ip) && !self.is_used(ip)) else {
+            return false;
+        };
+        match self.resting.index_of(&offset) {
+            Some(at) => drop(self.resting.remove(at)),
+            None => self.mark(offset),
+        }
+        self.used += 1;
+        true
+    }
+
+    /// For people: what is handed out.
+    pub fn hands_out(&self) -> String {
+        format!("inside of {}, and neither its base nor broadcast address, its gateway or reserved", self.range())
+    }
+
     /// Frees an address to rest. False, and nothing happens, if it was not in use.
     pub fn release(&mut self, ip: IpAddr) -> bool {
         let Some(offset) = self.offset(ip).filter(|_| self.is_used(ip)) else {

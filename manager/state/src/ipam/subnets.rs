@@ -1,7 +1,11 @@
 //! Subnets: those a user names are checked, those he does not are taken from the cluster's pools, next-fit.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use shoal_common::{Invalid, Subnet, network::NetworkSpec, subnet::SubnetSpec};
+use shoal_common::{
+    Invalid, NodeId, Subnet,
+    network::{Driver, NetworkSpec},
+    subnet::SubnetSpec,
+};
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use crate::{
@@ -11,14 +15,27 @@ use crate::{
     state::{Cluster, State},
 };
 
+/// Where networks of one host have their subnets from, and how long a prefix: Docker's, for its users' firewalls know
+/// them.
+const LOCAL_POOLS: [(&str, u8); 7] = [
+    ("172.17.0.0/16", 16),
+    ("172.18.0.0/15", 16),
+    ("172.20.0.0/14", 16),
+    ("172.24.0.0/14", 16),
+    ("172.28.0.0/14", 16),
+    ("192.168.0.0/16", 20),
+    ("10.128.0.0/9", 20),
+];
+
 impl State {
     /// The pools of a new network, IPv4 first. Every network has IPv4.
     pub(crate) fn take_subnets(&mut self, spec: &NetworkSpec) -> Result<Vec<Pool>, Rejection> {
         let settings = self.cluster.as_ref().map(|c: &Cluster| c.settings.clone()).ok_or(Rejection::NotInitialised)?;
+        let node = spec.driver.node();
         let (mut v4, mut v6) = (None, None);
         for wanted in &spec.subnets {
             let subnet = wanted.settle()?;
-            self.refuse_overlap(subnet.net, spec.allow_overlap)?;
+            self.refuse_overlap(subnet.net, &spec.driver, spec.allow_overlap)?;
             let family = if subnet.net.addr().is_ipv4() { &mut v4 } else { &mut v6 };
             if family.is_some() {
                 return Err(Invalid::new("subnet", subnet.net, "at most one subnet for each address family").into());
@@ -30,7 +47,10 @@ impl State {
             *family = Some(pool);
         }
         if v4.is_none() {
-            v4 = Some(Pool::new(self.next_v4(&settings)?));
+            v4 = Some(Pool::new(match node {
+                Some(node) => self.next_local_v4(node)?,
+                None => self.next_v4(&settings)?,
+            }));
         }
         if v6.is_none() && spec.ipv6 {
             v6 = Some(Pool::new(self.next_v6(&settings)?));
@@ -38,9 +58,13 @@ impl State {
         Ok(v4.into_iter().chain(v6).collect())
     }
 
-    /// Hosts' own links are never overlapped: a host could not tell a container from its neighbour.
-    fn refuse_overlap(&self, net: IpNet, allowed: bool) -> Result<(), Rejection> {
-        for node in self.nodes.values() {
+    /// Hosts' own links are never overlapped: a host could not tell a container from its neighbour. (On a macvlan they
+    /// are neighbours.) A network of one host meets those of the cluster and of that host.
+    fn refuse_overlap(&self, net: IpNet, driver: &Driver, allowed: bool) -> Result<(), Rejection> {
+        let here = driver.node();
+        let is_met = |node: NodeId| here.is_none_or(|here| here == node);
+        let on_the_underlay = matches!(driver, Driver::Macvlan(_));
+        for node in self.nodes.values().filter(|n| is_met(n.id) && !on_the_underlay) {
             if let Some(other) = node.description.underlay.iter().find(|other| overlap(net, **other)) {
                 return Err(Rejection::UnderlayOverlap {
                     subnet: net.to_string(),
@@ -52,7 +76,7 @@ impl State {
         if allowed {
             return Ok(());
         }
-        for network in self.networks.values() {
+        for network in self.networks.values().filter(|n| n.spec.driver.node().is_none_or(is_met)) {
             if let Some(other) = network.subnets().find(|other| overlap(net, other.net)) {
                 return Err(Rejection::SubnetOverlap {
                     subnet: net.to_string(),
@@ -65,7 +89,7 @@ impl State {
     }
 
     fn next_v4(&mut self, settings: &ClusterSettings) -> Result<Subnet, Rejection> {
-        let taken = self.taken_v4();
+        let taken = self.taken_v4(None);
         // The pools from the one after whose subnet the last search ended, round to that pool again.
         let start = self.last_subnet_v4.and_then(|last| settings.address_pools.iter().position(|p| p.contains(&last)));
         let (before, from) = settings.address_pools.split_at(start.unwrap_or(0));
@@ -82,10 +106,29 @@ impl State {
         settled(IpNet::V4(net))
     }
 
-    /// What no new IPv4 subnet may touch: first → last address, disjoint.
-    fn taken_v4(&self) -> BTreeMap<u64, u64> {
-        let networks = self.networks.values().flat_map(|n| n.subnets().map(|s| s.net));
-        let underlay = self.nodes.values().flat_map(|n| n.description.underlay.iter().copied());
+    /// Of a network of one host: the first that is free there. Those of two hosts may be the same, for they never meet.
+    fn next_local_v4(&self, node: NodeId) -> Result<Subnet, Rejection> {
+        let taken = self.taken_v4(Some(node));
+        let found = LOCAL_POOLS.iter().find_map(|(pool, length)| {
+            let pool: Ipv4Net = pool.parse().expect("a constant that is a subnet");
+            first_gap(&pool, *length, 0, &taken)
+        });
+        match found {
+            Some(net) => settled(IpNet::V4(net)),
+            None => {
+                let pools: Vec<&str> = LOCAL_POOLS.iter().map(|(pool, _)| *pool).collect();
+                Err(Rejection::PoolExhausted { pool: pools.join(", "), used: taken.len() })
+            }
+        }
+    }
+
+    /// What no new IPv4 subnet (of that host alone, if one is given) may touch: first → last address, disjoint.
+    fn taken_v4(&self, on: Option<NodeId>) -> BTreeMap<u64, u64> {
+        let is_met = |node: NodeId| on.is_none_or(|on| on == node);
+        let networks = self.networks.values().filter(|n| n.spec.driver.node().is_none_or(is_met));
+        let networks = networks.flat_map(|n| n.subnets().map(|s| s.net));
+        let underlay = self.nodes.values().filter(|n| is_met(n.id));
+        let underlay = underlay.flat_map(|n| n.description.underlay.iter().copied());
         let mut taken: BTreeMap<u64, u64> = BTreeMap::new();
         for net in networks.chain(underlay) {
             if let IpNet::V4(net) = net {

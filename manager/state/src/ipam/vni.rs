@@ -6,7 +6,7 @@ use crate::{reply::Rejection, state::State};
 
 impl State {
     pub(crate) fn take_vni(&mut self) -> Result<Vni, Rejection> {
-        let in_use: std::collections::BTreeSet<Vni> = self.networks.values().map(|n| n.vni).collect();
+        let in_use: std::collections::BTreeSet<Vni> = self.networks.values().filter_map(|n| n.vni).collect();
         let start = match self.last_vni {
             Some(last) if last < Vni::LAST => last.get() + 1,
             Some(_) | None => Vni::FIRST.get(),

@@ -90,7 +90,7 @@ fn subnets_come_from_the_pools_next_fit_round_hosts_links() {
         full.to_string(),
         "no subnet is left in the address pool 10.0.0.0/22, 10.9.0.0/23: 5 are in use; name one with --subnet"
     );
-    let vnis: Vec<u32> = w.state.networks.values().map(|n| n.vni.get()).collect();
+    let vnis: Vec<u32> = w.state.networks.values().map(|n| n.vni.unwrap().get()).collect();
     assert_eq!(vnis, [4097, 4098, 4099, 4100, 4101], "a removed network's VNI rests");
 }
 
@@ -112,7 +112,7 @@ fn subnets_that_users_name_are_checked() {
     assert!(w.apply(underlay(network("red", &["10.50.0.0/24"]))).is_ok());
     assert!(matches!(w.apply(create(network("x", &["10.60.0.0/24", "10.61.0.0/24"]))), Err(Rejection::Invalid(_))));
     assert!(matches!(w.apply(create(network("x", &["10.60.0.7/24"]))), Err(Rejection::Invalid(_))));
-    let (blue, red) = (w.state.find_network("blue").unwrap().id, w.state.find_network("red").unwrap().id);
+    let (blue, red) = (w.state.find_network("blue", None).unwrap().id, w.state.find_network("red", None).unwrap().id);
     let both = w.apply(Command::CreateService { spec: Box::new(service("web", 1, &[blue, red])) });
     assert!(matches!(both, Err(Rejection::OverlapInService { .. })), "{both:?}");
 }

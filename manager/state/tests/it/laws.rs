@@ -3,16 +3,28 @@
 use proptest::prelude::*;
 use shoal_common::{
     LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    assignment::AssignmentDelta,
+    container::{Attachment, ContainerLink, Phase, PortSpec},
+    network::{BridgeOptions, Driver},
     node::{Availability, Liveness, Role},
     service::{EndpointMode, Mode},
     task::{Slot, TaskState},
 };
-use shoal_state::{Command, Proposal, RequestId, State, TaskChange, TaskReport, digest, violations};
+use shoal_state::{Command, ContainerReport, Proposal, RequestId, State, TaskChange, TaskReport, digest, violations};
 
-use crate::world::{description, init, network, register, service};
+use crate::world::{description, init, network, register, run, service};
 
 /// Small numbers: ids are few, so that commands meet.
 type Dice = (u8, u64, u64, u32, bool);
+
+fn ports(n: u32) -> Vec<PortSpec> {
+    let port = |host_port| PortSpec { host_ip: None, host_port, container_port: 80, protocol: Default::default() };
+    match n {
+        0 => vec![],
+        1 => vec![port(Some(8000)), port(None)],
+        _ => vec![port((n < 5).then_some(8000))],
+    }
+}
 
 fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
     let pick = |ids: Vec<u64>, n: u64| if ids.is_empty() { n } else { ids[n as usize % ids.len()] };
@@ -20,6 +32,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
     let net = |n| NetworkId(pick(state.networks.keys().map(|k| k.0).collect(), n));
     let svc = |n| ServiceId(pick(state.services.keys().map(|k| k.0).collect(), n));
     let task = |n| TaskId(pick(state.tasks.keys().map(|k| k.0).collect(), n));
+    let container = |n| TaskId(pick(state.containers.keys().map(|k| k.0).collect(), n));
     let shape = |name: String| {
         let mut spec = service(&name, n, &[]);
         let mut networks = vec![net(a)];
@@ -100,6 +113,57 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             ],
         },
         17 => Command::DescribeNode { node: node(a), description: description("again") },
+        24 | 25 => {
+            let name = |n: u64| format!("c{}", n % 4).parse().unwrap();
+            let mut networks = vec![];
+            if n > 2 {
+                networks.push(Attachment { v4: (n == 5).then(|| [172, 17, 0, 9].into()), ..Attachment::to(net(b)) });
+            }
+            let mut spec = run(&format!("c{}", a % 4), networks);
+            spec.ports = ports(n);
+            spec.auto_remove = flag;
+            if n == 1 {
+                spec.links = vec![ContainerLink { container: name(b), alias: name(b + 1) }];
+            }
+            Command::CreateContainer { node: node(b), spec: Box::new(spec) }
+        }
+        26 | 27 => Command::StartContainer { container: container(a), again: flag },
+        28 => Command::StopContainer { container: container(a), grace: flag.then_some(std::time::Duration::ZERO) },
+        29 => Command::RemoveContainer { container: container(a), force: flag },
+        30 => Command::ConnectContainer {
+            container: container(a),
+            attachment: Attachment {
+                gw_priority: n as i32,
+                mac: flag.then(|| "02:00:00:00:00:01".parse().unwrap()),
+                ..Attachment::to(net(b))
+            },
+        },
+        31 => Command::DisconnectContainer { container: container(a), network: net(b) },
+        32 => Command::RenameContainer { container: container(a), name: format!("c{}", b % 4).parse().unwrap() },
+        33 => {
+            let options = BridgeOptions {
+                link: flag.then(|| format!("br{}", n % 2).parse().unwrap()),
+                ..BridgeOptions::on(node(b))
+            };
+            let mut spec = network(&format!("n{}", a % 7), if n < 3 { &["172.18.0.0/24"] } else { &[] });
+            (spec.driver, spec.ipv6) = (Driver::Bridge(options), flag);
+            Command::CreateNetwork { spec }
+        }
+        34 | 35 => {
+            let of = container(a);
+            let row = state.containers.get(&of);
+            let phases = [Phase::Running, Phase::Restarting, Phase::Exited, Phase::Exited, Phase::Removed];
+            let report = ContainerReport {
+                node: row.map_or(NodeId(b), |c| c.node),
+                container: of,
+                start: row.map_or(1, |c| c.start.saturating_sub(b / 10)),
+                phase: phases[n as usize % phases.len()],
+                message: "seen".into(),
+                exit_code: Some(1),
+                restarts: n,
+            };
+            Command::ReportContainers { reports: vec![report] }
+        }
         _ => {
             let of = task(a);
             let node = state.tasks.get(&of).and_then(|t| t.node).unwrap_or(NodeId(b));
@@ -115,7 +179,7 @@ proptest! {
 
     #[test]
     fn no_sequence_of_commands_breaks_an_invariant(
-        dice in proptest::collection::vec((0u8..24, 0u64..12, 0u64..12, 0u32..9, any::<bool>()), 1..120)
+        dice in proptest::collection::vec((0u8..40, 0u64..12, 0u64..12, 0u32..9, any::<bool>()), 1..120)
     ) {
         let mut state = State::default();
         let mut log: Vec<Proposal> = Vec::new();
@@ -132,16 +196,20 @@ proptest! {
             let outcome = state.apply(index, &proposal);
             prop_assert_eq!(violations(&state), Vec::<String>::new(), "after {:?}", proposal);
             if known || (request.is_none() && outcome.is_err()) {
-                let mut unmoved = before;
+                let mut unmoved = before.clone();
                 unmoved.applied = index;
                 prop_assert_eq!(digest(&unmoved), digest(&state), "{:?} changed something", proposal);
             }
             for node in state.nodes.keys() {
                 let cut = shoal_state::assignment(&state, *node).unwrap();
-                for task in cut.tasks.values() {
-                    for e in &task.endpoints {
-                        prop_assert!(cut.networks.contains_key(&e.network));
-                    }
+                if let Some(old) = shoal_state::assignment(&before, *node) {
+                    let same = AssignmentDelta::between(&old, &cut).changes_nothing(&old);
+                    let changed_at = state.changed_at(*node, old.networks.keys().copied());
+                    prop_assert!(same || changed_at == index, "{:?} changes {}, and nobody noted it", proposal, node);
+                }
+                let by_hand = cut.containers.values().flat_map(|c| c.stack.endpoints());
+                for e in cut.tasks.values().flat_map(|t| &t.endpoints).chain(by_hand) {
+                    prop_assert!(cut.networks.contains_key(&e.network));
                 }
             }
             log.push(proposal);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod containers;
 mod laws;
 mod projection;
 mod story;

@@ -38,7 +38,7 @@ fn replay(name: &str) {
 
 fn say(w: &mut World, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let net = |w: &World, name: &&str| w.state.find_network(name).unwrap().id;
+    let net = |w: &World, name: &&str| w.state.find_network(name, None).unwrap().id;
     let svc = |w: &World, name: &str| w.state.find_service(name).unwrap().id;
     let node = |n: &str| n.parse::<NodeId>().unwrap();
     let task = |t: &str| t.parse::<TaskId>().unwrap();
@@ -107,6 +107,7 @@ fn say(w: &mut World, line: &str) -> String {
         Ok(Reply::Node(id)) => format!("{id}\n"),
         Ok(Reply::Network(id)) => format!("{id}\n"),
         Ok(Reply::Service(id, version)) => format!("{id} version {version}\n"),
+        Ok(Reply::Container(id, start)) => format!("{id} start {start}\n"),
         Ok(Reply::Made(n)) => format!("made {n}\n"),
         Err(why) => format!("refused: {why}\n"),
     }
@@ -123,7 +124,7 @@ fn show(w: &World) -> String {
             .iter()
             .map(|p| format!("{} gateway {} used {}", p.subnet().net, p.subnet().gateway, p.used()))
             .collect();
-        writeln!(out, "{} {} vni {}: {}", n.id, n.name(), n.vni, pools.join(", ")).unwrap();
+        writeln!(out, "{} {} vni {}: {}", n.id, n.name(), n.vni.unwrap(), pools.join(", ")).unwrap();
     }
     for s in w.state.services.values() {
         let vips: Vec<String> =

@@ -2,6 +2,7 @@
 
 use shoal_common::{
     LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    container::{Attachment, Networking, RestartMode, RunSpec},
     network::{Driver, NetworkSpec},
     node::{Liveness, NodeDescription, Role},
     service::{
@@ -128,6 +129,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        default_bridge: hostname.starts_with('h').then(Default::default),
     }
 }
 
@@ -158,5 +160,18 @@ pub(crate) fn service(name: &str, replicas: u32, networks: &[NetworkId]) -> Serv
         restart: RestartPolicy::default(),
         placement: Placement::default(),
         update: UpdatePolicy::default(),
+    }
+}
+
+pub(crate) fn run(name: &str, networks: Vec<Attachment>) -> RunSpec {
+    RunSpec {
+        name: name.parse().unwrap(),
+        container: ContainerSpec { image: "page".into(), ..ContainerSpec::default() },
+        resources: Resources::default(),
+        networking: Networking::Own(networks),
+        ports: vec![],
+        restart: RestartMode::No,
+        auto_remove: false,
+        links: vec![],
     }
 }

@@ -1,0 +1,134 @@
+//! The host's own namespace: the bridges of its bridge networks, the host's ends of the ways out, and its table.
+
+use shoal_common::{
+    LinkName, NetworkId,
+    assignment::{NetworkAssignment, NetworkKind},
+    network::BridgeOptions,
+};
+
+use super::{Cut, gateway_mac, gateways, guarded_port, has_v6, ports::Ports, transit::Transit};
+use crate::{
+    names, nft,
+    ns::Ns,
+    world::{Link, LinkKind, Namespace},
+};
+
+pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
+    let mut host = Namespace { loopback_up: true, ..Namespace::default() };
+    let mut table = nft::Host { ports: ports.host.clone(), ..nft::Host::default() };
+    table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
+    let mut guarded = Vec::new();
+    let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));
+    for (id, network) in &cut.assignment.networks {
+        let is_used = cut.on(*id).next().is_some();
+        match &network.kind {
+            NetworkKind::Overlay { vni } => {
+                if !is_used {
+                    continue;
+                }
+                let peers = cut.assignment.endpoints.values().map(|e| e.vtep).chain([cut.host.vtep]);
+                table.vxlan.get_or_insert_with(|| (peers.collect(), cut.node.data_path_port));
+                if !network.internal {
+                    let kind = LinkKind::Veth { peer: Some((Ns::Sandbox(*id), names::uplink())) };
+                    let mut link = Link::new(kind, cut.mtu(network));
+                    link.addresses = Transit::of(*vni).host_addresses();
+                    let name = names::host_uplink(*vni);
+                    if ports.loopback.contains(&name) {
+                        set(format!("net/ipv4/conf/{name}/route_localnet"), "1");
+                    }
+                    if ports.sandboxes.contains_key(id) {
+                        set(format!("net/ipv6/conf/{name}/accept_dad"), "0");
+                    }
+                    // Nobody but a container that was run by hand has ports.
+                    if !cut.assignment.containers.is_empty() {
+                        table.transits.extend(Transit::pools());
+                    }
+                    host.links.insert(name, link);
+                }
+            }
+            NetworkKind::Bridge(options) => {
+                let name = bridge_name(*id, options);
+                // Or a container would be its host's router.
+                set(format!("net/ipv6/conf/{name}/accept_ra"), "0");
+                if has_v6(network) {
+                    set(format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
+                    // Who waits for its link-local address asks for no neighbour meanwhile.
+                    set(format!("net/ipv6/conf/{name}/accept_dad"), "0");
+                }
+                // With it, a container could send to 127.0.0.1 of its host; the table sees to that.
+                let loopback = if ports.loopback.contains(&name) { "1" } else { "0" };
+                set(format!("net/ipv4/conf/{name}/route_localnet"), loopback);
+                table.bridges.insert(
+                    name.to_string(),
+                    nft::Bridge {
+                        subnets: network.subnets.iter().map(|s| s.net).collect(),
+                        internal: network.internal,
+                        icc: options.icc,
+                        masquerade: options.masquerade,
+                    },
+                );
+                for (task, endpoint) in cut.on(*id) {
+                    guarded.push(guarded_port(names::host_port(task, endpoint.link), endpoint, !options.icc));
+                    let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };
+                    let port = Link::port(kind, cut.mtu(network), name.clone(), endpoint.mac);
+                    host.links.insert(names::host_port(task, endpoint.link), port);
+                }
+                host.links.insert(name, bridge(cut, network, options));
+            }
+            NetworkKind::Macvlan { parent, .. } => {
+                if let Some((on, id)) = vlan(parent).filter(|_| is_used) {
+                    let mut link = Link::new(LinkKind::Vlan { parent: on, id }, cut.mtu(network));
+                    link.marked = true;
+                    // Its containers are on that VLAN, and not the host.
+                    set(format!("net/ipv6/conf/{parent}/accept_ra"), "0");
+                    let others = host.links.get(parent).map_or(link.mtu, |other| other.mtu);
+                    link.mtu = link.mtu.max(others);
+                    host.links.insert(parent.clone(), link);
+                }
+                continue;
+            }
+        }
+        // Only where it is needed: a host that forwards IPv6 no longer believes router advertisements, by which it may
+        // have its own address and way out.
+        if is_used && !network.internal {
+            set("net/ipv4/ip_forward".to_owned(), "1");
+            if has_v6(network) {
+                set("net/ipv6/conf/all/forwarding".to_owned(), "1");
+            }
+        }
+    }
+    if table != nft::Host::default() {
+        host.tables.insert(nft::Family::Inet, nft::host(&table));
+    }
+    host.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));
+    host
+}
+
+pub(super) fn bridge_name(id: NetworkId, options: &BridgeOptions) -> LinkName {
+    match &options.link {
+        Some(link) => link.clone(),
+        None if options.is_default => names::default_bridge(),
+        None => names::host_bridge(id),
+    }
+}
+
+/// `eth0.50` is VLAN 50 on eth0.
+fn vlan(link: &LinkName) -> Option<(LinkName, u16)> {
+    let (parent, id) = link.as_str().rsplit_once('.')?;
+    let id = id.parse().ok().filter(|id| VLAN_IDS.contains(id))?;
+    Some((parent.parse().ok()?, id))
+}
+
+/// IEEE 802.1Q: 0 is no VLAN, and 4095 reserved.
+const VLAN_IDS: std::ops::RangeInclusive<u16> = 1..=4094;
+
+fn bridge(cut: &Cut<'_>, network: &NetworkAssignment, options: &BridgeOptions) -> Link {
+    let mut bridge = Link::new(LinkKind::Bridge, cut.mtu(network));
+    bridge.marked = true;
+    bridge.mac = gateway_mac(network);
+    bridge.addresses = gateways(network).collect();
+    if options.is_default && has_v6(network) {
+        bridge.addresses.insert(names::link_local_gateway());
+    }
+    bridge
+}

@@ -1,0 +1,137 @@
+//! The host's own table: its bridges kept apart, the ways out, and VXLAN from hosts of the cluster only.
+
+use ipnet::{IpNet, Ipv4Net};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Action, Addresses, Hook, Interface, Match, Publication, Rule, Transport, at, publish, rule, table};
+use crate::{names, world::Table};
+
+/// What the host's table is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Of overlays: the hosts of the cluster, and the port of VXLAN.
+    pub vxlan: Option<(BTreeSet<IpAddr>, u16)>,
+    /// By the name of the link.
+    pub bridges: BTreeMap<String, Bridge>,
+    pub ports: Vec<Publication>,
+    /// Links by which what the host's processes send to 127.0.0.1 comes to a container.
+    pub loopback: BTreeSet<String>,
+    /// The addresses of ways to sandboxes.
+    pub transits: BTreeSet<IpNet>,
+}
+
+/// A bridge of the host, as far as its packets are let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    pub subnets: BTreeSet<IpNet>,
+    /// Nothing goes out or comes in.
+    pub internal: bool,
+    /// Its containers reach one another.
+    pub icc: bool,
+    /// What leaves by another link bears the host's address.
+    pub masquerade: bool,
+}
+
+pub fn host(of: &Host) -> Table {
+    let mut chains = Vec::new();
+    if !of.ports.is_empty() {
+        chains.push(at(Hook::NatPrerouting, "pre", publish(&of.ports, false)));
+        chains.push(at(Hook::NatOutput, "out", publish(&of.ports, true)));
+    }
+    chains.extend([
+        at(Hook::FilterForward, "forward", forward(of)),
+        at(Hook::NatPostrouting, "post", post(of)),
+        at(Hook::FilterInput, "in", input(of)),
+    ]);
+    let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
+    table(chains, of.ports.iter().map(|p| p.to.ip()).collect(), pools)
+}
+
+fn uplinks() -> Interface {
+    Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned())
+}
+
+impl Host {
+    /// The names of the bridges for which this holds.
+    fn which(&self, holds: impl Fn(&Bridge) -> bool) -> BTreeSet<String> {
+        self.bridges.iter().filter(|(_, bridge)| holds(bridge)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// The rule, unless it is about no bridge.
+fn about(these: BTreeSet<String>, made: impl Fn(BTreeSet<String>) -> Rule) -> Option<Rule> {
+    (!these.is_empty()).then(|| made(these))
+}
+
+/// A frame that only crosses a bridge comes by here too if somebody has br_netfilter ask for it.
+fn forward(of: &Host) -> Vec<Rule> {
+    let bridges = || of.which(|_| true);
+    let into = |these| rule([Match::Out(Interface::OneOf(these))], Action::Drop);
+    let mut rules = Vec::new();
+    if !of.bridges.is_empty() || !of.ports.is_empty() {
+        rules.push(rule([Match::UnderWay], Action::Accept));
+        rules.extend(about(of.which(|b| b.icc), |these| rule([Match::Within(these)], Action::Accept)));
+        let internal = || of.which(|b| b.internal);
+        rules.extend(about(internal(), |these| rule([Match::In(Interface::OneOf(these))], Action::Drop)));
+        rules.extend(about(internal(), into));
+        // Published, and so for everybody.
+        rules.push(rule([Match::Translated], Action::Accept));
+        rules.extend(about(bridges(), into));
+    }
+    if of.vxlan.is_some() {
+        let out = |these| rule([Match::In(Interface::OneOf(these)), Match::Out(uplinks())], Action::Drop);
+        rules.extend(about(bridges(), out));
+        rules.push(rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop));
+    }
+    rules
+}
+
+fn post(of: &Host) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    // A container that is sent to itself or to its neighbour by the host's address would be answered past the
+    // translation. By addresses: with br_netfilter, such a packet does not say by which link it came in.
+    if !of.ports.is_empty() {
+        let within = of.bridges.iter().filter(|(_, bridge)| !bridge.internal);
+        let hairpin = |name: &String, subnet: &IpNet| {
+            let out = Match::Out(Interface::Named(name.clone()));
+            rule([Match::Translated, Match::FromNet(*subnet), out], Action::Masquerade)
+        };
+        rules.extend(within.flat_map(|(name, bridge)| bridge.subnets.iter().map(|net| hairpin(name, net))));
+    }
+    rules.extend(about(of.which(|b| b.masquerade), |these| rule([Match::Within(these)], Action::Accept)));
+    let out = |these| rule([Match::In(Interface::OneOf(these))], Action::Masquerade);
+    rules.extend(about(of.which(|b| b.masquerade), out));
+    if of.vxlan.is_some() && !of.ports.is_empty() {
+        // Likewise, from an overlay by the host's address to itself or another.
+        rules.push(rule([Match::Translated, Match::In(uplinks())], Action::Masquerade));
+    }
+    if of.vxlan.is_some() {
+        rules.push(rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade));
+    }
+    // Nobody could answer 127.0.0.1.
+    let itself = |these| rule([Match::FromNet(loopback()), Match::Out(Interface::OneOf(these))], Action::Masquerade);
+    rules.extend(about(of.loopback.clone(), itself));
+    rules
+}
+
+fn loopback() -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8))
+}
+
+fn input(of: &Host) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    // These links take packets for 127.0.0.0/8, so that answers to it come back. Nothing else comes to it from there.
+    let to_loopback =
+        |these| rule([Match::In(Interface::OneOf(these)), Match::ToNet(loopback()), Match::Fresh], Action::Drop);
+    rules.extend(about(of.loopback.clone(), to_loopback));
+    let Some((peers, port)) = &of.vxlan else { return rules };
+    let vxlan = || Match::Port(Transport::Udp, *port);
+    let (v4, v6): (Addresses, Addresses) = peers.iter().partition(|ip| ip.is_ipv4());
+    let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
+    rules.extend(known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)));
+    rules.push(rule([vxlan()], Action::Drop));
+    rules
+}

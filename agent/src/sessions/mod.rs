@@ -1,0 +1,205 @@
+//! A host's own part in the life of its containers: processes that are added to them, those who are attached, their
+//! logs, signals and use of the host. The `NodeContainers` service.
+
+mod process;
+mod waiting;
+
+use futures::{StreamExt, stream::BoxStream};
+use shoal_common::{Invalid, TaskId, node::Role};
+use shoal_proto::pb::{self, node_containers_server};
+use shoal_rt::Peer;
+use shoal_runtime::{Error, ExecConfig};
+use std::str::FromStr as _;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{Host, chain, containers, logs};
+
+pub(crate) use waiting::Waiting;
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Whoever may open the host's own socket.
+    Local,
+    /// Peers whose certificate says that they are managers.
+    Managers,
+}
+
+/// For the host's own socket.
+pub fn local_containers_service(host: Host) -> node_containers_server::NodeContainersServer<Sessions> {
+    node_containers_server::NodeContainersServer::new(Sessions { host, access: Access::Local })
+}
+
+/// For managers.
+pub fn containers_service(host: Host) -> node_containers_server::NodeContainersServer<Sessions> {
+    node_containers_server::NodeContainersServer::new(Sessions { host, access: Access::Managers })
+}
+
+#[derive(Debug)]
+pub struct Sessions {
+    host: Host,
+    access: Access,
+}
+
+impl Sessions {
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match (self.access, request.extensions().get::<Peer>().and_then(|p| p.identity)) {
+            (Access::Local, _) => Ok(()),
+            (Access::Managers, Some(peer)) if peer.role == Role::Manager => Ok(()),
+            (Access::Managers, Some(peer)) => Err(Status::permission_denied(format!("{} is no manager", peer.node))),
+            (Access::Managers, None) => Err(Status::unauthenticated("show the certificate of a manager")),
+        }
+    }
+}
+
+fn refused(error: Error) -> Status {
+    let text = chain(&error);
+    match error {
+        Error::NoSuchContainer(_) | Error::NoSuchImage(_) => Status::not_found(text),
+        _ => Status::failed_precondition(text),
+    }
+}
+
+/// `HUP`, `SIGHUP` or `1`.
+fn signal(text: &str) -> Result<i32, Status> {
+    let bad =
+        || Status::invalid_argument(Invalid::new("signal", text, "a number or a name such as SIGHUP").to_string());
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(bad()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    nix::sys::signal::Signal::from_str(&name).map(|signal| signal as i32).map_err(|_| bad())
+}
+
+type Output = BoxStream<'static, Result<pb::ProcessOutput, Status>>;
+
+#[tonic::async_trait]
+impl node_containers_server::NodeContainers for Sessions {
+    type ExecStream = Output;
+    type AttachStream = Output;
+    type ContainerLogsStream = BoxStream<'static, Result<pb::TaskLogsReply, Status>>;
+
+    async fn exec(&self, request: Request<Streaming<pb::ExecInput>>) -> Result<Response<Output>, Status> {
+        self.check(&request)?;
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.unwrap_or_default();
+        let start = first.start.ok_or_else(|| Status::invalid_argument("the first message says what to start"))?;
+        let id = containers::id(TaskId(start.container));
+        let config = ExecConfig {
+            args: start.args,
+            env: start.env,
+            workdir: start.workdir,
+            user: start.user,
+            tty: start.tty,
+            stdin: start.stdin,
+            privileged: start.privileged,
+        };
+        let runtime = self.host.runtime();
+        if start.detached {
+            runtime.exec_detached(&id, config).await.map_err(refused)?;
+            return Ok(Response::new(futures::stream::iter([Ok(process::ready())]).boxed()));
+        }
+        let session = runtime.exec(&id, config).await.map_err(refused)?;
+        let inputs = inputs.map(|input| input.map(Into::into)).boxed();
+        Ok(Response::new(process::serve(async { Ok(session) }, inputs)))
+    }
+
+    async fn attach(&self, request: Request<Streaming<pb::AttachInput>>) -> Result<Response<Output>, Status> {
+        self.check(&request)?;
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?.unwrap_or_default();
+        let container = TaskId(first.container);
+        let inputs = inputs.map(|input| input.map(Into::into)).boxed();
+        match self.host.runtime().attach(&containers::id(container)).await {
+            Ok(session) => Ok(Response::new(process::serve(async { Ok(session) }, inputs))),
+            // It is about to be started: by who asks, once we say that we listen.
+            Err(Error::NoSuchContainer(_) | Error::NotRunning(_)) => {
+                let waiter = self.host.waiting().wait(container);
+                let started = async move {
+                    waiter.await.map_err(|_| Status::failed_precondition(format!("{container} was not started")))
+                };
+                Ok(Response::new(process::serve(started, inputs)))
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    async fn container_logs(
+        &self,
+        request: Request<pb::TaskLogsRequest>,
+    ) -> Result<Response<Self::ContainerLogsStream>, Status> {
+        self.check(&request)?;
+        logs::read(&self.host, request.into_inner()).map(Response::new)
+    }
+
+    async fn signal(&self, request: Request<pb::SignalRequest>) -> Result<Response<pb::SignalReply>, Status> {
+        self.check(&request)?;
+        let asked = request.into_inner();
+        let signal = signal(&asked.signal)?;
+        self.host.runtime().kill(&containers::id(TaskId(asked.container)), signal).await.map_err(refused)?;
+        Ok(Response::new(pb::SignalReply {}))
+    }
+
+    async fn stats(&self, request: Request<pb::StatsRequest>) -> Result<Response<pb::StatsReply>, Status> {
+        self.check(&request)?;
+        let mut all = Vec::new();
+        for container in request.into_inner().containers {
+            let id = containers::id(TaskId(container));
+            let stats = match self.host.runtime().stats(&id).await {
+                Ok(stats) => stats,
+                // It has ended since whoever asks has looked.
+                Err(Error::NotRunning(_)) => continue,
+                Err(error) => return Err(refused(error)),
+            };
+            let processes = self.host.runtime().processes(&id).await.unwrap_or_default();
+            all.push(pb::ContainerStats {
+                container,
+                cpu_nanos: stats.cpu_nanos,
+                memory_bytes: stats.memory_bytes,
+                memory_limit_bytes: stats.memory_limit_bytes.unwrap_or(0),
+                pids: stats.pids,
+                processes,
+            });
+        }
+        let at = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+            .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
+        let at_nanos = std::time::Duration::from(at).as_nanos();
+        Ok(Response::new(pb::StatsReply { containers: all, at_nanos: u64::try_from(at_nanos).unwrap_or(u64::MAX) }))
+    }
+
+    async fn inspect_image(
+        &self,
+        request: Request<pb::InspectImageRequest>,
+    ) -> Result<Response<pb::InspectImageReply>, Status> {
+        self.check(&request)?;
+        let reference = request.into_inner().reference;
+        let image = self.host.runtime().images().inspect(&reference).map_err(refused)?;
+        let run = image.config.config;
+        Ok(Response::new(pb::InspectImageReply {
+            image: Some(pb::Image { id: image.id, references: vec![reference], size_bytes: 0, created_ms: 0 }),
+            exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
+            entrypoint: run.entrypoint.unwrap_or_default(),
+            cmd: run.cmd.unwrap_or_default(),
+            env: run.env.unwrap_or_default(),
+            user: run.user.unwrap_or_default(),
+            workdir: run.working_dir.unwrap_or_default(),
+            volumes: run.volumes.unwrap_or_default().into_keys().collect(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_a_name_or_a_number() {
+        for (text, number) in [("HUP", 1), ("SIGTERM", 15), ("sigusr1", 10), ("9", 9), ("64", 64)] {
+            assert_eq!(signal(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "0", "65", "SIGNONE", "-9"] {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What to do next for one container that was run by hand: a function of how things are. No manager is asked: what is
+//! wanted of it is remembered on this host.
+
+use shoal_common::container::{Phase, RestartMode, Wanted};
+use shoal_runtime::{ContainerState, Exit};
+
+use super::step::{Image, Step, cause};
+
+/// How things are with one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View<'a> {
+    pub(crate) wanted: Wanted,
+    /// Counts its user's starts.
+    pub(crate) start: u64,
+    pub(crate) restart: RestartMode,
+    /// What there is of it, and for which of its user's starts it was started last.
+    pub(crate) container: Option<(&'a ContainerState, u64)>,
+    pub(crate) image: &'a Image,
+    /// Its network namespace is as it should be, or it needs none.
+    pub(crate) wired: bool,
+    /// Its resolver listens, or it needs none.
+    pub(crate) named: bool,
+    /// Why it could not be started.
+    pub(crate) failure: Option<&'a str>,
+    /// Starts by policy since its user's last.
+    pub(crate) restarts: u32,
+}
+
+/// What the managers are to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) phase: Phase,
+    pub(crate) message: String,
+    pub(crate) exit_code: Option<i32>,
+}
+
+impl Told {
+    fn plain(phase: Phase) -> Option<Self> {
+        Some(Self { phase, message: String::new(), exit_code: None })
+    }
+
+    fn ended(phase: Phase, exit: &Exit) -> Option<Self> {
+        Some(Self { phase, message: cause(exit), exit_code: Some(exit.code) })
+    }
+
+    fn failed(why: &str) -> Option<Self> {
+        Some(Self { phase: Phase::Exited, message: why.to_owned(), exit_code: None })
+    }
+}
+
+pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
+    match (view.wanted, view.container) {
+        (Wanted::Created, None) => (Step::Wait, None),
+        (Wanted::Removed, None) => (Step::Wait, Told::plain(Phase::Removed)),
+        (Wanted::Removed, Some((ContainerState::Exited(_), _))) => (Step::Remove, None),
+        (Wanted::Stopped, None) => (Step::Wait, stopped(view)),
+        (Wanted::Created | Wanted::Stopped, Some((ContainerState::Exited(exit), _))) => {
+            (Step::Wait, Told::ended(Phase::Exited, exit))
+        }
+        // Cannot be told to stop yet; it runs or has failed in a moment.
+        (Wanted::Created | Wanted::Stopped | Wanted::Removed, Some((ContainerState::Created, _))) => (Step::Wait, None),
+        (Wanted::Created | Wanted::Stopped | Wanted::Removed, Some((ContainerState::Running { .. }, _))) => {
+            (Step::Stop, None)
+        }
+        (Wanted::Running, None) => beginning(view, None),
+        (Wanted::Running, Some((ContainerState::Created, _))) => (names_or(Step::Wait, view), None),
+        (Wanted::Running, Some((ContainerState::Running { .. }, start))) if start < view.start => (Step::Stop, None),
+        (Wanted::Running, Some((ContainerState::Running { .. }, _))) => {
+            (names_or(Step::Wait, view), Told::plain(Phase::Running))
+        }
+        (Wanted::Running, Some((ContainerState::Exited(_), start))) if start < view.start => beginning(view, None),
+        (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit) => {
+            beginning(view, Told::ended(Phase::Restarting, exit))
+        }
+        (Wanted::Running, Some((ContainerState::Exited(exit), _))) => (Step::Wait, Told::ended(Phase::Exited, exit)),
+    }
+}
+
+fn stopped(view: &View<'_>) -> Option<Told> {
+    Told::failed(view.failure.unwrap_or_default())
+}
+
+fn starts_again(view: &View<'_>, exit: &Exit) -> bool {
+    match view.restart {
+        RestartMode::No => false,
+        RestartMode::OnFailure { most } => exit.code != 0 && (most == 0 || view.restarts < most),
+        RestartMode::Always | RestartMode::UnlessStopped => true,
+    }
+}
+
+/// Towards its first process.
+fn beginning(view: &View<'_>, told: Option<Told>) -> (Step, Option<Told>) {
+    if let Some(failure) = view.failure {
+        return (Step::Wait, Told::failed(failure));
+    }
+    match view.image {
+        Image::Missing(why) => (Step::Wait, Told::failed(why)),
+        Image::Unknown => (Step::FetchImage, told),
+        Image::Here if !view.wired => (Step::Wait, told),
+        Image::Here if !view.named => (Step::ServeNames, told),
+        Image::Here => (Step::Start, told),
+    }
+}
+
+fn names_or(step: Step, view: &View<'_>) -> Step {
+    if view.named { step } else { Step::ServeNames }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNNING: ContainerState = ContainerState::Running { pid: 1, started_at_ms: 1 };
+
+    fn exited(code: i32) -> ContainerState {
+        ContainerState::Exited(Exit { code, oom: false, finished_at_ms: 1, reason: None })
+    }
+
+    fn view<'a>(wanted: Wanted, container: Option<(&'a ContainerState, u64)>) -> View<'a> {
+        View {
+            wanted,
+            start: 2,
+            restart: RestartMode::No,
+            container,
+            image: &Image::Here,
+            wired: true,
+            named: true,
+            failure: None,
+            restarts: 0,
+        }
+    }
+
+    fn said(view: &View<'_>) -> (Step, Option<Phase>) {
+        let (step, told) = next(view);
+        (step, told.map(|t| t.phase))
+    }
+
+    #[test]
+    fn a_container_follows_its_user() {
+        let (failed, fine) = (exited(1), exited(0));
+        for (wanted, container, step, phase) in [
+            (Wanted::Created, None, Step::Wait, None),
+            (Wanted::Running, None, Step::Start, None),
+            (Wanted::Running, Some((&RUNNING, 2)), Step::Wait, Some(Phase::Running)),
+            // It was started anew by its user: the one that runs is of the start before.
+            (Wanted::Running, Some((&RUNNING, 1)), Step::Stop, None),
+            (Wanted::Running, Some((&failed, 1)), Step::Start, None),
+            (Wanted::Running, Some((&failed, 2)), Step::Wait, Some(Phase::Exited)),
+            (Wanted::Stopped, Some((&RUNNING, 2)), Step::Stop, None),
+            (Wanted::Stopped, Some((&fine, 2)), Step::Wait, Some(Phase::Exited)),
+            (Wanted::Stopped, None, Step::Wait, Some(Phase::Exited)),
+            (Wanted::Removed, Some((&RUNNING, 2)), Step::Stop, None),
+            (Wanted::Removed, Some((&fine, 2)), Step::Remove, None),
+            (Wanted::Removed, None, Step::Wait, Some(Phase::Removed)),
+        ] {
+            assert_eq!(said(&view(wanted, container)), (step, phase), "{wanted} {container:?}");
+        }
+    }
+
+    #[test]
+    fn its_policy_says_whether_it_is_started_again() {
+        let (failed, fine) = (exited(1), exited(0));
+        let again = (Step::Start, Some(Phase::Restarting));
+        let ended = (Step::Wait, Some(Phase::Exited));
+        for (restart, restarts, exit, is) in [
+            (RestartMode::No, 0, &failed, &ended),
+            (RestartMode::Always, 7, &fine, &again),
+            (RestartMode::UnlessStopped, 7, &failed, &again),
+            (RestartMode::OnFailure { most: 0 }, 99, &failed, &again),
+            (RestartMode::OnFailure { most: 0 }, 0, &fine, &ended),
+            (RestartMode::OnFailure { most: 3 }, 2, &failed, &again),
+            (RestartMode::OnFailure { most: 3 }, 3, &failed, &ended),
+        ] {
+            let view = View { restart, restarts, ..view(Wanted::Running, Some((exit, 2))) };
+            assert_eq!(said(&view), *is, "{restart} {restarts} {exit:?}");
+        }
+        // One that was stopped by hand stays so.
+        let stopped = View { restart: RestartMode::Always, ..view(Wanted::Stopped, Some((&failed, 2))) };
+        assert_eq!(said(&stopped), ended);
+    }
+
+    #[test]
+    fn what_cannot_start_is_told_and_not_tried_again() {
+        let told = next(&View { failure: Some("no such file"), ..view(Wanted::Running, None) });
+        assert_eq!(told.1.map(|t| (t.phase, t.message)), Some((Phase::Exited, "no such file".to_owned())));
+        let missing = Image::Missing("no such image".to_owned());
+        let told = next(&View { image: &missing, ..view(Wanted::Running, None) });
+        assert_eq!(told.1.map(|t| t.message), Some("no such image".to_owned()));
+        let told = said(&View { image: &Image::Unknown, wired: false, ..view(Wanted::Running, None) });
+        assert_eq!(told.0, Step::FetchImage);
+        assert_eq!(said(&View { wired: false, named: false, ..view(Wanted::Running, None) }).0, Step::Wait);
+        assert_eq!(said(&View { named: false, ..view(Wanted::Running, None) }).0, Step::ServeNames);
+    }
+}

@@ -1,0 +1,70 @@
+//! `inspect`: whatever bears the name.
+
+use serde_json::Value;
+use shoal_proto::pb;
+use std::path::Path;
+
+use crate::{
+    args::container::Inspect,
+    client::Client,
+    command::network::{inspected, show},
+    failure::{Exit, Failure},
+    view,
+};
+
+pub(in crate::command) async fn run(host: &Path, a: &Inspect) -> Result<(), Failure> {
+    let client = Client::connect(host).await?;
+    let mut all = Vec::new();
+    for name in &a.names {
+        all.push(find(&client, a, name).await?);
+    }
+    show(&all, a.format.as_deref())
+}
+
+async fn find(client: &Client, a: &Inspect, name: &str) -> Result<Value, Failure> {
+    let mut missing = None;
+    for kind in ["container", "network", "service", "node", "task"] {
+        if a.kind.as_deref().is_some_and(|wanted| wanted != kind) {
+            continue;
+        }
+        match of_kind(client, a, kind, name).await {
+            Ok(found) => return Ok(found),
+            // A host that is no manager knows containers and networks only.
+            Err(f) if matches!(f.exit, Exit::NotFound | Exit::Conflict | Exit::Usage) && a.kind.is_none() => {
+                missing.get_or_insert(f);
+            }
+            Err(f) => return Err(f),
+        }
+    }
+    Err(match missing {
+        Some(_) => {
+            Failure::new(Exit::NotFound, format!("there is no container, network, service, node or task {name}"))
+        }
+        None => Failure::new(Exit::NotFound, format!("there is no {name}")),
+    })
+}
+
+async fn of_kind(client: &Client, a: &Inspect, kind: &str, name: &str) -> Result<Value, Failure> {
+    let none = || Failure::new(Exit::NotFound, format!("there is no {kind} {name}"));
+    let names = vec![name.to_owned()];
+    let value = |v: Result<Value, serde_json::Error>| v.map_err(|e| Failure::new(Exit::General, e.to_string()));
+    match kind {
+        "container" => Ok(view::container::inspected(&super::one(client, name, &a.on.node).await?)),
+        "network" => inspected(client, &names, &a.on).await?.into_iter().next().ok_or_else(none),
+        "service" => {
+            let request = pb::ListServicesRequest { services: names };
+            let found = client.control().list_services(request).await?.into_inner().services;
+            value(serde_json::to_value(view::Service::from(found.into_iter().next().ok_or_else(none)?)))
+        }
+        "node" => {
+            let request = pb::ListNodesRequest { nodes: names };
+            let found = client.control().list_nodes(request).await?.into_inner().nodes;
+            value(serde_json::to_value(view::Node::from(found.into_iter().next().ok_or_else(none)?)))
+        }
+        _ => {
+            let found = client.control().list_tasks(pb::ListTasksRequest::default()).await?.into_inner().tasks;
+            let task = found.into_iter().find(|t| t.name == name || format!("task-{}", t.id) == name);
+            value(serde_json::to_value(view::Task::from(task.ok_or_else(none)?)))
+        }
+    }
+}

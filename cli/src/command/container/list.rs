@@ -1,0 +1,120 @@
+//! `ps` and `stats`: rows of containers.
+
+use serde_json::json;
+use shoal_proto::pb;
+
+use crate::{
+    args::container::Ps,
+    client::Client,
+    command::{network::has_label, rows},
+    failure::Failure,
+    out,
+    progress::follow::now,
+    view::container::{Row, row},
+};
+
+pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
+    let request = pb::ListContainersRequest { containers: Vec::new(), node: a.on.node.clone(), all_nodes: a.all_nodes };
+    let mut found = client.hosts().list_containers(request).await?.into_inner().containers;
+    // The newest first, as Docker.
+    found.sort_by_key(|c| std::cmp::Reverse(c.id));
+    let now = now().0;
+    let last = a.last.or(a.latest.then_some(1));
+    let asked_for_status = a.rows.filter.iter().any(|f| f.key == "status");
+    let mut shown = Vec::new();
+    for container in &found {
+        let row = row(container, now);
+        let is_up = matches!(row.state.as_str(), "running" | "restarting");
+        let mut wanted = a.all || last.is_some() || asked_for_status || is_up;
+        for filter in &a.rows.filter {
+            wanted &= fits(&row, &filter.key, &filter.value)?;
+        }
+        if wanted {
+            shown.push(row);
+        }
+    }
+    shown.truncate(last.unwrap_or(usize::MAX));
+    if a.rows.quiet {
+        return shown.iter().try_for_each(|row| out::line(&row.id));
+    }
+    match a.rows.format.as_deref() {
+        Some("json") => shown.iter().try_for_each(out::json),
+        Some(template) => rows(template, shown.iter().map(|row| serde_json::to_value(row).unwrap_or_default())),
+        None => {
+            let mut header = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+            if a.all_nodes {
+                header.push("NODE");
+            }
+            let cells = |row: Row| {
+                let mut cells = vec![row.id, row.image, row.command, row.running_for, row.status, row.ports, row.names];
+                if a.all_nodes {
+                    cells.push(row.node);
+                }
+                cells
+            };
+            out::table(&header, shown.into_iter().map(cells).collect())
+        }
+    }
+}
+
+fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
+    Ok(match key {
+        "name" => row.names.contains(value),
+        "id" => row.id == value,
+        "status" => row.state == value,
+        "network" => row.networks.split(',').any(|n| n == value),
+        "ancestor" => row.image == value,
+        "label" => has_label(&row.labels, value),
+        "node" => row.node == value,
+        other => {
+            let known = "ancestor, id, label, name, network, node and status are known";
+            return Err(Failure::usage(format!("filter: {other:?} is not accepted: {known}")));
+        }
+    })
+}
+
+/// The containers of the asked host, and whether each runs.
+pub(super) async fn of_host(client: &Client, names: &[String]) -> Result<Vec<(pb::Container, bool)>, Failure> {
+    let request = pb::ListContainersRequest { containers: names.to_vec(), node: String::new(), all_nodes: false };
+    let found = client.hosts().list_containers(request).await?.into_inner().containers;
+    let runs = |c: &pb::Container| c.status.as_ref().is_some_and(|s| s.phase == "running");
+    Ok(found.into_iter().map(|c| (c.clone(), runs(&c))).filter(|(_, runs)| *runs || !names.is_empty()).collect())
+}
+
+pub(super) fn show_stats(
+    known: &[(pb::Container, bool)],
+    before: Option<&pb::StatsReply>,
+    now: &pb::StatsReply,
+    format: Option<&str>,
+) -> Result<(), Failure> {
+    let values = known.iter().map(|(c, _)| {
+        let used = |reply: &pb::StatsReply| reply.containers.iter().find(|s| s.container == c.id).cloned();
+        let (then, stats) = (before.and_then(used), used(now).unwrap_or_default());
+        let elapsed = before.map_or(0, |b| now.at_nanos.saturating_sub(b.at_nanos));
+        let busy = then.map_or(0, |then| stats.cpu_nanos.saturating_sub(then.cpu_nanos));
+        #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
+        let percent = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+        let limit = match stats.memory_limit_bytes {
+            0 => "-".to_owned(),
+            bytes => mebibytes(bytes),
+        };
+        json!({
+            "ID": format!("task-{}", c.id),
+            "Name": c.spec.clone().unwrap_or_default().name,
+            "CPUPerc": format!("{:.2}%", percent(busy, elapsed)),
+            "MemUsage": format!("{} / {limit}", mebibytes(stats.memory_bytes)),
+            "MemPerc": format!("{:.2}%", percent(stats.memory_bytes, stats.memory_limit_bytes)),
+            "PIDs": stats.pids.to_string(),
+        })
+    });
+    match format {
+        Some("json") => values.into_iter().try_for_each(|value| out::json(&value)),
+        Some(template) => rows(template, values),
+        None => rows("table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.PIDs}}", values),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) >> 20;
+    format!("{}.{}MiB", tenths / 10, tenths % 10)
+}

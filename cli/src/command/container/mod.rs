@@ -1,0 +1,311 @@
+//! Containers that are run by hand.
+
+mod inspect;
+mod list;
+mod run;
+mod session;
+mod terminal;
+
+use shoal_proto::pb;
+use std::{path::Path, process::ExitCode, time::Duration};
+use tokio::time::sleep;
+
+use super::each;
+use crate::{
+    args::container::{Container, Exec, Inspect, Kill, Logs, Named, One, Port, Ps, Rename, Rm, Start, Stats, Stop},
+    client::Client,
+    failure::{Exit, Failure},
+    out,
+    progress::follow::now,
+    spec,
+    units::{Since, rfc3339},
+    view,
+};
+
+pub(super) use inspect::run as inspect_any;
+
+/// Between two looks of `stats`.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failure> {
+    let client = || Client::connect(host);
+    match verb {
+        Container::Run(a) => return run::run(host, a).await,
+        Container::Create(a) => run::create(host, a).await?,
+        Container::Ls(a) => ps(host, a).await?,
+        Container::Inspect(a) => {
+            let kind = Some("container".to_owned());
+            let a = Inspect { format: a.format.clone(), kind, on: a.on.clone(), names: a.names.clone() };
+            inspect::run(host, &a).await?;
+        }
+        Container::Start(a) => return start(&client().await?, a).await,
+        Container::Stop(a) => stop(&client().await?, a).await?,
+        Container::Restart(a) => restart(&client().await?, a).await?,
+        Container::Kill(a) => kill(&client().await?, a).await?,
+        Container::Rm(a) => rm(&client().await?, a).await?,
+        Container::Exec(a) => return exec(&client().await?, a).await,
+        Container::Attach(a) => {
+            let client = client().await?;
+            let found = one(&client, &a.container, "").await?;
+            let tty = found.spec.and_then(|s| s.container).is_some_and(|c| c.tty);
+            let input = session::Input { stdin: !a.no_stdin, tty, detach: terminal::Keys::parse(&a.detach_keys)? };
+            return session::attach(&client, found.id, input).await?.follow().await;
+        }
+        Container::Logs(a) => logs(&client().await?, a).await?,
+        Container::Wait(a) => wait(&client().await?, a).await?,
+        Container::Port(a) => port(&client().await?, a).await?,
+        Container::Stats(a) => stats(&client().await?, a).await?,
+        Container::Top(a) => top(&client().await?, a).await?,
+        Container::Rename(a) => rename(&client().await?, a).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reference(container: &str, node: &str) -> Option<pb::ContainerRef> {
+    Some(pb::ContainerRef { container: container.to_owned(), node: node.to_owned() })
+}
+
+/// What the managers know of a container.
+pub(super) async fn one(client: &Client, name: &str, node: &str) -> Result<pb::Container, Failure> {
+    let request =
+        pb::ListContainersRequest { containers: vec![name.to_owned()], node: node.to_owned(), all_nodes: false };
+    let found = client.hosts().list_containers(request).await?.into_inner().containers;
+    found.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no container {name}")))
+}
+
+async fn until(client: &Client, of: &pb::ContainerReply, until: &str) -> Result<Option<pb::Container>, Failure> {
+    let request = pb::AwaitContainerRequest { id: of.id, start: of.start, until: until.to_owned(), limit_ms: 0 };
+    Ok(client.hosts().await_container(request).await?.into_inner().container)
+}
+
+/// Started, and seen to run; else why not.
+async fn started(client: &Client, name: &str, node: &str, again: bool) -> Result<pb::ContainerReply, Failure> {
+    let request = pb::StartContainerRequest { container: reference(name, node), again };
+    let reply = client.hosts().start_container(request).await?.into_inner();
+    match until(client, &reply, "running").await? {
+        Some(found) => could_start(&found).map(|()| reply),
+        // It went with its end.
+        None => Ok(reply),
+    }
+}
+
+/// One that ended without an exit code never ran.
+fn could_start(container: &pb::Container) -> Result<(), Failure> {
+    let status = container.status.clone().unwrap_or_default();
+    if status.phase == "exited" && status.exit_code.is_none() && !status.message.is_empty() {
+        let name = container.spec.clone().unwrap_or_default().name;
+        return Err(Failure::new(
+            Exit::NotConverged,
+            format!("container {name} could not be started: {}", status.message),
+        ));
+    }
+    Ok(())
+}
+
+async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
+    let (names, node) = (&a.named.containers, &a.named.on.node);
+    if a.attach || a.interactive {
+        let [name] = names.as_slice() else {
+            return Err(Failure::usage("--attach and --interactive are for one container"));
+        };
+        let found = one(client, name, node).await?;
+        let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
+        let input = session::Input { stdin: a.interactive, tty, detach: terminal::Keys::default() };
+        let session = session::attach(client, found.id, input).await?;
+        started(client, name, node, false).await?;
+        return session.follow().await;
+    }
+    each(names, |name| async move { started(client, &name, node, false).await.map(|_| name) }).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop(client: &Client, a: &Stop) -> Result<(), Failure> {
+    each(&a.named.containers, |name| async move {
+        let grace_ms = a.time.map(|seconds| seconds.saturating_mul(1000));
+        let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
+        let reply = client.hosts().stop_container(request).await?.into_inner();
+        until(client, &reply, "ended").await?;
+        Ok(name)
+    })
+    .await
+}
+
+async fn restart(client: &Client, a: &Stop) -> Result<(), Failure> {
+    each(&a.named.containers, |name| async move {
+        if let Some(seconds) = a.time {
+            let grace_ms = Some(seconds.saturating_mul(1000));
+            let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
+            let reply = client.hosts().stop_container(request).await?.into_inner();
+            until(client, &reply, "ended").await?;
+        }
+        started(client, &name, &a.named.on.node, true).await?;
+        Ok(name)
+    })
+    .await
+}
+
+async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
+    let is_kill = matches!(a.signal.to_ascii_uppercase().as_str(), "KILL" | "SIGKILL" | "9");
+    each(&a.named.containers, |name| async move {
+        let found = one(client, &name, &a.named.on.node).await?;
+        if !matches!(found.status.clone().unwrap_or_default().phase.as_str(), "running" | "restarting") {
+            return Err(Failure::new(Exit::Conflict, format!("container {name} does not run")));
+        }
+        if is_kill {
+            // Wanted so: its restart policy does not start it again.
+            let container = reference(&name, &a.named.on.node);
+            let request = pb::StopContainerRequest { container, grace_ms: Some(0) };
+            client.hosts().stop_container(request).await?;
+        }
+        let request = pb::SignalRequest { container: found.id, signal: a.signal.clone() };
+        client.containers().signal(request).await?;
+        Ok(name)
+    })
+    .await
+}
+
+async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
+    each(&a.named.containers, |name| async move {
+        let request = pb::RemoveContainerRequest { container: reference(&name, &a.named.on.node), force: a.force };
+        let reply = match client.hosts().remove_container(request).await {
+            Ok(reply) => reply.into_inner(),
+            Err(s) if a.force && s.code() == tonic::Code::NotFound => return Ok(name),
+            Err(s) => return Err(s.into()),
+        };
+        until(client, &reply, "gone").await?;
+        Ok(name)
+    })
+    .await
+}
+
+async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
+    let found = one(client, &a.container, "").await?;
+    let start = pb::ExecStart {
+        container: found.id,
+        args: a.command.clone(),
+        env: spec::env::collect(&a.env_file, &a.env)?,
+        workdir: a.workdir.clone(),
+        user: a.user.clone(),
+        tty: a.tty,
+        stdin: a.interactive,
+        privileged: a.privileged,
+        detached: a.detach,
+    };
+    let input = session::Input {
+        stdin: a.interactive && !a.detach,
+        tty: a.tty && !a.detach,
+        detach: terminal::Keys::parse(&a.detach_keys)?,
+    };
+    let session = session::exec(client, start, input).await?;
+    if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }
+}
+
+async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {
+    let since_ms = match a.since {
+        None => 0,
+        Some(Since::At { epoch_ms }) => epoch_ms,
+        Some(Since::Ago(d)) => now().0.saturating_sub(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let task = one(client, &a.container, "").await?.id;
+    let request = pb::TaskLogsRequest { task, follow: a.follow, tail: a.tail.0, since_ms };
+    let mut lines = client.containers().container_logs(request).await?.into_inner();
+    loop {
+        let line = tokio::select! {
+            next = lines.message() => next?,
+            signal = tokio::signal::ctrl_c() => return Ok(signal?),
+        };
+        let Some(line) = line else { return Ok(()) };
+        let mut text = Vec::new();
+        if a.timestamps {
+            text.extend_from_slice(rfc3339(line.time_ms).as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(&line.line);
+        if !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        if line.stderr { out::bytes_aside(&text)? } else { out::bytes(&text)? }
+    }
+}
+
+async fn wait(client: &Client, a: &Named) -> Result<(), Failure> {
+    each(&a.containers, |name| async move {
+        let found = one(client, &name, &a.on.node).await?;
+        let of = pb::ContainerReply { id: found.id, start: found.start };
+        let ended = until(client, &of, "ended").await?;
+        let code = ended.and_then(|c| c.status).and_then(|s| s.exit_code).unwrap_or(0);
+        Ok(code.to_string())
+    })
+    .await
+}
+
+async fn port(client: &Client, a: &Port) -> Result<(), Failure> {
+    let wanted = a.port.as_deref().map(spec::run::port_and_protocol).transpose()?;
+    let ports = one(client, &a.container, &a.on.node).await?.ports;
+    let mut found = false;
+    for p in &ports {
+        for at in view::container::hosts(p) {
+            match &wanted {
+                None => out::line(format!("{}/{} -> {at}", p.container_port, p.protocol))?,
+                Some((port, protocol)) if (*port, protocol) == (p.container_port, &p.protocol) => {
+                    found = true;
+                    out::line(at)?;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    match wanted {
+        Some((port, protocol)) if !found => {
+            let message = format!("container {} publishes no port {port}/{protocol}", a.container);
+            Err(Failure::new(Exit::NotFound, message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn rename(client: &Client, a: &Rename) -> Result<(), Failure> {
+    let container = reference(&a.container, &a.on.node);
+    let request = pb::RenameContainerRequest { container, name: a.name.to_string() };
+    client.hosts().rename_container(request).await?;
+    Ok(())
+}
+
+async fn top(client: &Client, a: &One) -> Result<(), Failure> {
+    let found = one(client, &a.container, &a.on.node).await?;
+    let stats = client.containers().stats(pb::StatsRequest { containers: vec![found.id] }).await?.into_inner();
+    let Some(of) = stats.containers.into_iter().next() else {
+        return Err(Failure::new(Exit::Conflict, format!("container {} does not run", a.container)));
+    };
+    let rows = of.processes.iter().map(|pid| {
+        // As the daemon counts processes, which is as we do unless it is in another namespace.
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let command = read("cmdline").replace('\0', " ");
+        vec![pid.to_string(), command.trim().to_owned()]
+    });
+    out::table(&["PID", "COMMAND"], rows.collect())
+}
+
+async fn stats(client: &Client, a: &Stats) -> Result<(), Failure> {
+    let mut before: Option<pb::StatsReply> = None;
+    loop {
+        let known = list::of_host(client, &a.containers).await?;
+        let containers = known.iter().filter(|(_, runs)| *runs).map(|(c, _)| c.id).collect();
+        let now = client.containers().stats(pb::StatsRequest { containers }).await?.into_inner();
+        if before.is_some() || !a.no_stream {
+            list::show_stats(&known, before.as_ref(), &now, a.format.as_deref())?;
+        }
+        if a.no_stream && before.is_some() {
+            return Ok(());
+        }
+        before = Some(now);
+        tokio::select! {
+            () = sleep(STATS_EVERY) => {}
+            signal = tokio::signal::ctrl_c() => return Ok(signal?),
+        }
+    }
+}
+
+async fn ps(host: &Path, a: &Ps) -> Result<(), Failure> {
+    list::ps(&Client::connect(host).await?, a).await
+}

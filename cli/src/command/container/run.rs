@@ -1,0 +1,152 @@
+//! `run` and `create`.
+
+use shoal_proto::pb;
+use std::{path::Path, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::Code;
+
+use super::{could_start, reference, session, terminal::Keys, until};
+use crate::{
+    args::container::{Create, Run},
+    client::{Client, request_id},
+    failure::{Exit, Failure},
+    out,
+    spec::run::{Asked, run as asked},
+};
+
+/// Names are made up so often before that is given up.
+const NAMES: usize = 8;
+/// As Docker's: of programs that are not there, and that cannot be run.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_STARTED: u8 = 125;
+
+pub(super) async fn create(host: &Path, a: &Create) -> Result<(), Failure> {
+    // What is wrong with the arguments is told whether or not a daemon answers.
+    asked(a, &[], 0)?;
+    let client = Client::connect(host).await?;
+    let (created, _) = made(&client, a).await?;
+    out::line(format!("task-{}", created.id))
+}
+
+pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
+    asked(&a.create, &[], 0)?;
+    let client = Client::connect(host).await?;
+    let foreground = !a.detach;
+    if foreground && !a.create.node.is_empty() {
+        return Err(Failure::usage("node: a container of another host runs in the background: pass -d"));
+    }
+    let input = session::Input { stdin: a.create.interactive, tty: a.create.tty, detach: Keys::parse(&a.detach_keys)? };
+    if foreground && input.tty && input.stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        return Err(Failure::usage("the input device is not a TTY: leave out -t"));
+    }
+    let (created, name) = made(&client, &a.create).await?;
+    let session = if foreground { Some(session::attach(&client, created.id, input).await?) } else { None };
+    let container = reference(&format!("task-{}", created.id), "");
+    let request = pb::StartContainerRequest { container, again: false };
+    let started = match client.hosts().start_container(request).await {
+        Ok(started) => started.into_inner(),
+        Err(status) => {
+            // As Docker, it stays; with --rm nothing does.
+            if a.create.rm {
+                let container = reference(&format!("task-{}", created.id), "");
+                let request = pb::RemoveContainerRequest { container, force: true };
+                // The first failure is the one to tell.
+                let _ = client.hosts().remove_container(request).await;
+            }
+            return Err(status.into());
+        }
+    };
+    let Some(session) = session else {
+        if let Some(found) = until(&client, &started, "running").await? {
+            could_start(&found)?;
+        }
+        out::line(format!("task-{}", created.id))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let following = session.follow_in_background();
+    let running = until(&client, &started, "running").await?;
+    if let Some(Err(why)) = running.as_ref().map(could_start) {
+        following.abort();
+        out::error(&why.message);
+        return Ok(ExitCode::from(code_of(&why.message)));
+    }
+    pass_signals(&client, created.id, following, &name).await
+}
+
+/// What is wrong with a program that could not be started.
+fn code_of(message: &str) -> u8 {
+    let lower = message.to_lowercase();
+    if lower.contains("no such file") || lower.contains("not found") {
+        NOT_FOUND
+    } else if lower.contains("permission denied") || lower.contains("exec format") {
+        NOT_EXECUTABLE
+    } else {
+        NOT_STARTED
+    }
+}
+
+/// To the end; what we are told to do by signals is the container's to do.
+async fn pass_signals(
+    client: &Client,
+    container: u64,
+    mut following: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
+    name: &str,
+) -> Result<ExitCode, Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    loop {
+        let number = tokio::select! {
+            ended = &mut following => {
+                return ended.map_err(|e| Failure::new(Exit::General, format!("container {name}: {e}")))?;
+            }
+            _ = interrupt.recv() => "INT",
+            _ = terminate.recv() => "TERM",
+        };
+        let request = pb::SignalRequest { container, signal: number.to_owned() };
+        // It may have ended this moment.
+        let _ = client.containers().signal(request).await;
+    }
+}
+
+/// The container, made; its image is here.
+async fn made(client: &Client, a: &Create) -> Result<(pb::ContainerReply, String), Failure> {
+    let exposed = if a.node.is_empty() { image(client, a).await? } else { Vec::new() };
+    if a.publish_all && !a.node.is_empty() {
+        return Err(Failure::usage(
+            "publish-all: which ports an image exposes is known to the other host alone: name them with -p",
+        ));
+    }
+    for attempt in 0.. {
+        let Asked { spec, notes } = asked(a, &exposed, rand::random())?;
+        if attempt == 0 {
+            notes.iter().for_each(|note| out::note(format!("warning: {note}")));
+        }
+        let name = spec.name.clone();
+        let request = pb::CreateContainerRequest { node: a.node.clone(), spec: Some(spec), request_id: request_id() };
+        match client.hosts().create_container(request).await {
+            Ok(reply) => return Ok((reply.into_inner(), name)),
+            Err(s) if s.code() == Code::AlreadyExists && a.name.is_none() && attempt < NAMES => {}
+            Err(s) => return Err(s.into()),
+        }
+    }
+    unreachable!("the loop ends by returning")
+}
+
+/// Sees to it that the image is here, and gives the ports that it exposes.
+async fn image(client: &Client, a: &Create) -> Result<Vec<String>, Failure> {
+    let inspect = || async {
+        let request = pb::InspectImageRequest { reference: a.image.clone() };
+        client.containers().inspect_image(request).await
+    };
+    if a.pull != "always" {
+        match inspect().await {
+            Ok(found) => return Ok(found.into_inner().exposed_ports),
+            Err(s) if s.code() == Code::NotFound && a.pull == "missing" => {
+                out::note(format!("Unable to find image '{}' locally", a.image));
+            }
+            Err(s) => return Err(s.into()),
+        }
+    }
+    client.local().pull_image(pb::PullImageRequest { reference: a.image.clone() }).await?;
+    Ok(inspect().await?.into_inner().exposed_ports)
+}

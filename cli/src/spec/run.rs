@@ -1,0 +1,288 @@
+//! `run` and `create` as a spec.
+
+use shoal_common::{
+    Invalid, NetworkId,
+    service::{ContainerSpec, Protocol},
+};
+use shoal_proto::{convert::run_spec, pb};
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{env, map, name, ports};
+use crate::{args::container::Create, failure::Failure};
+
+/// What was asked for, and what the user should hear of it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) spec: pb::RunSpec,
+    pub(crate) notes: Vec<String>,
+}
+
+/// `exposed`: by the image, as `80/tcp`; wanted for --publish-all alone.
+pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, Failure> {
+    let mut notes = Vec::new();
+    let (stack, networks) = networks(c)?;
+    let mut ports = Vec::new();
+    for text in &c.publish {
+        ports.extend(ports::published(text)?);
+    }
+    if c.publish_all {
+        let known: BTreeSet<(u32, String)> = ports.iter().map(|p| (p.container_port, p.protocol.clone())).collect();
+        let mut more = Vec::new();
+        for text in c.expose.iter().chain(exposed) {
+            more.extend(ports::exposed(text)?);
+        }
+        more.sort_by_key(|p| (p.container_port, p.protocol.clone()));
+        more.dedup();
+        ports.extend(more.into_iter().filter(|p| !known.contains(&(p.container_port, p.protocol.clone()))));
+    } else {
+        for text in &c.expose {
+            ports::exposed(text)?;
+        }
+    }
+    if stack != "own" && !ports.is_empty() {
+        notes.push(format!("published ports are discarded when using {stack} network mode"));
+        ports.clear();
+    }
+    if !c.link.is_empty() {
+        notes.push(
+            "--link is deprecated: put the containers on a network, where they know each other by name".to_owned(),
+        );
+    }
+    let spec = pb::RunSpec {
+        name: c.name.as_ref().map_or_else(|| name::name(random), ToString::to_string),
+        container: Some(container(c)?),
+        resources: Some(pb::Resources {
+            limits: Some(pb::Amount { nano_cpus: c.cpus.unwrap_or(0), memory_bytes: c.memory.unwrap_or(0) }),
+            reservations: None,
+            pids_limit: c.pids_limit.unwrap_or(0),
+        }),
+        stack: stack.to_owned(),
+        networks,
+        ports,
+        restart: c.restart.to_string(),
+        auto_remove: c.rm,
+        links: c.link.iter().map(|text| link(text)).collect(),
+    };
+    if c.rm && c.restart != shoal_common::container::RestartMode::No {
+        return Err(Failure::usage(
+            "rm: a container that goes with its end cannot be started again: leave out --rm or --restart",
+        ));
+    }
+    // As the managers will read it; what the networks are is not known here.
+    run_spec(spec.clone(), |_| Ok::<_, Invalid>(NetworkId(1)))?;
+    Ok(Asked { spec, notes })
+}
+
+fn container(c: &Create) -> Result<pb::ContainerSpec, Failure> {
+    let mut mounts = Vec::new();
+    for text in &c.volume {
+        mounts.push(volume(text)?);
+    }
+    for text in &c.mount {
+        mounts.push(mount(text)?);
+    }
+    for target in &c.tmpfs {
+        // Docker takes options behind the path.
+        let target = target.split(':').next().unwrap_or(target).to_owned();
+        mounts.push(pb::Mount { r#type: "tmpfs".to_owned(), source: String::new(), target, read_only: false });
+    }
+    let mut extra_hosts = Vec::new();
+    for text in &c.add_host {
+        extra_hosts.push(extra_host(text)?);
+    }
+    let grace = c.stop_timeout.map_or(ContainerSpec::DEFAULT_STOP_GRACE, std::time::Duration::from_secs);
+    Ok(pb::ContainerSpec {
+        image: c.image.clone(),
+        has_entrypoint: c.entrypoint.is_some(),
+        entrypoint: c.entrypoint.clone().map(|w| w.0).unwrap_or_default(),
+        args: c.command.clone(),
+        env: env::collect(&c.env_file, &c.env)?,
+        hostname: c.hostname.clone(),
+        workdir: c.workdir.clone(),
+        user: c.user.clone(),
+        labels: map(&c.label),
+        stop_grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        ports: Vec::new(),
+        tty: c.tty,
+        stdin: c.interactive,
+        mounts,
+        dns_servers: c.dns.iter().map(ToString::to_string).collect(),
+        dns_search: c.dns_search.clone(),
+        dns_options: c.dns_option.clone(),
+        extra_hosts,
+        privileged: c.privileged,
+        cap_add: c.cap_add.clone(),
+        cap_drop: c.cap_drop.clone(),
+        read_only: c.read_only,
+        stop_signal: c.stop_signal.clone().unwrap_or_default(),
+    })
+}
+
+fn networks(c: &Create) -> Result<(&'static str, Vec<pb::Attachment>), Failure> {
+    let mut all = Vec::new();
+    for text in &c.network {
+        match text.as_str() {
+            "host" | "none" if c.network.len() > 1 => {
+                return Err(Failure::usage(format!("network: {text:?} cannot be joined with another network")));
+            }
+            "host" => return Ok(("host", Vec::new())),
+            "none" => return Ok(("none", Vec::new())),
+            "default" => all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() }),
+            text => all.push(attachment(text)?),
+        }
+    }
+    let asks = c.ip.is_some() || c.ip6.is_some() || c.mac_address.is_some() || !c.network_alias.is_empty();
+    if asks && all.is_empty() {
+        all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() });
+    }
+    if asks && all.len() > 1 {
+        return Err(Failure::usage(
+            "--ip, --ip6, --mac-address and --network-alias are for one network: say them as \
+             --network name=NAME,ip=ADDRESS",
+        ));
+    }
+    if let Some(first) = all.first_mut().filter(|_| asks) {
+        first.v4 = c.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        first.v6 = c.ip6.map(|ip| ip.to_string()).unwrap_or_default();
+        first.mac = c.mac_address.map(|mac| mac.to_string()).unwrap_or_default();
+        first.aliases.extend(c.network_alias.iter().map(ToString::to_string));
+    }
+    Ok(("own", all))
+}
+
+fn attachment(text: &str) -> Result<pb::Attachment, Failure> {
+    if !text.contains('=') {
+        return Ok(pb::Attachment { network: text.to_owned(), ..Default::default() });
+    }
+    let bad = |why: &str| Failure::usage(format!("network: {text:?} is not accepted: {why}"));
+    let mut out = pb::Attachment::default();
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').ok_or_else(|| bad("KEY=VALUE, joined by commas"))?;
+        match key {
+            "name" => value.clone_into(&mut out.network),
+            "alias" => out.aliases.push(value.to_owned()),
+            "ip" => value.clone_into(&mut out.v4),
+            "ip6" => value.clone_into(&mut out.v6),
+            "mac-address" => value.clone_into(&mut out.mac),
+            "gw-priority" => out.gw_priority = value.parse().map_err(|_| bad("a whole number as gw-priority"))?,
+            _ => return Err(bad("name, alias, ip, ip6, mac-address and gw-priority are known")),
+        }
+    }
+    if out.network.is_empty() { Err(bad("name=NETWORK is missing")) } else { Ok(out) }
+}
+
+fn link(text: &str) -> pb::ContainerLink {
+    let (container, alias) = text.split_once(':').unwrap_or((text, text));
+    let bare = |name: &str| name.trim_start_matches('/').to_owned();
+    pb::ContainerLink { container: bare(container), alias: bare(alias) }
+}
+
+fn volume(text: &str) -> Result<pb::Mount, Failure> {
+    let bad = || {
+        let expected = "SOURCE:TARGET[:ro], where SOURCE is an absolute path of the host or a volume's name";
+        Failure::usage(format!("volume: {text:?} is not accepted: {expected}"))
+    };
+    let mut parts = text.split(':');
+    let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(source), Some(target), options, None) => (source, target, options),
+        _ => return Err(bad()),
+    };
+    let read_only = match options {
+        None | Some("rw" | "z" | "Z") => false,
+        Some("ro") => true,
+        Some(_) => return Err(bad()),
+    };
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    Ok(pb::Mount { r#type: kind.to_owned(), source: source.to_owned(), target: target.to_owned(), read_only })
+}
+
+fn mount(text: &str) -> Result<pb::Mount, Failure> {
+    let bad = |why: &str| Failure::usage(format!("mount: {text:?} is not accepted: {why}"));
+    let mut mount = pb::Mount { r#type: "volume".to_owned(), ..Default::default() };
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "true")) {
+            ("type", kind) => kind.clone_into(&mut mount.r#type),
+            ("source" | "src", source) => source.clone_into(&mut mount.source),
+            ("target" | "dst" | "destination", target) => target.clone_into(&mut mount.target),
+            ("readonly" | "ro", value) => mount.read_only = value == "true" || value == "1",
+            _ => return Err(bad("type, source, target and readonly are known")),
+        }
+    }
+    if mount.target.is_empty() { Err(bad("target=PATH is missing")) } else { Ok(mount) }
+}
+
+fn extra_host(text: &str) -> Result<pb::ExtraHost, Failure> {
+    let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS"));
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
+    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
+    Ok(pb::ExtraHost { name: name.to_owned(), address: address.to_string() })
+}
+
+/// `80/tcp`, or 80 alone.
+pub(crate) fn port_and_protocol(text: &str) -> Result<(u32, String), Failure> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let bad = || Failure::usage(format!("port: {text:?} is not accepted: PORT[/tcp|udp|sctp]"));
+    let protocol: Protocol = protocol.parse().map_err(|_| bad())?;
+    Ok((port.parse().map_err(|_| bad())?, protocol.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn asked(line: &str) -> Result<Asked, Failure> {
+        let line = format!("shoal create {line}");
+        match Cli::try_parse_from(line.split(' ')).expect("parses").command {
+            Command::Create(c) => run(&c, &["81/tcp".to_owned()], 7),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_documents_command_lines_are_understood() {
+        let a =
+            asked("--name test-container -it --hostname=test-con.example.com --dns=8.8.8.8 ubuntu /bin/bash").unwrap();
+        let c = a.spec.container.unwrap();
+        assert_eq!((c.hostname.as_deref(), c.dns_servers[0].as_str()), (Some("test-con.example.com"), "8.8.8.8"));
+        assert!(c.tty && c.stdin && c.args == ["/bin/bash"]);
+        let a = asked("--name myweb --link mydb:mydb -P myapp python app.py").unwrap();
+        assert_eq!(a.spec.links.len(), 1);
+        assert!(a.notes[0].contains("deprecated") && a.spec.ports.len() == 1);
+        let a = asked("-it --net net1 --name cont1 busybox sh").unwrap();
+        assert_eq!((a.spec.stack.as_str(), a.spec.networks[0].network.as_str()), ("own", "net1"));
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_flags() {
+        let a = asked("-e A=1 image ls -la --rm").unwrap();
+        assert_eq!(a.spec.container.unwrap().args, ["ls", "-la", "--rm"]);
+        assert!(!a.spec.auto_remove);
+    }
+
+    #[test]
+    fn ports_of_a_container_without_a_stack_of_its_own_are_discarded_and_it_is_said() {
+        let a = asked("--network host -p 80:80 web").unwrap();
+        assert!(a.spec.ports.is_empty() && a.notes[0].contains("discarded"), "{a:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (line, part) in [
+            ("--network host --network blue web", "network"),
+            ("--network name=a,speed=9 web", "gw-priority"),
+            ("--network a --network b --ip 10.0.0.9 web", "one network"),
+            ("-v data web", "volume"),
+            ("-v /a:/b:rx web", "volume"),
+            ("--mount type=bind,source=/a web", "target"),
+            ("--mount type=disk,source=a,target=/b web", "type"),
+            ("--add-host nas web", "add-host"),
+            ("--rm --restart always web", "--rm"),
+            ("-p x web", "publish"),
+        ] {
+            let f = asked(line).expect_err(line);
+            assert!(f.message.contains(part), "{line}: {f}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Containers that are run by hand, and the networks of one host.
+
+use shoal_common::{
+    NetworkId, NodeId, TaskId,
+    assignment::Stack,
+    container::{Attachment, Networking, Phase, PortSpec, RunSpec, Wanted},
+    network::{BridgeOptions, Driver},
+    node::{DefaultBridge, NodeDescription},
+};
+use shoal_state::{Command, ContainerReport, Outcome, Rejection, Reply, assignment};
+
+use crate::world::{World, description, network, run};
+
+/// Three nodes; the first two have a default bridge, the third has opted out.
+fn world() -> World {
+    let mut w = World::three_nodes();
+    for n in 1..=2 {
+        let described =
+            NodeDescription { default_bridge: Some(DefaultBridge::default()), ..description(&format!("w{n}")) };
+        w.apply(Command::DescribeNode { node: NodeId(n), description: described }).unwrap();
+    }
+    w
+}
+
+fn create(w: &mut World, node: u64, spec: RunSpec) -> Result<TaskId, Rejection> {
+    match w.apply(Command::CreateContainer { node: NodeId(node), spec: Box::new(spec) })? {
+        Reply::Container(id, 0) => Ok(id),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn start(w: &mut World, container: TaskId) -> Outcome {
+    w.apply(Command::StartContainer { container, again: false })
+}
+
+fn report(w: &mut World, container: TaskId, phase: Phase) {
+    let row = &w.state.containers[&container];
+    let report = ContainerReport {
+        node: row.node,
+        container,
+        start: row.start,
+        phase,
+        message: String::new(),
+        exit_code: Some(0),
+        restarts: 0,
+    };
+    w.apply(Command::ReportContainers { reports: vec![report] }).unwrap();
+}
+
+fn bridge(w: &mut World, node: u64, name: &str, subnets: &[&str]) -> Result<NetworkId, Rejection> {
+    let mut spec = network(name, subnets);
+    spec.driver = Driver::Bridge(BridgeOptions::on(NodeId(node)));
+    match w.apply(Command::CreateNetwork { spec })? {
+        Reply::Network(id) => Ok(id),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn address(w: &World, container: TaskId) -> String {
+    let endpoints = &w.state.containers[&container].endpoints;
+    endpoints.iter().flat_map(|e| e.addresses()).map(|ip| ip.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn publish(host_port: Option<u16>, container_port: u16) -> PortSpec {
+    PortSpec { host_ip: None, host_port, container_port, protocol: Default::default() }
+}
+
+#[test]
+fn a_container_without_a_network_is_on_its_hosts_default_bridge() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    let b = create(&mut w, 2, run("a", vec![])).unwrap();
+    // Two hosts, two bridges that never meet: the same subnet, and Docker's.
+    assert_eq!((address(&w, a).as_str(), address(&w, b).as_str()), ("172.17.0.2", "172.17.0.2"));
+    let cut = assignment(&w.state, NodeId(1)).unwrap();
+    assert_eq!(cut.containers.keys().collect::<Vec<_>>(), [&a]);
+    assert_eq!(cut.endpoints.len(), 1);
+    // The bridge is there for a host also when nobody is on it.
+    w.apply(Command::RemoveContainer { container: b, force: false }).unwrap();
+    report(&mut w, b, Phase::Removed);
+    assert_eq!(assignment(&w.state, NodeId(2)).unwrap().networks.len(), 1);
+    assert!(matches!(create(&mut w, 3, run("a", vec![])), Err(Rejection::Invalid(why)) if why.field == "network"));
+}
+
+#[test]
+fn names_are_of_one_host_and_on_a_network_of_the_cluster_of_all() {
+    let mut w = world();
+    let mut shared = network("shared", &[]);
+    shared.attachable = true;
+    let shared = w.network(shared);
+    let closed = w.network(network("closed", &[]));
+    create(&mut w, 1, run("a", vec![])).unwrap();
+    assert!(matches!(create(&mut w, 1, run("a", vec![])), Err(Rejection::NameTaken { .. })));
+    create(&mut w, 2, run("a", vec![Attachment::to(shared)])).unwrap();
+    let twin = create(&mut w, 1, run("b", vec![Attachment::to(shared)])).unwrap();
+    let rename = Command::RenameContainer { container: twin, name: "c".parse().unwrap() };
+    w.apply(rename).unwrap();
+    let other = create(&mut w, 3, run("a", vec![Attachment::to(shared)]));
+    assert!(matches!(other, Err(Rejection::NameTaken { holder, .. }) if holder.contains("network shared")));
+    let refused = create(&mut w, 3, run("d", vec![Attachment::to(closed)]));
+    assert!(matches!(refused, Err(Rejection::NotAttachable { .. })));
+}
+
+#[test]
+fn bridges_are_of_one_host_and_meet_what_is_there() {
+    let mut w = world();
+    let mine = bridge(&mut w, 1, "mine", &[]).unwrap();
+    // As another host's: they cannot be mistaken for one another.
+    bridge(&mut w, 2, "mine", &[]).unwrap();
+    assert!(matches!(bridge(&mut w, 1, "mine", &[]), Err(Rejection::NameTaken { .. })));
+    assert_eq!(w.state.find_network("mine", Some(NodeId(1))).map(|n| n.id), Some(mine));
+    assert!(w.state.find_network("mine", Some(NodeId(3))).is_none());
+    // A network of the cluster would be everywhere.
+    assert!(matches!(w.apply(Command::CreateNetwork { spec: network("mine", &[]) }), Err(Rejection::NameTaken { .. })));
+    assert!(matches!(bridge(&mut w, 1, "over", &["172.18.5.0/24"]), Err(Rejection::SubnetOverlap { .. })));
+    bridge(&mut w, 3, "over", &["172.18.5.0/24"]).unwrap();
+    for reserved in ["bridge", "host", "none"] {
+        assert!(matches!(bridge(&mut w, 1, reserved, &[]), Err(Rejection::Invalid(_))), "{reserved}");
+    }
+    let elsewhere = create(&mut w, 2, run("a", vec![Attachment::to(mine)]));
+    assert!(matches!(elsewhere, Err(Rejection::NetworkElsewhere { .. })));
+    let default = w.state.find_network("bridge", Some(NodeId(1))).unwrap().id;
+    let kept = w.apply(Command::RemoveNetwork { network: default });
+    assert!(matches!(kept, Err(Rejection::PredefinedNetwork { .. })));
+
+    let a = create(&mut w, 1, run("a", vec![Attachment::to(mine)])).unwrap();
+    let in_use = w.apply(Command::RemoveNetwork { network: mine });
+    assert!(matches!(in_use, Err(Rejection::NetworkInUse { users, .. }) if users.contains("container a")));
+    w.apply(Command::DisconnectContainer { container: a, network: mine }).unwrap();
+    w.apply(Command::RemoveNetwork { network: mine }).unwrap();
+}
+
+#[test]
+fn a_container_joins_and_leaves_networks_and_keeps_its_links() {
+    let mut w = world();
+    let (one, two, three) = (
+        bridge(&mut w, 1, "one", &[]).unwrap(),
+        bridge(&mut w, 1, "two", &[]).unwrap(),
+        bridge(&mut w, 1, "three", &[]).unwrap(),
+    );
+    let c = create(&mut w, 1, run("c", vec![Attachment::to(one)])).unwrap();
+    let connect = |network, gw_priority| Command::ConnectContainer {
+        container: c,
+        attachment: Attachment { gw_priority, ..Attachment::to(network) },
+    };
+    w.apply(connect(two, 0)).unwrap();
+    assert!(matches!(w.apply(connect(two, 0)), Err(Rejection::ConnectedAlready { .. })));
+    w.apply(Command::DisconnectContainer { container: c, network: one }).unwrap();
+    let gone = w.apply(Command::DisconnectContainer { container: c, network: one });
+    assert!(matches!(gone, Err(Rejection::NotConnected { .. })));
+    w.apply(connect(three, 7)).unwrap();
+    let cut = assignment(&w.state, NodeId(1)).unwrap();
+    let Stack::Own(endpoints) = &cut.containers[&c].stack else { panic!("it has a stack of its own") };
+    // The way out over the highest priority; eth1 stayed eth1, and eth0 was free.
+    assert_eq!(endpoints.iter().map(|e| (e.network, e.link)).collect::<Vec<_>>(), [(three, 0), (two, 1)]);
+}
+
+#[test]
+fn addresses_are_as_wished_or_it_is_said_who_has_them() {
+    let mut w = world();
+    let net = bridge(&mut w, 1, "net", &["192.0.2.0/24"]).unwrap();
+    let wish = |ip: &str| vec![Attachment { v4: Some(ip.parse().unwrap()), ..Attachment::to(net) }];
+    let a = create(&mut w, 1, run("a", wish("192.0.2.77"))).unwrap();
+    assert_eq!(address(&w, a), "192.0.2.77");
+    let taken = create(&mut w, 1, run("b", wish("192.0.2.77")));
+    assert!(matches!(taken, Err(Rejection::AddressTaken { holder, .. }) if holder == "container a"));
+    for bad in ["192.0.2.1", "192.0.2.255", "192.0.3.1"] {
+        assert!(
+            matches!(create(&mut w, 1, run("b", wish(bad))), Err(Rejection::Invalid(why)) if why.field == "ip"),
+            "{bad}"
+        );
+    }
+    let v6 = vec![Attachment { v6: Some("fd00::9".parse().unwrap()), ..Attachment::to(net) }];
+    assert!(matches!(create(&mut w, 1, run("b", v6)), Err(Rejection::Invalid(why)) if why.field == "ip6"));
+    // Freed a moment ago, and wished for again.
+    w.apply(Command::RemoveContainer { container: a, force: false }).unwrap();
+    report(&mut w, a, Phase::Removed);
+    let again = create(&mut w, 1, run("a", wish("192.0.2.77"))).unwrap();
+    assert_eq!(address(&w, again), "192.0.2.77");
+}
+
+#[test]
+fn ports_are_taken_by_a_start_and_given_back_by_an_end() {
+    let mut w = world();
+    let with = |name: &str, ports: &[PortSpec]| RunSpec { ports: ports.to_vec(), ..run(name, vec![]) };
+    let a = create(&mut w, 1, with("a", &[publish(Some(8000), 80), publish(None, 81)])).unwrap();
+    let b = create(&mut w, 1, with("b", &[publish(Some(8000), 80)])).unwrap();
+    let elsewhere = create(&mut w, 2, with("b", &[publish(Some(8000), 80)])).unwrap();
+    start(&mut w, a).unwrap();
+    start(&mut w, elsewhere).unwrap();
+    let ports: Vec<String> = w.state.containers[&a].ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["8000->80/tcp", "32768->81/tcp"]);
+    assert!(matches!(start(&mut w, b), Err(Rejection::PortTaken { holder, .. }) if holder == "container a"));
+    assert_eq!(w.state.containers[&b].wanted, Wanted::Created);
+    report(&mut w, a, Phase::Running);
+    report(&mut w, a, Phase::Exited);
+    assert_eq!(w.state.containers[&a].wanted, Wanted::Stopped);
+    start(&mut w, b).unwrap();
+    let host = RunSpec { networking: Networking::Host, ..with("h", &[publish(Some(1), 1)]) };
+    assert!(matches!(create(&mut w, 1, host), Err(Rejection::Invalid(why)) if why.field == "publish"));
+}
+
+#[test]
+fn a_running_container_is_removed_by_its_host_and_one_of_a_lost_host_at_once() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    start(&mut w, a).unwrap();
+    let plain = w.apply(Command::RemoveContainer { container: a, force: false });
+    assert!(matches!(plain, Err(Rejection::ContainerRuns { .. })));
+    w.apply(Command::RemoveContainer { container: a, force: true }).unwrap();
+    assert_eq!(w.state.containers[&a].wanted, Wanted::Removed);
+    assert!(matches!(start(&mut w, a), Err(Rejection::NotFound { .. })));
+    report(&mut w, a, Phase::Removed);
+    assert!(w.state.containers.is_empty());
+
+    let b = create(&mut w, 2, run("b", vec![])).unwrap();
+    w.apply(Command::SetLiveness { nodes: vec![(NodeId(2), shoal_common::node::Liveness::Down)] }).unwrap();
+    w.apply(Command::RemoveContainer { container: b, force: false }).unwrap();
+    assert!(w.state.containers.is_empty());
+    // With the host go its bridges and what was on them.
+    create(&mut w, 2, run("c", vec![])).unwrap();
+    w.apply(Command::RemoveNode { node: NodeId(2), force: false }).unwrap();
+    assert!(w.state.containers.is_empty() && w.state.find_network("bridge", Some(NodeId(2))).is_none());
+}
+
+#[test]
+fn one_that_is_to_go_with_its_end_goes() {
+    let mut w = world();
+    let a = create(&mut w, 1, RunSpec { auto_remove: true, ..run("a", vec![]) }).unwrap();
+    start(&mut w, a).unwrap();
+    report(&mut w, a, Phase::Running);
+    report(&mut w, a, Phase::Exited);
+    assert_eq!(w.state.containers[&a].wanted, Wanted::Removed);
+}

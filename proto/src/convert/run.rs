@@ -1,0 +1,219 @@
+//! Containers that users run by hand.
+
+use crate::pb;
+use shoal_common::{
+    Invalid, NetworkId, TaskId,
+    container::{Attachment, ContainerLink, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus},
+};
+
+use super::field::{
+    AN_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, id, message, parsed, port, read_unless_empty, text,
+};
+
+/// What a user asks for. Its networks are names or ids as the user wrote them: `resolve` knows which is which.
+pub fn run_spec<E: From<Invalid>>(
+    r: pb::RunSpec,
+    resolve: impl Fn(&str) -> Result<NetworkId, E>,
+) -> Result<RunSpec, E> {
+    let mut attachments = Vec::new();
+    for a in r.networks {
+        attachments.push(attachment(a, &resolve)?);
+    }
+    let networking = match r.stack.as_str() {
+        "own" => Networking::Own(attachments),
+        stack @ ("none" | "host") if !attachments.is_empty() => {
+            return Err(Invalid::new("networks", stack, format!("no other networks beside {stack}")).into());
+        }
+        "none" => Networking::None,
+        "host" => Networking::Host,
+        other => return Err(Invalid::new("stack", other, "none, host or own").into()),
+    };
+    let ports = r.ports.into_iter().enumerate();
+    let links = r.links.into_iter().enumerate();
+    Ok(RunSpec {
+        name: parsed("name", &r.name)?,
+        container: message("container", r.container)?,
+        resources: r.resources.unwrap_or_default().try_into().inside("resources")?,
+        networking,
+        ports: ports
+            .map(|(n, p)| PortSpec::try_from(p).inside(format!("ports[{n}]")))
+            .collect::<Result<_, Invalid>>()?,
+        restart: parsed("restart", &r.restart)?,
+        auto_remove: r.auto_remove,
+        links: links
+            .map(|(n, l)| {
+                let of = |field, text: &str| parsed(format!("links[{n}].{field}"), text);
+                Ok(ContainerLink { container: of("container", &l.container)?, alias: of("alias", &l.alias)? })
+            })
+            .collect::<Result<_, Invalid>>()?,
+    })
+}
+
+/// One wish for a place in a network.
+pub fn attachment<E: From<Invalid>>(
+    a: pb::Attachment,
+    resolve: impl Fn(&str) -> Result<NetworkId, E>,
+) -> Result<Attachment, E> {
+    let aliases = a.aliases.iter().enumerate();
+    Ok(Attachment {
+        network: resolve(&a.network)?,
+        aliases: aliases
+            .map(|(n, alias)| parsed(format!("network-alias[{n}]"), alias))
+            .collect::<Result<_, Invalid>>()?,
+        v4: read_unless_empty("ip", &a.v4, AN_IPV4_ADDRESS)?,
+        v6: read_unless_empty("ip6", &a.v6, AN_IPV6_ADDRESS)?,
+        mac: if a.mac.is_empty() { None } else { Some(parsed("mac-address", &a.mac)?) },
+        gw_priority: a.gw_priority,
+    })
+}
+
+impl From<Attachment> for pb::Attachment {
+    fn from(a: Attachment) -> Self {
+        Self {
+            network: a.network.to_string(),
+            aliases: a.aliases.into_iter().map(Into::into).collect(),
+            v4: text(a.v4),
+            v6: text(a.v6),
+            mac: text(a.mac),
+            gw_priority: a.gw_priority,
+        }
+    }
+}
+
+impl From<RunSpec> for pb::RunSpec {
+    fn from(r: RunSpec) -> Self {
+        let (stack, networks) = match r.networking {
+            Networking::None => ("none", Vec::new()),
+            Networking::Host => ("host", Vec::new()),
+            Networking::Own(attachments) => ("own", attachments),
+        };
+        let link = |l: ContainerLink| pb::ContainerLink { container: l.container.into(), alias: l.alias.into() };
+        Self {
+            name: r.name.into(),
+            container: Some(r.container.into()),
+            resources: Some(r.resources.into()),
+            stack: stack.to_owned(),
+            networks: networks.into_iter().map(Into::into).collect(),
+            ports: r.ports.into_iter().map(Into::into).collect(),
+            restart: r.restart.to_string(),
+            auto_remove: r.auto_remove,
+            links: r.links.into_iter().map(link).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::PortSpec> for PortSpec {
+    type Error = Invalid;
+
+    fn try_from(p: pb::PortSpec) -> Result<Self, Invalid> {
+        Ok(Self {
+            host_ip: read_unless_empty("host_ip", &p.host_ip, AN_ADDRESS)?,
+            host_port: if p.host_port == 0 { None } else { Some(port("host_port", p.host_port)?) },
+            container_port: port("container_port", p.container_port)?,
+            protocol: parsed("protocol", &p.protocol)?,
+        })
+    }
+}
+
+impl From<PortSpec> for pb::PortSpec {
+    fn from(p: PortSpec) -> Self {
+        Self {
+            host_ip: text(p.host_ip),
+            host_port: p.host_port.unwrap_or(0).into(),
+            container_port: p.container_port.into(),
+            protocol: p.protocol.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pb::PortSpec> for PublishedPort {
+    type Error = Invalid;
+
+    fn try_from(p: pb::PortSpec) -> Result<Self, Invalid> {
+        Ok(Self {
+            host_ip: read_unless_empty("host_ip", &p.host_ip, AN_ADDRESS)?,
+            host_port: port("host_port", p.host_port)?,
+            container_port: port("container_port", p.container_port)?,
+            protocol: parsed("protocol", &p.protocol)?,
+        })
+    }
+}
+
+impl From<PublishedPort> for pb::PortSpec {
+    fn from(p: PublishedPort) -> Self {
+        PortSpec {
+            host_ip: p.host_ip,
+            host_port: Some(p.host_port),
+            container_port: p.container_port,
+            protocol: p.protocol,
+        }
+        .into()
+    }
+}
+
+impl TryFrom<pb::RunStatus> for RunStatus {
+    type Error = Invalid;
+
+    fn try_from(s: pb::RunStatus) -> Result<Self, Invalid> {
+        Ok(Self {
+            phase: parsed("phase", &s.phase)?,
+            start: s.start,
+            since: shoal_common::Timestamp(s.since_ms),
+            message: s.message,
+            exit_code: s.exit_code,
+            restarts: s.restarts,
+        })
+    }
+}
+
+impl From<RunStatus> for pb::RunStatus {
+    fn from(s: RunStatus) -> Self {
+        Self {
+            phase: s.phase.to_string(),
+            start: s.start,
+            since_ms: s.since.0,
+            message: s.message,
+            exit_code: s.exit_code,
+            restarts: s.restarts,
+        }
+    }
+}
+
+/// What a host says of a container on it; the host is known by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunReport {
+    pub container: TaskId,
+    pub start: u64,
+    pub phase: Phase,
+    pub message: String,
+    pub exit_code: Option<i32>,
+    pub restarts: u32,
+}
+
+impl TryFrom<pb::ContainerReport> for RunReport {
+    type Error = Invalid;
+
+    fn try_from(r: pb::ContainerReport) -> Result<Self, Invalid> {
+        Ok(Self {
+            container: id("container", r.container, TaskId)?,
+            start: r.start,
+            phase: parsed("phase", &r.phase)?,
+            message: r.message,
+            exit_code: r.exit_code,
+            restarts: r.restarts,
+        })
+    }
+}
+
+impl From<RunReport> for pb::ContainerReport {
+    fn from(r: RunReport) -> Self {
+        Self {
+            container: r.container.0,
+            start: r.start,
+            phase: r.phase.to_string(),
+            message: r.message,
+            exit_code: r.exit_code,
+            restarts: r.restarts,
+        }
+    }
+}

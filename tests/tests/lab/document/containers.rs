@@ -1,0 +1,83 @@
+//! Containers by hand: their lives, what goes in and out of them, and who starts them again.
+
+use super::*;
+use shoal_tests::{Shape, story};
+
+#[test]
+fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        // On a host that is no manager.
+        let at = "w1";
+        let said = lab.shoal(at, ["run", "--rm", "page", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
+        ensure!(said.status.code() == Some(7) && said.stdout == "out\n" && said.stderr.contains("err"), "{said}");
+        let missing = lab.shoal(at, ["run", "--rm", "page", "no-such-program"])?;
+        ensure!(missing.status.code() == Some(127), "{missing}");
+
+        run(lab, at, "box", &["-e", "COLOUR=blue", "--user", "0", "-w", "/tmp"], &["idle"])?;
+        let echoed = lab.shoal(at, ["exec", "-e", "SIZE=9", "box", "sh", "-c", "echo $COLOUR $SIZE $(pwd); exit 3"])?;
+        ensure!(echoed.status.code() == Some(3) && echoed.stdout == "blue 9 /tmp\n", "{echoed}");
+        lab.shoal(at, ["exec", "box", "sh", "-c", "echo kept > /tmp/file"])?.success()?;
+        lab.shoal(at, ["stop", "-t", "2", "box"])?.success()?;
+        ensure!(status(lab, at, "box")? == "exited", "{}", status(lab, at, "box")?);
+        let listed = lab.shoal(at, ["ps"])?.success()?;
+        ensure!(!listed.contains("box") && lab.shoal(at, ["ps", "-a"])?.success()?.contains("box"), "{listed}");
+        lab.shoal(at, ["start", "box"])?.success()?;
+        ensure!(lab.shoal(at, ["exec", "box", "cat", "/tmp/file"])?.success()? == "kept\n", "its files stay");
+        lab.shoal(at, ["restart", "-t", "1", "box"])?.success()?;
+        ensure!(lab.shoal(at, ["exec", "box", "cat", "/tmp/file"])?.success()? == "kept\n", "its files stay");
+        ensure!(lab.shoal("m1", ["ps", "--all-nodes"])?.success()?.contains("box"), "seen from a manager");
+        lab.shoal(at, ["kill", "box"])?.success()?;
+        ensure!(lab.shoal(at, ["wait", "box"])?.success()?.trim() == "137", "killed");
+
+        run(lab, at, "talker", &[], &["sh", "-c", "for n in 1 2 3; do echo line $n; done; exec idle"])?;
+        eventually("its log", SETTLES_WITHIN, || {
+            let log = lab.shoal(at, ["logs", "--tail", "2", "talker"])?.success()?;
+            ensure!(log == "line 2\nline 3\n", "{log}");
+            Ok(())
+        })?;
+        let stats = lab.shoal(at, ["stats", "--no-stream", "talker"])?.success()?;
+        ensure!(stats.contains("talker"), "{stats}");
+        lab.shoal(at, ["rm", "-f", "box", "talker"])?.success()?;
+        let left = lab.shoal(at, ["ps", "-a", "-q"])?.success()?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+}
+
+#[test]
+fn its_own_host_starts_it_again_also_without_any_manager() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        run(lab, "w1", "phoenix", &["--restart", "always"], &["idle"])?;
+        run(lab, "w1", "mortal", &["--restart", "on-failure:2"], &["sh", "-c", "exit 5"])?;
+        eventually("it was given up", SETTLES_WITHIN, || {
+            let seen = inspect(lab, "w1", "mortal")?;
+            ensure!(seen["RestartCount"] == 2 && seen["State"]["ExitCode"] == 5, "{seen}");
+            ensure!(seen["State"]["Status"] == "exited", "{seen}");
+            Ok(())
+        })?;
+        let id = id(lab, "w1", "phoenix")?;
+        let first_process = || -> anyhow::Result<String> {
+            let find = format!("grep -l {id} /proc/[0-9]*/cgroup | cut -d/ -f3 | sort -n | head -1");
+            let pid = lab.exec("w1", ["sh", "-c", &find])?.success()?.trim().to_owned();
+            ensure!(!pid.is_empty(), "it does not run");
+            Ok(pid)
+        };
+        let before = first_process()?;
+        lab.lab(["kill", "m1"])?.success()?;
+        lab.exec("w1", ["kill", "-9", &before])?.success()?;
+        eventually("it runs again", SETTLES_WITHIN, || {
+            let now = first_process()?;
+            ensure!(now != before, "still {now}");
+            Ok(now)
+        })?;
+        // A daemon that comes back finds all as it was.
+        lab.lab(["kill", "w1"])?.success()?;
+        lab.lab(["start", "m1", "w1"])?.success()?;
+        eventually("it is told to run", SETTLES_WITHIN, || {
+            ensure!(status(lab, "w1", "phoenix")? == "running", "{}", status(lab, "w1", "phoenix")?);
+            Ok(())
+        })
+    })
+}

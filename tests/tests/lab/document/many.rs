@@ -1,0 +1,118 @@
+//! "Containers Connected to Multiple Networks", "Overlay Networks", "Macvlan Networks", "Docker Networking with Multiple
+//! Hosts".
+
+use super::*;
+use shoal_tests::{Shape, story};
+
+#[test]
+fn a_container_is_on_two_networks_at_once_and_joins_and_leaves_while_it_runs() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        // In the document's order.
+        lab.shoal("m1", ["network", "create", "net1"])?.success()?;
+        lab.shoal("m1", ["network", "create", "net2"])?.success()?;
+        lab.shoal("m1", ["create", "-i", "--net", "net1", "--name", "cont1", "page", "sh"])?.success()?;
+        lab.shoal("m1", ["network", "connect", "net2", "cont1"])?.success()?;
+        ensure!(status(lab, "m1", "cont1")? == "created", "not started yet");
+        lab.shoal("m1", ["start", "cont1"])?.success()?;
+        run(lab, "m1", "one", &["--network", "net1"], &["serve"])?;
+        run(lab, "m1", "two", &["--network", "net2"], &["serve"])?;
+        for (name, network) in [("one", "net1"), ("two", "net2")] {
+            serves(lab, "m1", &format!("http://{}/", v4(lab, "m1", name, network)?))?;
+            ensure!(dig(lab, "m1", "cont1", &[name])? == v4(lab, "m1", name, network)?, "{name} is known");
+            ensure!(get(lab, "m1", "cont1", &format!("http://{}/", v4(lab, "m1", name, network)?))? == name, "{name}");
+        }
+        let names = |lab: &Lab| -> anyhow::Result<Vec<String>> {
+            let seen = links(lab, "m1", Some(&id(lab, "m1", "cont1")?))?;
+            Ok(seen.iter().filter_map(|l| l["ifname"].as_str().map(str::to_owned)).collect())
+        };
+        ensure!(names(lab)? == ["lo", "eth0", "eth1"], "{:?}", names(lab)?);
+
+        // Live, both ways; the resolver sees what the container is on at that moment.
+        lab.shoal("m1", ["network", "disconnect", "net1", "cont1"])?.success()?;
+        eventually("eth0 has gone", SETTLES_WITHIN, || {
+            ensure!(names(lab)? == ["lo", "eth1"], "{:?}", names(lab)?);
+            ensure!(dig(lab, "m1", "cont1", &["one"])?.is_empty(), "one is still named");
+            Ok(())
+        })?;
+        let address = ["network", "connect", "--ip", "172.18.0.99", "--alias", "uno", "net1", "cont1"];
+        lab.shoal("m1", address)?.success()?;
+        eventually("eth0 is back", SETTLES_WITHIN, || {
+            ensure!(names(lab)?.contains(&"eth0".to_owned()), "{:?}", names(lab)?);
+            ensure!(get(lab, "m1", "cont1", &format!("http://{}/", v4(lab, "m1", "one", "net1")?))? == "one", "one");
+            ensure!(dig(lab, "m1", "one", &["uno"])? == "172.18.0.99", "the alias");
+            Ok(())
+        })?;
+        let refused = lab.shoal("m1", ["network", "rm", "net1"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("cont1"), "{refused}");
+        Ok(())
+    })
+}
+
+#[test]
+fn containers_of_two_hosts_meet_on_an_attachable_overlay() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        let overlay =
+            ["network", "create", "-d", "overlay", "--subnet=192.168.10.0/24", "--attachable", "my-overlay-net"];
+        lab.shoal("m1", overlay)?.success()?;
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "closed"])?.success()?;
+        run(lab, "m1", "a", &["--network", "my-overlay-net"], &["idle"])?;
+        run(lab, "w1", "b", &["--network", "my-overlay-net", "-p", "8000:80"], &["serve"])?;
+        let address = v4(lab, "w1", "b", "my-overlay-net")?;
+        ensure!(address.starts_with("192.168.10."), "{address}");
+        ensure!(dig(lab, "m1", "a", &["b"])? == address, "by name, from another host");
+        eventually("b answers a", SETTLES_WITHIN, || {
+            ensure!(get(lab, "m1", "a", &format!("http://{address}/"))? == "b", "b");
+            Ok(())
+        })?;
+        // A port of a container that is on an overlay alone.
+        let seen = host_get(lab, "m1", "http://172.31.0.101:8000/cgi-bin/client")?;
+        ensure!(seen == "172.31.0.11", "{seen}");
+        let twin = lab.shoal("m1", ["run", "-d", "--name", "b", "--network", "my-overlay-net", "page", "idle"])?;
+        ensure!(!twin.status.success() && twin.stderr.contains("taken"), "{twin}");
+        let closed = lab.shoal("m1", ["run", "-d", "--network", "closed", "page", "idle"])?;
+        ensure!(!closed.status.success() && closed.stderr.contains("--attachable"), "{closed}");
+        // A service finds it too, and is found.
+        lab.shoal("m1", ["service", "create", "--name", "web", "--network", "my-overlay-net", "page", "serve"])?
+            .success()?;
+        ensure!(!dig(lab, "w1", "b", &["web"])?.is_empty(), "the service has a name");
+        Ok(())
+    })
+}
+
+#[test]
+fn macvlan_containers_are_neighbours_of_hosts_and_never_share_an_address() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        let create = [
+            "network",
+            "create",
+            "-d",
+            "macvlan",
+            "--subnet=192.168.40.0/24",
+            "--gateway=192.168.40.1",
+            "-o",
+            "parent=eth0",
+            "my-macvlan-net",
+        ];
+        lab.shoal("m1", create)?.success()?;
+        run(lab, "m1", "a", &["--network", "my-macvlan-net"], &["idle"])?;
+        run(lab, "w1", "b", &["--network", "my-macvlan-net"], &["serve"])?;
+        let (a, b) = (v4(lab, "m1", "a", "my-macvlan-net")?, v4(lab, "w1", "b", "my-macvlan-net")?);
+        ensure!(a != b, "two hosts gave out {a}");
+        let seen = links(lab, "m1", Some(&id(lab, "m1", "a")?))?;
+        let eth0 = seen.iter().find(|l| l["ifname"] == "eth0").context("eth0")?;
+        ensure!(eth0["linkinfo"]["info_kind"] == "macvlan", "{eth0}");
+        // Over the wire that the hosts share, with no tunnel between.
+        eventually("b answers a", SETTLES_WITHIN, || {
+            ensure!(get(lab, "m1", "a", &format!("http://{b}/"))? == "b", "b");
+            Ok(())
+        })?;
+        // A parent that is not there is told by name.
+        lab.shoal("m1", ["network", "create", "-d", "macvlan", "-o", "parent=eth7", "nowhere"])?.success()?;
+        let missing = lab.shoal("m1", ["run", "-d", "--name", "lost", "--network", "nowhere", "page", "idle"])?;
+        ensure!(!missing.status.success() && missing.stderr.contains("eth7"), "{missing}");
+        Ok(())
+    })
+}

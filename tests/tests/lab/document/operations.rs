@@ -1,0 +1,87 @@
+//! "Common Operations".
+
+use super::*;
+use shoal_tests::{Shape, story};
+
+#[test]
+fn networks_are_listed_inspected_made_and_removed_as_dockers_users_know_it() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        let create = ["network", "create", "--subnet", "192.0.2.0/24", "--label", "of=test", "my-network"];
+        lab.shoal("m1", create)?.success()?;
+        run(lab, "m1", "my-container", &[], &["idle"])?;
+        lab.shoal("m1", ["network", "connect", "my-network", "my-container"])?.success()?;
+        let seen = lab.shoal("m1", ["network", "inspect", "my-network"])?.json::<Value>()?;
+        let text = seen[0].to_string();
+        for part in ["my-network", "bridge", "192.0.2.0/24", "192.0.2.1", "my-container", "192.0.2.2", "local"] {
+            ensure!(text.contains(part), "{part} is not in {text}");
+        }
+        let name = lab.shoal("m1", ["network", "inspect", "--format", "{{.Name}}", "my-network"])?.success()?;
+        ensure!(name.trim() == "my-network", "{name}");
+        let listed =
+            lab.shoal("m1", ["network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}} {{.Scope}}"])?;
+        let listed = listed.success()?;
+        ensure!(listed.lines().any(|l| l == "my-network local") && !listed.contains("host"), "{listed}");
+
+        let in_use = lab.shoal("m1", ["network", "rm", "my-network"])?;
+        ensure!(!in_use.status.success() && in_use.stderr.contains("my-container"), "{in_use}");
+        lab.shoal("m1", ["network", "disconnect", "my-network", "my-container"])?.success()?;
+        let not_on = lab.shoal("m1", ["network", "disconnect", "my-network", "my-container"])?;
+        ensure!(!not_on.status.success() && not_on.stderr.contains("not connected"), "{not_on}");
+        let pruned = lab.shoal("m1", ["network", "prune", "-f"])?.success()?;
+        ensure!(pruned.contains("my-network"), "{pruned}");
+        let gone = lab.shoal("m1", ["network", "inspect", "my-network"])?;
+        ensure!(!gone.status.success() && gone.stderr.contains("my-network"), "{gone}");
+        ensure!(lab.shoal("m1", ["network", "inspect", "bridge"])?.status.success(), "what every host has stays");
+        Ok(())
+    })
+}
+
+#[test]
+fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        lab.shoal("m1", ["network", "create", "--subnet", "192.0.2.0/24", "net"])?.success()?;
+        lab.shoal("w1", ["network", "create", "theirs"])?.success()?;
+        run(lab, "m1", "a", &["--network", "net"], &["idle"])?;
+        let everything = || -> anyhow::Result<String> {
+            let networks = lab.shoal("m1", ["network", "ls", "--format", "json"])?.success()?;
+            Ok(networks
+                + &lab.shoal("m1", ["ps", "-a", "--all-nodes", "--format", "{{.Names}} {{.Ports}}"])?.success()?)
+        };
+        let before = everything()?;
+        for (line, words) in [
+            ("run -d --name a page idle", "taken"),
+            ("run -d --name A_ page idle", "DNS label"),
+            ("run -d --network nowhere page idle", "nowhere"),
+            ("run -d --network theirs page idle", "theirs"),
+            ("run -d --network net --ip 192.0.2.2 page idle", "in use"),
+            ("run -d --network net --ip 192.0.3.2 page idle", "192.0.3.2"),
+            ("run -d --network net --ip6 fd00::7 page idle", "fd00::7"),
+            ("run -d --network net --mac-address 01:00:00:00:00:01 page idle", "unicast"),
+            ("run -d -p 80:0 page idle", "0"),
+            ("run -d -p 8000-8002:80-81 page idle", "8000-8002"),
+            ("run -d --restart sometimes page idle", "on-failure"),
+            ("run -d --link nobody:x page idle", "nobody"),
+            ("start nobody", "nobody"),
+            ("stop nobody", "nobody"),
+            ("rm a", "-f"),
+            ("network connect nowhere a", "nowhere"),
+            ("network connect net a", "already"),
+            ("network connect net nobody", "nobody"),
+            ("network create --subnet 192.0.2.128/25 over", "192.0.2.0/24"),
+            ("network create -d nothing x", "overlay"),
+            ("network create -d macvlan x", "parent"),
+            ("network create -o no.such.option=1 x", "no.such.option"),
+            ("network create host", "host"),
+            ("exec nobody true", "nobody"),
+            ("service create --name s --network net page idle", "one host"),
+        ] {
+            let refused = lab.shoal("m1", line.split(' '))?;
+            ensure!(!refused.status.success(), "{refused}");
+            ensure!(refused.stderr.contains(words), "{words:?} is not in {refused}");
+        }
+        ensure!(everything()? == before, "something changed:\n{before}\n{}", everything()?);
+        Ok(())
+    })
+}

@@ -1,0 +1,83 @@
+//! "How Containers Communicate with the Outside World", "Exposing Ports and Forwarding Traffic", "How IPv6 Works".
+
+use super::*;
+use shoal_tests::{Shape, story};
+
+#[test]
+fn a_published_port_is_reached_from_everywhere_and_the_client_is_seen() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        run(lab, "m1", "web", &["-p", "8000:80", "-p", "127.0.0.1:8001:80", "-p", "9000-9001:80-81"], &["serve"])?;
+        run(lab, "m1", "other", &[], &["idle"])?;
+        let host = "172.31.0.11";
+        serves(lab, "m1", &format!("http://{}/", v4(lab, "m1", "web", "bridge")?))?;
+
+        // From another host, whose own address is seen inside.
+        let client = |url: &str| format!("{url}cgi-bin/client");
+        let seen = host_get(lab, "w1", &client(&format!("http://{host}:8000/")))?;
+        ensure!(seen == "172.31.0.101", "{seen}");
+        host_get(lab, "w1", &format!("http://{host}:9000/"))?;
+        // From the host, by its address and by localhost.
+        host_get(lab, "m1", &format!("http://{host}:8000/"))?;
+        host_get(lab, "m1", "http://127.0.0.1:8000/")?;
+        host_get(lab, "m1", "http://localhost:8001/")?;
+        // One that is bound to localhost is not seen elsewhere.
+        let refused = lab.exec("w1", ["curl", "-sS", "--max-time", "2", &format!("http://{host}:8001/")])?;
+        ensure!(!refused.status.success(), "{refused}");
+        // From the container itself, and from its sibling.
+        get(lab, "m1", "web", &format!("http://{host}:8000/"))?;
+        get(lab, "m1", "other", &format!("http://{host}:8000/"))?;
+
+        let ports = lab.shoal("m1", ["port", "web"])?.success()?;
+        ensure!(ports.contains("80/tcp -> 0.0.0.0:8000") && ports.contains("80/tcp -> 127.0.0.1:8001"), "{ports}");
+        // A clash is refused, with the name of the holder, and leaves nothing.
+        let clash = lab.shoal("m1", ["run", "-d", "--name", "twin", "-p", "8000:80", "page", "serve"])?;
+        ensure!(!clash.status.success() && clash.stderr.contains("container web"), "{clash}");
+        // The port is free once its container has ended.
+        lab.shoal("m1", ["stop", "-t", "1", "web"])?.success()?;
+        run(lab, "m1", "next", &["-p", "8000:80"], &["serve"])?;
+        let answer = serves(lab, "w1", &format!("http://{host}:8000/"))?;
+        ensure!(answer == "next", "{answer}");
+        Ok(())
+    })
+}
+
+#[test]
+fn every_exposed_port_is_published_on_a_port_that_is_free() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        run(lab, "m1", "web", &["-P", "--expose", "80"], &["serve"])?;
+        let port = lab.shoal("m1", ["port", "web", "80/tcp"])?.success()?;
+        let port = port.lines().next().context("a port")?.trim().to_owned();
+        let number: u16 = port.rsplit_once(':').context("HOST:PORT")?.1.parse()?;
+        ensure!((32_768..=60_999).contains(&number), "{port}");
+        serves(lab, "m1", &format!("http://172.31.0.11:{number}/")).map(drop)
+    })
+}
+
+#[test]
+fn both_address_families_work_alike() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        lab.shoal("m1", ["network", "create", "--ipv6", "dual"])?.success()?;
+        lab.shoal(
+            "m1",
+            ["network", "create", "--ipv6", "--subnet", "192.0.2.0/24", "--subnet", "2001:db8:7::/64", "own"],
+        )?
+        .success()?;
+        run(lab, "m1", "web", &["--network", "dual", "-p", "8000:80"], &["serve"])?;
+        run(lab, "m1", "b", &["--network", "dual"], &["idle"])?;
+        let v6 = on(lab, "m1", "web", "dual", "GlobalIPv6Address")?;
+        serves(lab, "m1", &format!("http://[{v6}]/"))?;
+        ensure!(get(lab, "m1", "b", &format!("http://[{v6}]/"))? == "web", "neighbours over IPv6");
+        ensure!(dig(lab, "m1", "b", &["web", "AAAA"])? == v6, "a name has both");
+        let host6 = "[fd5a:10ab::b]";
+        let seen = host_get(lab, "w1", &format!("http://{host6}:8000/cgi-bin/client"))?;
+        ensure!(seen == "fd5a:10ab::65", "{seen}");
+        host_get(lab, "m1", &format!("http://{host6}:8000/"))?;
+        // Asked for by name of the address.
+        run(lab, "m1", "c", &["--network", "own", "--ip", "192.0.2.77", "--ip6", "2001:db8:7::77"], &["serve"])?;
+        serves(lab, "m1", "http://[2001:db8:7::77]/")?;
+        serves(lab, "m1", "http://192.0.2.77/").map(drop)
+    })
+}
