@@ -18,7 +18,7 @@ else
     deps || exit 1
     echo "== build"
     cargo build --locked --release --bin shoal --quiet || exit 1
-    shoal=$PWD/target/release/shoal
+    shoal=$(realpath "${CARGO_TARGET_DIR:-target}")/release/shoal
 fi
 lab=quickstart
 work=$(mktemp -d)

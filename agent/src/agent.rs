@@ -119,6 +119,20 @@ impl Agent {
         }
     }
 
+    /// Waits until no task of a service is assigned to this host, so none runs.
+    pub async fn without_tasks(&self) {
+        // An agent that ended runs none.
+        let _ = self.assignment.clone().wait_for(|assignment| assignment.tasks.is_empty()).await;
+    }
+
+    /// Waits until the managers say that this host is none of theirs.
+    pub async fn removed(&self) {
+        if self.line.clone().wait_for(|line| line.removed).await.is_err() {
+            // An agent that ended hears of nothing.
+            std::future::pending().await
+        }
+    }
+
     /// Role and managers, as last assigned: the daemon becomes or ceases to be a manager by it.
     pub fn node(&self) -> watch::Receiver<Option<NodeAssignment>> {
         self.node.clone()

@@ -115,6 +115,7 @@ impl Session {
                 }
             }
             if denied {
+                self.let_go().await;
                 self.line.send_if_modified(|line| !std::mem::replace(&mut line.removed, true));
             }
             let delay = if denied { REMOVED_RETRY } else { backoff.delay() };
@@ -222,6 +223,18 @@ impl Session {
         });
         self.assignment.send_replace(next);
         Ok(())
+    }
+
+    /// Nothing of the cluster's runs on a host that is none of its own any more: it would be there twice.
+    async fn let_go(&self) {
+        let present = self.assignment.borrow().clone();
+        let empty = Assignment { generation: present.generation, node: present.node.clone(), ..Assignment::default() };
+        if empty == *present {
+            return;
+        }
+        let empty = Arc::new(empty);
+        self.remember(empty.clone()).await;
+        self.assignment.send_replace(empty);
     }
 
     /// Before anybody acts on it. A disk that is full does not keep a host from serving.

@@ -193,7 +193,7 @@ async fn what_cannot_run_is_told_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_was_removed_says_so_and_ends_nothing() {
+async fn a_host_that_was_removed_says_so_and_ends_what_ran_for_its_cluster() {
     let ca = Authority::new();
     let machine = Machine::new(&ca);
     let record = Record::new(running(5, &[1], "exec sleep 1000"));
@@ -208,8 +208,12 @@ async fn a_host_that_was_removed_says_so_and_ends_nothing() {
     manager.kill();
     let _manager = record.serve_at(ca.credentials(ELSEWHERE), addr).await;
     eventually("it knows", || daemon.agent.status().removed).await;
-    assert!(daemon.runs(1) && !daemon.agent.status().connected);
-    assert_eq!(daemon.names(1, "web.1"), "10.0.1.11\n");
+    eventually("nothing is left", || !daemon.has(SANDBOX) && daemon.host.runtime().list().is_empty()).await;
+    daemon.stop().await;
+    // What it remembers says the same.
+    let daemon = machine.daemon(addr).await;
+    eventually("it is told again", || daemon.agent.status().removed).await;
+    assert!(!daemon.has(SANDBOX) && daemon.host.runtime().list().is_empty());
     daemon.stop().await;
 }
 

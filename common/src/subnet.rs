@@ -44,8 +44,12 @@ impl SubnetSpec {
         if net.prefix_len() > longest || net.prefix_len() == 0 {
             return Err(Invalid::new("subnet", net, hint));
         }
-        if net.addr().is_multicast() || net.addr().is_loopback() {
-            return Err(Invalid::new("subnet", net, "a unicast subnet other than loopback"));
+        let link_local = match net {
+            IpNet::V4(net) => net.addr().is_link_local(),
+            IpNet::V6(net) => net.addr().is_unicast_link_local(),
+        };
+        if net.addr().is_multicast() || net.addr().is_loopback() || link_local {
+            return Err(Invalid::new("subnet", net, "a unicast subnet, neither loopback nor link-local"));
         }
         // Not `hosts()`: for IPv6 that begins at the subnet-router anycast address (RFC 4291 §2.6.1).
         let first = nth(net, 1).ok_or_else(|| Invalid::new("subnet", net, hint))?;
@@ -102,6 +106,8 @@ mod tests {
             (spec("10.0.1.7/24"), "subnet"),
             (spec("10.0.1.0/30"), "subnet"),
             (spec("224.0.0.0/24"), "subnet"),
+            (spec("169.254.0.0/24"), "subnet"),
+            (spec("fe80::/64"), "subnet"),
             (SubnetSpec { gateway: Some("10.0.2.1".parse().expect("ip")), ..spec("10.0.1.0/24") }, "gateway"),
             (SubnetSpec { gateway: Some("10.0.1.255".parse().expect("ip")), ..spec("10.0.1.0/24") }, "gateway"),
             (SubnetSpec { gateway: Some("fd00::1".parse().expect("ip")), ..spec("10.0.1.0/24") }, "gateway"),

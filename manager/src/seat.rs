@@ -43,7 +43,8 @@ impl Seat {
     pub fn manager(&self) -> Result<Manager, Status> {
         self.0.borrow().clone().ok_or_else(|| {
             Status::failed_precondition(
-                "this host is not a manager: run the command on a manager, or promote this node there (shoal node promote)",
+                "only managers answer this, and this host is none (see shoal info): run the command on a manager, or have \
+                 this host promoted there (shoal node promote)",
             )
         })
     }

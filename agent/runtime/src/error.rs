@@ -18,8 +18,8 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    #[error("{0:?} is not an image reference: {1}")]
-    Reference(String, &'static str),
+    #[error(transparent)]
+    Reference(#[from] shoal_common::Invalid),
     #[error(
         "image {image} is not on this host and could not be pulled: {reason}; load it with shoal image load, or \
          name one that shoal image ls shows"

@@ -211,7 +211,7 @@ impl Runtime {
                     self.kill(id, SIGKILL).await?;
                     let _ = tokio::time::timeout(KILL_AGAIN, self.wait(id)).await;
                     if self.begin_to_remove(id) {
-                        return Ok(());
+                        return Ok::<(), Error>(());
                     }
                 }
             };

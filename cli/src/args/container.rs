@@ -1,4 +1,5 @@
 //! `run`, `ps`, `exec` and the other verbs of containers that are run by hand.
+#![allow(rustdoc::broken_intra_doc_links, reason = "what stands in brackets in a help text is no link")]
 
 use clap::{ArgAction, Args, Subcommand};
 use shoal_common::{Name, container::RestartMode};

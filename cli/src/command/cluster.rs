@@ -69,7 +69,7 @@ pub(super) async fn leave(client: &Client, a: &Leave) -> Result<(), Failure> {
 
 pub(super) async fn info(client: &Client, format: &Format) -> Result<(), Failure> {
     let host = view::Host::from(client.local().status(pb::StatusRequest {}).await?.into_inner());
-    let cluster = if host.role == "manager" {
+    let cluster = if host.role == "manager" && host.message.is_empty() {
         match client.control().get_cluster(pb::GetClusterRequest {}).await {
             Ok(reply) => Some(view::Cluster::from(reply.into_inner())),
             Err(status) => {

@@ -7,7 +7,9 @@ use shoal_common::{
     node::{Availability, NodeDescription, Role},
 };
 use shoal_manager::{Heard, Manager, Seat, authority, bootstrap, ca, dispatcher};
-use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
+use shoal_proto::pb::{
+    self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
+};
 use shoal_rt::{Credentials, Expect, Identity, Incoming, JoinToken, connect::root_cause, incoming, token::CaDigest};
 use std::{
     collections::BTreeMap,
@@ -36,6 +38,13 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Joining takes a round of Raft on the other side.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the managers are given to write that a host leaves.
+const DEPART_LIMIT: Duration = Duration::from_secs(3);
+/// What the tasks of a host that leaves are given to end.
+const MOVE_LIMIT: Duration = Duration::from_secs(30);
+/// To whoever asks a host that is in no cluster any more.
+pub(crate) const REMOVED: &str = "this host was removed from its cluster: run shoal leave";
 
 pub(crate) struct Cluster {
     config: Config,
@@ -225,12 +234,16 @@ impl Cluster {
             return Err(Status::failed_precondition("this host is in no cluster"));
         };
         let identity = present.credentials.current();
-        if identity.role == Role::Manager && !force {
+        let removed = present.agent.status().removed;
+        if identity.role == Role::Manager && !force && !removed {
             return Err(Status::failed_precondition(format!(
                 "this host is a manager: demote it first (shoal node demote {}), or leave with --force, which may cost \
                  the cluster its quorum",
                 identity.node
             )));
+        }
+        if !removed {
+            self.depart(present).await;
         }
         if let Some(present) = active.take() {
             present.end().await;
@@ -246,6 +259,28 @@ impl Cluster {
         self.host.clear().await.map_err(failed)
     }
 
+    /// Has what runs here moved elsewhere before it ends, so that nobody is sent to what is gone. A host that reaches
+    /// no manager, or whose managers have no quorum, leaves all the same.
+    async fn depart(&self, present: &Active) {
+        let told = async |gone| {
+            let channel = line(&present.credentials, present.known_managers()).await?;
+            let mut client = DispatcherClient::new(channel);
+            tokio::time::timeout(DEPART_LIMIT, client.leave(pb::DepartureRequest { gone }))
+                .await
+                .map_err(|_| Status::deadline_exceeded("the managers do not answer"))?
+        };
+        if let Err(status) = told(false).await {
+            tracing::warn!(told = status.message(), "no manager knows that this host leaves");
+            return;
+        }
+        if tokio::time::timeout(MOVE_LIMIT, present.agent.without_tasks()).await.is_err() {
+            tracing::warn!("what runs here has not ended within {MOVE_LIMIT:?}");
+        }
+        if let Err(status) = told(true).await {
+            tracing::warn!(told = status.message(), "no manager knows that this host has left");
+        }
+    }
+
     /// A line to some manager, in this host's name.
     pub(crate) async fn to_a_manager(&self) -> Result<Channel, Status> {
         let (credentials, managers) = {
@@ -255,20 +290,12 @@ impl Cluster {
                     "this host is in no cluster: run shoal init, or shoal join, first",
                 ));
             };
-            let mut managers = active.managers.clone();
-            managers.extend(active.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
-            (active.credentials.clone(), managers)
-        };
-        let mut last = "none is known".to_owned();
-        for (node, addr) in managers {
-            let connecting = shoal_rt::connect(addr, Expect::Node(node), &credentials);
-            match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
-                Ok(Ok(channel)) => return Ok(channel),
-                Ok(Err(error)) => last = format!("{node}: {}", root_cause(&error)),
-                Err(_) => last = format!("{node} does not answer at {addr}"),
+            if active.agent.status().removed {
+                return Err(Status::failed_precondition(REMOVED));
             }
-        }
-        Err(Status::unavailable(format!("no manager can be reached: {last}")))
+            (active.credentials.clone(), active.known_managers())
+        };
+        line(&credentials, managers).await
     }
 
     /// SIGTERM: containers and data plane stay.
@@ -368,6 +395,12 @@ impl Cluster {
 }
 
 impl Active {
+    fn known_managers(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let mut managers = self.managers.clone();
+        managers.extend(self.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
+        managers
+    }
+
     async fn end(self) {
         self.shutdown.cancel();
         self.tasks.close();
@@ -375,6 +408,20 @@ impl Active {
             tracing::warn!("not everything ended within {END_LIMIT:?}");
         }
     }
+}
+
+/// To the first manager that answers.
+async fn line(credentials: &Credentials, managers: BTreeMap<NodeId, SocketAddr>) -> Result<Channel, Status> {
+    let mut last = "none is known".to_owned();
+    for (node, addr) in managers {
+        let connecting = shoal_rt::connect(addr, Expect::Node(node), credentials);
+        match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Err(error)) => last = format!("{node}: {}", root_cause(&error)),
+            Err(_) => last = format!("{node} does not answer at {addr}"),
+        }
+    }
+    Err(Status::unavailable(format!("no manager can be reached: {last}")))
 }
 
 fn not_yet_in(active: Option<&Active>) -> Result<(), Status> {
@@ -395,10 +442,10 @@ async fn resolve(remote: &str) -> Result<SocketAddr, Status> {
         None => format!("{remote}:{}", super::config::DEFAULT_PORT),
     };
     let found = tokio::net::lookup_host(&with_port).await;
-    found
-        .ok()
-        .and_then(|mut all| all.next())
-        .ok_or_else(|| Status::invalid_argument(Invalid::new("remote", remote, expected).to_string()))
+    let found =
+        found.map_err(|e| Status::unavailable(format!("cannot find {remote:?}, HOST:PORT of a manager: {e}")))?;
+    let none = || Status::unavailable(format!("cannot find {remote:?}, HOST:PORT of a manager: it has no address"));
+    found.into_iter().next().ok_or_else(none)
 }
 
 /// Something on this host is not as it must be; the sentence says what, with its causes.

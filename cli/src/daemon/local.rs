@@ -8,7 +8,7 @@ use shoal_rt::JoinToken;
 use shoal_runtime::{ContainerState, Error, Image, Images};
 use std::{io, pin::Pin, sync::Arc};
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::cluster::{Cluster, Init};
 
@@ -103,7 +103,7 @@ impl LocalNode for Local {
         if let Some(standing) = self.0.standing().await {
             let agent = standing.agent;
             (reply.state, reply.message) = if agent.removed {
-                ("error".to_owned(), "this host was removed from its cluster: run shoal leave".to_owned())
+                ("error".to_owned(), super::cluster::REMOVED.to_owned())
             } else {
                 ("active".to_owned(), String::new())
             };
@@ -200,6 +200,10 @@ fn created_ms(created: Option<&str>) -> u64 {
 }
 
 fn refused(error: Error) -> Status {
-    let text = format!("{:#}", anyhow::Error::new(error));
-    Status::failed_precondition(text)
+    let code = match &error {
+        Error::Reference(_) => Code::InvalidArgument,
+        Error::NoSuchImage(_) => Code::NotFound,
+        _ => Code::FailedPrecondition,
+    };
+    Status::new(code, format!("{:#}", anyhow::Error::new(error)))
 }

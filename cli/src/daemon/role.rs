@@ -28,8 +28,11 @@ enum Step {
 }
 
 /// What to do next. Only a manager grants a certificate, and it grants a worker's only to a node that has left Raft.
-fn next(wanted: Option<Role>, certified: Role, seated: bool, old: bool) -> Step {
+fn next(wanted: Option<Role>, certified: Role, seated: bool, old: bool, removed: bool) -> Step {
     match (certified, seated) {
+        // Its log is nobody's, and nobody renews its certificate.
+        (_, true) if removed => Step::Unseat,
+        _ if removed => Step::Rest,
         (Role::Manager, false) => Step::Seat,
         (Role::Worker, true) => Step::Unseat,
         _ if old || wanted.is_some_and(|w| w != certified) => Step::Renew,
@@ -66,7 +69,8 @@ impl Keeper {
             let identity = self.credentials.current();
             // A worker with a log is one whose demotion was cut short.
             let seated = leading.is_some() || (identity.role == Role::Worker && self.config.raft_dir().exists());
-            let step = next(wanted, identity.role, seated, is_old(&identity, clock::now()));
+            let removed = self.agent.status().removed;
+            let step = next(wanted, identity.role, seated, is_old(&identity, clock::now()), removed);
             let done = match step {
                 Step::Rest => Ok(()),
                 Step::Seat => self.open().await.map(|manager| leading = Some(self.sit(manager))),
@@ -92,6 +96,7 @@ impl Keeper {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 changed = assigned.changed() => if changed.is_err() { break },
+                () = self.agent.removed(), if !removed => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -186,6 +191,14 @@ mod tests {
 
     #[test]
     fn the_certificate_follows_the_cluster_and_the_seat_follows_the_certificate() {
+        for (certified, seated, step) in [
+            (Manager, true, Step::Unseat),
+            (Manager, false, Step::Rest),
+            (Worker, true, Step::Unseat),
+            (Worker, false, Step::Rest),
+        ] {
+            assert_eq!(next(Some(Manager), certified, seated, true, true), step, "{certified:?} {seated}, removed");
+        }
         for (wanted, certified, seated, old, step) in [
             (None, Worker, false, false, Step::Rest),
             (Some(Worker), Worker, false, false, Step::Rest),
@@ -201,7 +214,7 @@ mod tests {
             (None, Worker, false, true, Step::Renew),
             (Some(Manager), Manager, true, true, Step::Renew),
         ] {
-            assert_eq!(next(wanted, certified, seated, old), step, "{wanted:?} {certified:?} {seated} {old}");
+            assert_eq!(next(wanted, certified, seated, old, false), step, "{wanted:?} {certified:?} {seated} {old}");
         }
     }
 }

@@ -46,7 +46,7 @@ impl Liveness {
         self.attend(now);
         self.contacts.retain(|node, _| state.nodes.contains_key(node));
         let mut verdicts = Vec::new();
-        for known in state.nodes.values() {
+        for known in state.nodes.values().filter(|node| !node.left) {
             let contact = self.contacts.entry(known.id).or_insert(Contact { at: now, heard: false });
             let silent = now.since(contact.at) >= self.timeout;
             let verdict = match (silent, contact.heard) {

@@ -4,7 +4,10 @@ mod assignments;
 mod heard;
 mod reports;
 
-use shoal_common::{Invalid, NodeId, node::NodeDescription};
+use shoal_common::{
+    Invalid, NodeId,
+    node::{Availability, NodeDescription},
+};
 use shoal_proto::{
     convert::{Report, RunReport},
     pb::{
@@ -14,6 +17,7 @@ use shoal_proto::{
 };
 use shoal_rt::clock;
 use shoal_state::{Command, ContainerReport, Proposal, State, TaskReport};
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -140,6 +144,25 @@ impl Dispatcher for Dispatch {
             self.reports.submit(reports).await?;
         }
         Ok(Response::new(pb::ReportStatusReply {}))
+    }
+
+    async fn leave(&self, request: Request<pb::DepartureRequest>) -> Result<Response<pb::DepartureReply>, Status> {
+        let manager = self.seat.manager()?;
+        let node = peer::node(&request)?.node;
+        let command = if request.into_inner().gone {
+            Command::LeaveCluster { node }
+        } else {
+            Command::UpdateNode {
+                node,
+                availability: Some(Availability::Drain),
+                role: None,
+                labels_add: BTreeMap::new(),
+                labels_remove: Vec::new(),
+            }
+        };
+        let proposal = Proposal { at: clock::now(), request: None, command };
+        manager.consensus.propose(proposal).await.map_err(refused)?.1.map_err(refused)?;
+        Ok(Response::new(pb::DepartureReply {}))
     }
 
     async fn relay_heartbeats(

@@ -69,6 +69,10 @@ pub enum Command {
     SetLiveness {
         nodes: Vec<(NodeId, Liveness)>,
     },
+    /// It leaves: what it ran has ended, and nobody waits for it to be heard from again.
+    LeaveCluster {
+        node: NodeId,
+    },
     RotateJoinToken {
         role: Role,
         secret: String,

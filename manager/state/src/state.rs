@@ -81,6 +81,8 @@ pub struct Node {
     pub availability: Availability,
     pub liveness: Liveness,
     pub liveness_since: Timestamp,
+    /// It left the cluster, and stays down until it is removed.
+    pub left: bool,
     pub description: NodeDescription,
     pub public_key_sha256: String,
     pub labels: Labels,

@@ -2,7 +2,7 @@
 
 use crate::pb;
 use shoal_common::{
-    Invalid,
+    Invalid, Reference,
     service::{ContainerSpec, Dns, Mount, MountSource, NamedPort, Privileges, Terminal},
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
@@ -133,13 +133,7 @@ impl TryFrom<pb::ContainerSpec> for ContainerSpec {
     type Error = Invalid;
 
     fn try_from(c: pb::ContainerSpec) -> Result<Self, Invalid> {
-        if c.image.is_empty() || c.image.chars().any(|ch| ch.is_whitespace() || ch.is_control()) {
-            return Err(Invalid::new(
-                "image",
-                c.image,
-                "an image reference such as nginx or registry:5000/team/app:v2",
-            ));
-        }
+        c.image.parse::<Reference>()?;
         if !c.has_entrypoint && !c.entrypoint.is_empty() {
             return Err(Invalid::new("entrypoint", c.entrypoint.join(" "), "nothing, unless has_entrypoint is set"));
         }

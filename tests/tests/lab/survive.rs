@@ -273,11 +273,9 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
         ensure!(refused.contains("demote"), "{refused}");
         lab.shoal("w3", ["leave"])?.success()?;
         nothing_is_left(lab, "w3")?;
-        let nodes_now = eventually("w3 is down", REPLACED_WITHIN, || {
-            let nodes = nodes(lab, "w1")?;
-            ensure!(nodes["w3"].status == "down", "{nodes:?}");
-            Ok(nodes)
-        })?;
+        // At once: nobody waits for a host that said that it goes.
+        let nodes_now = nodes(lab, "w1")?;
+        ensure!(nodes_now["w3"].status == "down", "{nodes_now:?}");
         lab.shoal("w1", ["node", "rm", &nodes_now["w3"].id])?.success()?;
         ensure!(!nodes(lab, "w1")?.contains_key("w3"), "w3 is still listed");
         // And it may come back, as another node.
@@ -290,6 +288,72 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
             ensure!(clients.iter().any(|t| t.node_name == "w3"), "{clients:?}");
             Ok(())
         })
+    })
+}
+
+fn addresses(tasks: &[Task]) -> BTreeSet<String> {
+    let all = tasks.iter().flat_map(|t| &t.endpoints);
+    all.map(|e| e.v4.split('/').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// What the names of web's tasks mean to a task on m1.
+fn answered_to(lab: &Lab, asker: &Task) -> anyhow::Result<BTreeSet<String>> {
+    let dig = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", "tasks.web", "A"];
+    Ok(lab.inside("m1", &asker.id, dig)?.success()?.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_host_that_leaves_ends_what_it_runs_only_after_nobody_is_sent_there() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        stage(lab)?;
+        let before = running(lab, "m1", "web")?;
+        ensure!(before.iter().any(|t| t.node_name == "w1"), "none to move: {before:?}");
+        lab.shoal("w1", ["leave"])?.success()?;
+        let web = running(lab, "m1", "web")?;
+        ensure!(web.iter().all(|t| t.node_name != "w1"), "{web:?}");
+        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "m1").context("on m1")?;
+        let names = answered_to(lab, &asker)?;
+        ensure!(!names.is_empty() && names.is_subset(&addresses(&web)), "{names:?} are answered, {web:?} run");
+        lab.shoal("m1", ["node", "rm", "w1"])?.success().map(drop)
+    })
+}
+
+#[test]
+fn a_host_that_was_removed_while_it_lived_runs_nothing_any_more_and_may_leave() -> anyhow::Result<()> {
+    story(Shape { managers: 3, workers: 1 }, |lab| {
+        stage(lab)?;
+        lab.shoal("m1", ["node", "rm", "--force", "w1"])?.success()?;
+        eventually("w1 runs nothing", SETTLES_WITHIN, || {
+            let left = lab.exec("w1", ["ls", "/run/shoal/netns"])?.success()?;
+            ensure!(left.is_empty(), "{left}");
+            Ok(())
+        })?;
+        // Nor after a start, when it remembers what it was told.
+        lab.lab(["stop", "w1"])?.success()?;
+        lab.lab(["start", "w1"])?.success()?;
+        eventually("it is told again", SETTLES_WITHIN, || {
+            let info = lab.shoal("w1", ["info"])?.success()?;
+            ensure!(info.contains("removed from its cluster: run shoal leave"), "{info}");
+            Ok(())
+        })?;
+        let left = lab.exec("w1", ["ls", "/run/shoal/netns"])?.success()?;
+        ensure!(left.is_empty(), "{left}");
+        lab.shoal("w1", ["leave"])?.success()?;
+
+        // A manager that was away meanwhile says the same, and needs no force to leave.
+        lab.lab(["power-off", "m3"])?.success()?;
+        lab.shoal("m1", ["node", "demote", "m3"])?.success()?;
+        eventually("m3 is down and can be removed", REPLACED_WITHIN, || {
+            lab.shoal("m1", ["node", "rm", "m3"])?.success().map(drop)
+        })?;
+        lab.lab(["start", "m3"])?.success()?;
+        eventually("it knows", SETTLES_WITHIN, || {
+            let info = lab.shoal("m3", ["info"])?.success()?;
+            ensure!(info.contains("removed from its cluster: run shoal leave"), "{info}");
+            Ok(())
+        })?;
+        lab.shoal("m3", ["leave"])?.success()?;
+        nothing_is_left(lab, "m3")
     })
 }
 
@@ -324,18 +388,8 @@ fn a_leave_and_a_demotion_that_were_cut_short_are_finished_at_the_next_start() -
 fn a_host_that_lost_its_power_is_replaced_and_comes_back_with_nothing_of_before() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 2 }, |lab| {
         stage(lab)?;
-        let addresses = |tasks: &[Task]| -> BTreeSet<String> {
-            tasks
-                .iter()
-                .flat_map(|t| &t.endpoints)
-                .map(|e| e.v4.split('/').next().unwrap_or_default().to_owned())
-                .collect()
-        };
         let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "m1").context("on m1")?;
-        let answered = || -> anyhow::Result<BTreeSet<String>> {
-            let dig = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", "tasks.web", "A"];
-            Ok(lab.inside("m1", &asker.id, dig)?.success()?.lines().map(str::to_owned).collect())
-        };
+        let answered = || answered_to(lab, &asker);
         lab.lab(["power-off", "w1"])?.success()?;
         let web = eventually("web runs elsewhere", REPLACED_WITHIN, || {
             let web = running(lab, "m1", "web")?;

@@ -13,10 +13,10 @@ use super::{
     config::ImageConfig,
     layer::{self, Hashing, decompress},
     platform,
-    reference::Reference,
     store::{Image, Images},
 };
 use crate::Error;
+use shoal_common::Reference;
 
 /// Manifests and configurations are read whole; no sane one is larger.
 pub(crate) const JSON_MAX_BYTES: u64 = 8 << 20;

@@ -5,11 +5,10 @@ mod changes;
 mod config;
 mod layer;
 mod platform;
-mod reference;
 mod registry;
 mod store;
 
 pub use config::{ImageConfig, RootFs, RunConfig};
-pub use reference::Reference;
+pub use shoal_common::Reference;
 pub(crate) use store::Place;
 pub use store::{Image, ImageSummary, Images};

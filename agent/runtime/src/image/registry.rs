@@ -11,10 +11,10 @@ use std::{fs::File, path::Path, time::Duration};
 use super::{
     config::ImageConfig,
     layer::Hashing,
-    reference::Reference,
     store::{Image, Images},
 };
 use crate::Error;
+use shoal_common::Reference;
 
 /// A registry that does not answer is given up on: the task is better told so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,9 +15,7 @@ use std::{
 use super::{
     archive, changes,
     config::{ImageConfig, Origin, RootFs},
-    layer, platform,
-    reference::Reference,
-    registry,
+    layer, platform, registry,
 };
 use crate::{
     ContainerConfig, Error,
@@ -26,6 +24,7 @@ use crate::{
     record::{Record, now_ms},
     rootfs,
 };
+use shoal_common::Reference;
 
 /// An image that is here, whole.
 #[derive(Debug, Clone)]

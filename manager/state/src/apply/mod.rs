@@ -64,6 +64,7 @@ impl State {
                 self.update_node(*node, *availability, *role, labels_add, labels_remove)
             }
             Command::RemoveNode { node, force } => self.remove_node(entry, *node, *force),
+            Command::LeaveCluster { node } => self.leave_cluster(entry, *node),
             Command::SetLiveness { nodes } => self.set_liveness(entry, nodes),
             Command::RotateJoinToken { role, secret } => self.rotate_join_token(*role, secret),
             Command::CreateNetwork { spec } => self.create_network(entry, spec),

@@ -51,6 +51,7 @@ impl State {
             description: description.clone(),
             public_key_sha256: public_key_sha256.to_owned(),
             labels: Labels::new(),
+            left: false,
             joined: entry.at,
         };
         self.nodes.insert(id, node);
@@ -121,10 +122,18 @@ impl State {
     }
 
     /// Of nodes that left meanwhile nothing is kept.
+    pub(super) fn leave_cluster(&mut self, entry: Entry, id: NodeId) -> Outcome {
+        let node = self.nodes.get_mut(&id).ok_or_else(|| not_found("node", id))?;
+        if !node.left {
+            (node.left, node.liveness, node.liveness_since) = (true, Liveness::Down, entry.at);
+        }
+        Ok(Reply::Done)
+    }
+
     pub(super) fn set_liveness(&mut self, entry: Entry, nodes: &[(NodeId, Liveness)]) -> Outcome {
         let mut made = 0;
         for (id, liveness) in nodes {
-            if self.nodes.get(id).is_some_and(|n| n.liveness != *liveness)
+            if self.nodes.get(id).is_some_and(|n| n.liveness != *liveness && !n.left)
                 && let Some(node) = self.nodes.get_mut(id)
             {
                 node.liveness = *liveness;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Error;
+use crate::Invalid;
 
 const DEFAULT_HOST: &str = "docker.io";
 const DEFAULT_SPACE: &str = "library/";
@@ -47,15 +47,15 @@ impl Reference {
 }
 
 impl FromStr for Reference {
-    type Err = Error;
+    type Err = Invalid;
 
-    fn from_str(s: &str) -> Result<Self, Error> {
-        let bad = |why| Error::Reference(s.to_owned(), why);
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let bad = |expected| Invalid::new("image", s, expected);
         let (rest, digest) = match s.split_once('@') {
             Some((rest, digest)) => {
-                let hex = digest.strip_prefix("sha256:").ok_or_else(|| bad("a digest begins with sha256:"))?;
+                let hex = digest.strip_prefix("sha256:").ok_or_else(|| bad("a digest that begins with sha256:"))?;
                 if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-                    return Err(bad("a sha256 digest has 64 digits of 0-9 and a-f"));
+                    return Err(bad("a sha256 digest of 64 digits, 0-9 and a-f"));
                 }
                 (rest, Some(digest.to_owned()))
             }
@@ -71,7 +71,7 @@ impl FromStr for Reference {
                 && !tag.starts_with(['.', '-'])
                 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
             if !fits {
-                return Err(bad("a tag is 1 to 128 of a-z, A-Z, 0-9, '_', '.' and '-', not beginning with '.' or '-'"));
+                return Err(bad("a tag of 1 to 128 of a-z, A-Z, 0-9, '_', '.' and '-', not beginning with '.' or '-'"));
             }
         }
         let (host, path) = match name.split_once('/') {
@@ -80,7 +80,7 @@ impl FromStr for Reference {
         };
         let letter = |c: char| c.is_ascii_alphanumeric() || c == '[';
         if !host.starts_with(letter) || !host.chars().all(|c| letter(c) || matches!(c, '.' | '-' | ':' | ']')) {
-            return Err(bad("a registry is a host name or an address, and a port where it is not the usual one"));
+            return Err(bad("a registry that is a host name or an address, and a port where it is not the usual one"));
         }
         let host = if host == "index.docker.io" { DEFAULT_HOST } else { host };
         let part = |p: &str| {
@@ -90,7 +90,9 @@ impl FromStr for Reference {
                 && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
         };
         if !path.split('/').all(part) {
-            return Err(bad("a repository is parts of a-z, 0-9, '_', '.' and '-', parted by '/'"));
+            return Err(bad(
+                "a repository of a-z, 0-9, '_', '.' and '-', in parts divided by '/', such as nginx or registry:5000/team/app:v2",
+            ));
         }
         let repository = if host == DEFAULT_HOST && !path.contains('/') {
             format!("{DEFAULT_SPACE}{path}")
