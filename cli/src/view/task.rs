@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use shoal_common::task::{DesiredState, TaskState};
-use shoal_proto::pb;
+use shoal_proto::{convert::enumerated, pb};
 
 use super::{some_id, time, word};
 
@@ -54,6 +54,8 @@ impl From<pb::Task> for Task {
             Some(pb::slot::Slot::Node(n)) => (some_id("node", n), (0, n)),
             None => (String::new(), (0, 0)),
         };
+        // Nobody wants a task again that is over: another takes its place.
+        let over = enumerated::<pb::TaskState, TaskState>("state", status.state).is_ok_and(TaskState::is_terminal);
         Self {
             id: some_id("task", t.id),
             name: t.name,
@@ -63,7 +65,11 @@ impl From<pb::Task> for Task {
             node: some_id("node", t.node),
             node_name: t.node_name,
             image: t.image,
-            desired_state: word::<pb::DesiredState, DesiredState>(t.desired),
+            desired_state: if over {
+                DesiredState::Shutdown.to_string().to_lowercase()
+            } else {
+                word::<pb::DesiredState, DesiredState>(t.desired)
+            },
             state: word::<pb::TaskState, TaskState>(status.state),
             since: time(status.since_ms),
             message: status.message,

@@ -157,7 +157,7 @@ impl State {
             task.status.state = TaskState::Orphaned;
             task.status.since = entry.at;
             task.status.message = match task.node {
-                Some(node) => format!("{node} is down: whether it still runs is not known"),
+                Some(node) => format!("{node} was down when this was given up"),
                 None => String::new(),
             };
         })
