@@ -43,7 +43,7 @@ impl Seat {
     pub fn manager(&self) -> Result<Manager, Status> {
         self.0.borrow().clone().ok_or_else(|| {
             Status::failed_precondition(
-                "only managers answer this, and this host is none (see shoal info): run the command on a manager, or have \
+                "this host is not a manager (see shoal info), and only managers answer this: run the command on one, or have \
                  this host promoted there (shoal node promote)",
             )
         })

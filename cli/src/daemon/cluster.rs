@@ -263,11 +263,20 @@ impl Cluster {
     /// no manager, or whose managers have no quorum, leaves all the same.
     async fn depart(&self, present: &Active) {
         let told = async |gone| {
-            let channel = line(&present.credentials, present.known_managers()).await?;
-            let mut client = DispatcherClient::new(channel);
-            tokio::time::timeout(DEPART_LIMIT, client.leave(pb::DepartureRequest { gone }))
-                .await
-                .map_err(|_| Status::deadline_exceeded("the managers do not answer"))?
+            let mut last = Status::unavailable("no manager is known");
+            // One that has just become or ceased to be a manager refuses; another may not.
+            for (node, addr) in present.known_managers() {
+                let asked = async {
+                    let channel = line(&present.credentials, BTreeMap::from([(node, addr)])).await?;
+                    DispatcherClient::new(channel).leave(pb::DepartureRequest { gone }).await
+                };
+                match tokio::time::timeout(DEPART_LIMIT, asked).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(status)) => last = status,
+                    Err(_) => last = Status::deadline_exceeded(format!("{node} does not answer")),
+                }
+            }
+            Err(last)
         };
         if let Err(status) = told(false).await {
             tracing::warn!(told = status.message(), "no manager knows that this host leaves");

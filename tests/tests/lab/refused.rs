@@ -54,6 +54,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("m1", service(&["--name", "web"]), CONFLICT, &["web", "taken", "svc-"]),
             ("m1", service(&["--name=-web"]), USAGE, &["web"]),
             ("m1", service(&["--name", "x", "--network", "nope"]), NOT_FOUND, &["no network nope"]),
+            ("m1", vec!["service", "create", "--name", "x", "UPPER:1"], USAGE, &["UPPER:1", "nginx"]),
             ("m1", service(&["--name", "x", "--replicas", "many"]), USAGE, &["many"]),
             ("m1", service(&["--name", "x", "--replicas", "100000"]), USAGE, &["100000", "at most"]),
             ("m1", service(&["--name", "x", "--constraint", "node.colour"]), USAGE, &["node.colour"]),
@@ -76,7 +77,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("w1", vec!["node", "promote", "w1"], CONFLICT, &["not a manager"]),
             ("w1", vec!["join", "--token", "SWMTKN-1-x", "172.31.0.11:2377"], USAGE, &["token", "SHOAL-1-"]),
             ("m1", vec!["frobnicate"], USAGE, &["frobnicate"]),
-            ("m1", vec!["image", "rm", "nope"], CONFLICT, &["nope"]),
+            ("m1", vec!["image", "rm", "nope"], NOT_FOUND, &["nope"]),
         ];
         for (host, args, status, words) in table {
             let said = lab.shoal(host, &args)?.failure(status)?;
@@ -114,7 +115,7 @@ fn a_joiner_is_not_fooled_and_cannot_fool() -> anyhow::Result<()> {
         let said = join(&false_ca, "172.31.0.11:2377")?.failure(NO_MANAGER)?;
         ensure!(said.contains("not a manager of the token's cluster"), "{said}");
         ensure!(join(&token, "172.31.0.11:9")?.failure(NO_MANAGER)?.contains("172.31.0.11:9"), "nobody listens");
-        ensure!(join(&token, "no-such-host.invalid")?.failure(USAGE)?.contains("HOST:PORT"), "no such host");
+        ensure!(join(&token, "no-such-host.invalid")?.failure(NO_MANAGER)?.contains("HOST:PORT"), "no such host");
         ensure!(lab.shoal("w1", ["info"])?.success()?.contains("inactive"), "it joined something");
 
         // A token that was rotated opens nothing; the new one does.
