@@ -38,6 +38,7 @@ pub struct Agent {
     node: watch::Receiver<Option<NodeAssignment>>,
     line: watch::Receiver<Line>,
     converged: watch::Receiver<Converged>,
+    first_managers: BTreeMap<NodeId, SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl Agent {
         let session = Session {
             credentials: membership.credentials,
             description: membership.description,
-            first_managers: membership.managers,
+            first_managers: membership.managers.clone(),
             memory: host.memory().clone(),
             assignment,
             node,
@@ -88,7 +89,9 @@ impl Agent {
             converged: converged_rx.clone(),
             reports,
         };
-        let agent = Agent { assignment: assignment_rx, node: node_rx, line: line_rx, converged: converged_rx };
+        let first_managers = membership.managers;
+        let agent =
+            Agent { assignment: assignment_rx, node: node_rx, line: line_rx, converged: converged_rx, first_managers };
         let run = async move {
             let mut loops = JoinSet::new();
             loops.spawn(reconciler.run(shutdown.clone()));
@@ -131,6 +134,13 @@ impl Agent {
             // An agent that ended hears of nothing.
             std::future::pending().await
         }
+    }
+
+    /// Where managers are: those of the last assignment, then those known from joining.
+    pub fn managers(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let mut managers = self.first_managers.clone();
+        managers.extend(self.node.borrow().iter().flat_map(|node| node.managers.clone()));
+        managers
     }
 
     /// Role and managers, as last assigned: the daemon becomes or ceases to be a manager by it.

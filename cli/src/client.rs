@@ -7,7 +7,11 @@ use shoal_proto::pb::{
 };
 use std::{io, path::Path};
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Uri},
+};
 
 use crate::failure::{Exit, Failure};
 
@@ -54,8 +58,9 @@ impl Client {
         HostControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
-    pub(crate) fn containers(&self) -> NodeContainersClient<Channel> {
-        NodeContainersClient::new(self.channel.clone())
+    /// Those of the asked host, or of the named node.
+    pub(crate) fn containers(&self, node: Option<u64>) -> NodeContainersClient<InterceptedService<Channel, OnNode>> {
+        NodeContainersClient::with_interceptor(self.channel.clone(), OnNode(node))
     }
 
     pub(crate) fn local(&self) -> LocalNodeClient<Channel> {
@@ -74,6 +79,22 @@ fn unreachable(socket: &Path, e: &io::Error) -> Failure {
             format!("no shoal daemon answers at {path}: start one with 'shoal daemon' (or set SHOAL_HOST)"),
         ),
         _ => Failure::new(Exit::NoManager, format!("no shoal daemon answers at {path}: {e}")),
+    }
+}
+
+/// In calls to a host's containers: the number of the node whose they are, if not the asked host's.
+pub(crate) const ON_NODE: &str = "shoal-on-node";
+
+/// Says so in each call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnNode(Option<u64>);
+
+impl Interceptor for OnNode {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(node) = self.0 {
+            request.metadata_mut().insert(ON_NODE, node.into());
+        }
+        Ok(request)
     }
 }
 

@@ -86,7 +86,19 @@ impl From<Status> for Failure {
                 (Exit::General, "the daemon failed, and did not say why: see its log")
             }
         };
-        Self::new(exit, if s.message().is_empty() { unexplained } else { s.message() })
+        let message = if s.message().is_empty() { unexplained } else { s.message() };
+        Self::new(exit, if exit == Exit::Usage { of_a_flag(message) } else { message.to_owned() })
+    }
+}
+
+/// `subnets[0].ip_range: …` is `ip-range: …` to who types flags.
+fn of_a_flag(message: &str) -> String {
+    let Some((path, rest)) = message.split_once(": ") else { return message.to_owned() };
+    let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']'));
+    let last = path.rsplit('.').next().and_then(|field| field.split('[').next()).unwrap_or_default();
+    match is_path && !last.is_empty() {
+        true => format!("{}: {rest}", last.replace('_', "-")),
+        false => message.to_owned(),
     }
 }
 
@@ -130,6 +142,19 @@ mod tests {
                     "network blue is in use by web"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_interface_is_called_as_the_flag_that_it_came_from() {
+        for (told, shown) in [
+            ("subnets[0].ip_range: \"x\" is not accepted: a.b", "ip-range: \"x\" is not accepted: a.b"),
+            ("container.image: bad", "image: bad"),
+            ("networks[1]: bad", "networks: bad"),
+            ("cannot parse this: bad", "cannot parse this: bad"),
+            ("bad", "bad"),
+        ] {
+            assert_eq!(Failure::from(Status::invalid_argument(told)).message, shown);
         }
     }
 

@@ -421,8 +421,9 @@ impl Run<'_> {
     }
 }
 
-/// Forgets UDP flows translated to an address of these pools, or to one that was a backend, and none to be kept. Looking for them walks the conntrack table of all namespaces
-/// together, which takes 7 ms with the kernel's defaults; so it is done only when a backend went since the last time.
+/// Forgets UDP flows translated to an address of these pools, or to one that was a backend, and none to be kept.
+/// Looking for them walks the conntrack table of all namespaces together, which takes 7 ms with the kernel's defaults;
+/// so it is done only when a backend went since the last time.
 fn flush_udp_flows(namespace: &Namespace, pools: &BTreeSet<IpNet>, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
     let mut flows_to = namespace.flows_to.lock().unwrap_or_else(PoisonError::into_inner);
     let before = flows_to.take();

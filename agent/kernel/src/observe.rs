@@ -150,18 +150,13 @@ impl Reading {
                 }
                 continue;
             }
-            let mut link = link_of(message, index_name);
+            let link = link_of(message, index_name);
             if let (LinkKind::Veth { .. }, Some(peer)) = (&link.kind, number(message)) {
                 let veth = Veth { name: name.clone(), peer: peer.0, peer_ns: peer.1 };
                 self.veths.insert(message.header.index, veth);
             }
             if let (Some(mode), Some((parent, parent_ns))) = (macvlan_mode(message), number(message)) {
                 self.macvlans.push(Macvlan { name: name.clone(), parent, parent_ns, mode });
-            }
-            if let (LinkKind::Vlan { id, .. }, Some((parent, None))) = (&link.kind, number(message))
-                && let Some(parent) = index_name(parent)
-            {
-                link.kind = LinkKind::Vlan { parent, id: *id };
             }
             named.insert(message.header.index, (name, link));
         }
@@ -271,19 +266,21 @@ fn link_of(message: &LinkMessage, name: impl Fn(u32) -> Option<LinkName>) -> Lin
     let mut link = Link::new(LinkKind::Other("physical".to_owned()), Mtu::try_from(65_535).unwrap_or(Mtu::MIN));
     link.up = message.header.flags.contains(LinkFlags::Up);
     link.marked = route::is_marked(message);
+    let parent = number(message).filter(|(_, ns)| ns.is_none()).and_then(|(index, _)| name(index));
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => link.mac = mac(bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = Mtu::try_from(*mtu).unwrap_or(link.mtu),
             LinkAttribute::Controller(index) => link.master = name(*index),
-            LinkAttribute::LinkInfo(infos) => info(infos, &mut link),
+            LinkAttribute::LinkInfo(infos) => info(infos, parent.clone(), &mut link),
             _ => {}
         }
     }
     link
 }
 
-fn info(infos: &[LinkInfo], link: &mut Link) {
+/// `parent`: the link below, where that is in the same namespace.
+fn info(infos: &[LinkInfo], parent: Option<LinkName>, link: &mut Link) {
     for info in infos {
         match info {
             LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
@@ -292,8 +289,7 @@ fn info(infos: &[LinkInfo], link: &mut Link) {
             LinkInfo::Data(InfoData::Vxlan(data)) => link.kind = vxlan(data),
             LinkInfo::Data(InfoData::Vlan(data)) => {
                 let id = data.iter().find_map(|d| if let InfoVlan::Id(id) = d { Some(*id) } else { None });
-                // Which link it is on is known later.
-                if let (Some(id), Ok(parent)) = (id, "?".parse()) {
+                if let (Some(id), Some(parent)) = (id, parent.clone()) {
                     link.kind = LinkKind::Vlan { parent, id };
                 }
             }

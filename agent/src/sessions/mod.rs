@@ -60,6 +60,14 @@ fn refused(error: Error) -> Status {
     }
 }
 
+/// A process as this host calls it, with what it was started as.
+fn process_of(pid: i32) -> pb::Process {
+    // One that has just ended has no command line any more.
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
+    pb::Process { pid, command }
+}
+
 /// `HUP`, `SIGHUP` or `1`.
 fn signal(text: &str) -> Result<i32, Status> {
     let bad =
@@ -159,7 +167,7 @@ impl node_containers_server::NodeContainers for Sessions {
                 memory_bytes: stats.memory_bytes,
                 memory_limit_bytes: stats.memory_limit_bytes.unwrap_or(0),
                 pids: stats.pids,
-                processes,
+                processes: processes.into_iter().map(process_of).collect(),
             });
         }
         let at = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)

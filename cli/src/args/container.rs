@@ -323,6 +323,8 @@ pub(crate) struct Exec {
     /// The keys that leave a terminal
     #[arg(long, default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
+    #[command(flatten)]
+    pub(crate) on: On,
     pub(crate) container: String,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
@@ -336,6 +338,8 @@ pub(crate) struct Attach {
     /// The keys that leave a terminal
     #[arg(long, default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
+    #[command(flatten)]
+    pub(crate) on: On,
     pub(crate) container: String,
 }
 
@@ -353,6 +357,8 @@ pub(crate) struct Logs {
     /// When each line was written
     #[arg(short, long)]
     pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) on: On,
     pub(crate) container: String,
 }
 
@@ -373,6 +379,8 @@ pub(crate) struct Stats {
     /// Such as {{.Name}}, or json
     #[arg(long)]
     pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// Names or ids; none: all that run
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,

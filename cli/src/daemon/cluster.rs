@@ -59,8 +59,6 @@ pub(crate) struct Cluster {
 /// In a cluster.
 struct Active {
     credentials: Credentials,
-    /// Known from joining; the agent's come first.
-    managers: BTreeMap<NodeId, SocketAddr>,
     control_addr: SocketAddr,
     agent: Agent,
     shutdown: CancellationToken,
@@ -229,12 +227,15 @@ impl Cluster {
     }
 
     pub(crate) async fn leave(&self, force: bool) -> Result<(), Status> {
-        let mut active = self.active.lock().await;
-        let Some(present) = active.as_ref() else {
-            return Err(Status::failed_precondition("this host is in no cluster"));
+        let (credentials, agent) = {
+            let active = self.active.lock().await;
+            let Some(present) = active.as_ref() else {
+                return Err(Status::failed_precondition("this host is in no cluster"));
+            };
+            (present.credentials.clone(), present.agent.clone())
         };
-        let identity = present.credentials.current();
-        let removed = present.agent.status().removed;
+        let identity = credentials.current();
+        let removed = agent.status().removed;
         if identity.role == Role::Manager && !force && !removed {
             return Err(Status::failed_precondition(format!(
                 "this host is a manager: demote it first (shoal node demote {}), or leave with --force, which may cost \
@@ -243,10 +244,13 @@ impl Cluster {
             )));
         }
         if !removed {
-            self.depart(present).await;
+            depart(&credentials, &agent).await;
         }
-        if let Some(present) = active.take() {
-            present.end().await;
+        let mut active = self.active.lock().await;
+        match active.take_if(|present| present.credentials.current().node == identity.node) {
+            Some(present) => present.end().await,
+            // Somebody else has led it out meanwhile.
+            None => return Ok(()),
         }
         // The identity first: without it a crash leaves a host in no cluster, not a double.
         for path in [self.config.identity(), self.config.joined()] {
@@ -257,37 +261,6 @@ impl Cluster {
         }
         remove_dir(&self.config.raft_dir()).map_err(failed)?;
         self.host.clear().await.map_err(failed)
-    }
-
-    /// Has what runs here moved elsewhere before it ends, so that nobody is sent to what is gone. A host that reaches
-    /// no manager, or whose managers have no quorum, leaves all the same.
-    async fn depart(&self, present: &Active) {
-        let told = async |gone| {
-            let mut last = Status::unavailable("no manager is known");
-            // One that has just become or ceased to be a manager refuses; another may not.
-            for (node, addr) in present.known_managers() {
-                let asked = async {
-                    let channel = line(&present.credentials, BTreeMap::from([(node, addr)])).await?;
-                    DispatcherClient::new(channel).leave(pb::DepartureRequest { gone }).await
-                };
-                match tokio::time::timeout(DEPART_LIMIT, asked).await {
-                    Ok(Ok(_)) => return Ok(()),
-                    Ok(Err(status)) => last = status,
-                    Err(_) => last = Status::deadline_exceeded(format!("{node} does not answer")),
-                }
-            }
-            Err(last)
-        };
-        if let Err(status) = told(false).await {
-            tracing::warn!(told = status.message(), "no manager knows that this host leaves");
-            return;
-        }
-        if tokio::time::timeout(MOVE_LIMIT, present.agent.without_tasks()).await.is_err() {
-            tracing::warn!("what runs here has not ended within {MOVE_LIMIT:?}");
-        }
-        if let Err(status) = told(true).await {
-            tracing::warn!(told = status.message(), "no manager knows that this host has left");
-        }
     }
 
     /// A line to some manager, in this host's name.
@@ -302,9 +275,21 @@ impl Cluster {
             if active.agent.status().removed {
                 return Err(Status::failed_precondition(REMOVED));
             }
-            (active.credentials.clone(), active.known_managers())
+            (active.credentials.clone(), active.agent.managers())
         };
         line(&credentials, managers).await
+    }
+
+    /// A line to that host, in this manager's name; none if it is this one.
+    pub(crate) async fn to_node(&self, node: NodeId) -> Result<Option<Channel>, Status> {
+        if self.standing().await.is_some_and(|standing| standing.node == node) {
+            return Ok(None);
+        }
+        let manager = self.seats.manager()?;
+        let addr = manager.consensus.state().borrow().nodes.get(&node).map(|n| n.description.control_addr);
+        let addr = addr.ok_or_else(|| Status::not_found(format!("there is no {node}")))?;
+        let why = |why| Status::unavailable(format!("{node} cannot be reached: {why}"));
+        line_to(&manager.credentials, node, addr).await.map(Some).map_err(why)
     }
 
     /// SIGTERM: containers and data plane stay.
@@ -345,20 +330,17 @@ impl Cluster {
                 () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => {}
             }
         });
-        let membership =
-            Membership { credentials: credentials.clone(), description, managers: joined.managers.clone() };
+        let membership = Membership { credentials: credentials.clone(), description, managers: joined.managers };
         let (agent, done) = Agent::start(self.host.clone(), membership, shutdown.clone());
         tasks.spawn(async move {
             if let Err(error) = done.await {
                 tracing::error!(%error, "the agent has ended");
             }
         });
-        let managers = joined.managers.clone();
         let keeper = Keeper {
             config: self.config.clone(),
             credentials: credentials.clone(),
             agent: agent.clone(),
-            managers: joined.managers,
             seat: self.seat.clone(),
             heard: self.heard.clone(),
             fatal: self.fatal.clone(),
@@ -366,7 +348,7 @@ impl Cluster {
             tasks: tasks.clone(),
         };
         tasks.spawn(keeper.run(opened));
-        Active { credentials, managers, control_addr: joined.control_addr, agent, shutdown, tasks }
+        Active { credentials, control_addr: joined.control_addr, agent, shutdown, tasks }
     }
 
     async fn describe(&self, control_addr: SocketAddr) -> anyhow::Result<NodeDescription> {
@@ -404,12 +386,6 @@ impl Cluster {
 }
 
 impl Active {
-    fn known_managers(&self) -> BTreeMap<NodeId, SocketAddr> {
-        let mut managers = self.managers.clone();
-        managers.extend(self.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
-        managers
-    }
-
     async fn end(self) {
         self.shutdown.cancel();
         self.tasks.close();
@@ -419,18 +395,55 @@ impl Active {
     }
 }
 
+/// Has what runs here moved elsewhere before it ends, so that nobody is sent to what is gone. A host that reaches
+/// no manager, or whose managers have no quorum, leaves all the same.
+async fn depart(credentials: &Credentials, agent: &Agent) {
+    let told = async |gone| {
+        let mut last = Status::unavailable("no manager is known");
+        // One that has just become or ceased to be a manager refuses; another may not.
+        for (node, addr) in agent.managers() {
+            let asked = async {
+                let channel = line(credentials, BTreeMap::from([(node, addr)])).await?;
+                DispatcherClient::new(channel).leave(pb::DepartureRequest { gone }).await
+            };
+            match tokio::time::timeout(DEPART_LIMIT, asked).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(status)) => last = status,
+                Err(_) => last = Status::deadline_exceeded(format!("{node} does not answer")),
+            }
+        }
+        Err(last)
+    };
+    if let Err(status) = told(false).await {
+        tracing::warn!(told = status.message(), "no manager knows that this host leaves");
+        return;
+    }
+    if tokio::time::timeout(MOVE_LIMIT, agent.without_tasks()).await.is_err() {
+        tracing::warn!("what runs here has not ended within {MOVE_LIMIT:?}");
+    }
+    if let Err(status) = told(true).await {
+        tracing::warn!(told = status.message(), "no manager knows that this host has left");
+    }
+}
+
 /// To the first manager that answers.
 async fn line(credentials: &Credentials, managers: BTreeMap<NodeId, SocketAddr>) -> Result<Channel, Status> {
     let mut last = "none is known".to_owned();
     for (node, addr) in managers {
-        let connecting = shoal_rt::connect(addr, Expect::Node(node), credentials);
-        match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
-            Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => last = format!("{node}: {}", root_cause(&error)),
-            Err(_) => last = format!("{node} does not answer at {addr}"),
+        match line_to(credentials, node, addr).await {
+            Ok(channel) => return Ok(channel),
+            Err(why) => last = format!("{node}: {why}"),
         }
     }
     Err(Status::unavailable(format!("no manager can be reached: {last}")))
+}
+
+async fn line_to(credentials: &Credentials, node: NodeId, addr: SocketAddr) -> Result<Channel, String> {
+    let connecting = shoal_rt::connect(addr, Expect::Node(node), credentials);
+    match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
+        Ok(connected) => connected.map_err(|error| root_cause(&error)),
+        Err(_) => Err(format!("it does not answer at {addr}")),
+    }
 }
 
 fn not_yet_in(active: Option<&Active>) -> Result<(), Status> {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod config;
+mod elsewhere;
 mod joined;
 mod local;
 mod role;
@@ -33,6 +34,7 @@ use crate::{
 };
 use cluster::Cluster;
 use config::Config;
+use elsewhere::Elsewhere;
 
 /// A piece of an image, or a list of every task of a large cluster.
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
@@ -85,7 +87,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let server = Server::builder()
         .add_service(shoal_manager::api::service(cluster.seats()))
         .add_service(shoal_manager::api::local(cluster.seats(), beyond))
-        .add_service(shoal_agent::local_containers_service(cluster.host().clone()))
+        .add_service(Elsewhere::new(
+            shoal_agent::local_containers_service(cluster.host().clone()),
+            Arc::clone(&cluster),
+        ))
         .add_service(
             LocalNodeServer::new(local::Local(Arc::clone(&cluster)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

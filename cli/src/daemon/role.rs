@@ -6,7 +6,7 @@ use shoal_common::{NodeId, Timestamp, node::Role};
 use shoal_manager::{Heard, Manager, bootstrap, ca, leader};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
 use shoal_rt::{Backoff, Credentials, Expect, Identity, clock};
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -49,8 +49,6 @@ pub(crate) struct Keeper {
     pub(crate) config: Config,
     pub(crate) credentials: Credentials,
     pub(crate) agent: Agent,
-    /// Known from joining; the agent's come first.
-    pub(crate) managers: BTreeMap<NodeId, SocketAddr>,
     pub(crate) seat: watch::Sender<Option<Manager>>,
     pub(crate) heard: Heard,
     pub(crate) fatal: mpsc::Sender<String>,
@@ -142,10 +140,8 @@ impl Keeper {
     }
 
     async fn renew(&self) -> anyhow::Result<()> {
-        let mut managers = self.managers.clone();
-        managers.extend(self.agent.node().borrow().as_ref().map(|n| n.managers.clone()).unwrap_or_default());
         let mut last = anyhow::anyhow!("no manager is known");
-        for (node, addr) in managers {
+        for (node, addr) in self.agent.managers() {
             match tokio::time::timeout(RENEW_LIMIT, self.renew_at(node, addr)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => last = error,

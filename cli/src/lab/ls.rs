@@ -49,7 +49,9 @@ pub(super) fn ls(labs: &[Layout], format: &Format) -> Result<(), Failure> {
             });
         }
     }
-    show(rows, format)?;
+    if !rows.is_empty() || failures.is_empty() {
+        show(rows, format)?;
+    }
     super::told(failures)
 }
 

@@ -79,8 +79,11 @@ fn ended_as(name: &str, ended: Result<Verdict, Failure>, show: &mut Show) -> Res
             return Ok(());
         }
         Verdict::Failing { task, failures, why } => {
-            let so_often = if failures == 1 { String::new() } else { format!(" {failures} times") };
-            (Exit::NotConverged, format!("service {name} keeps failing: {task} failed{so_often}: {why}; {look}"))
+            let how = match failures {
+                1 => format!("service {name} has failed: {task}: {why}"),
+                _ => format!("service {name} keeps failing: {task} failed {failures} times: {why}"),
+            };
+            (Exit::NotConverged, format!("{how}; {look}"))
         }
         Verdict::Stuck { why } => {
             let more = if why.len() > 1 { format!(" ({} more tasks wait)", why.len() - 1) } else { String::new() };

@@ -27,7 +27,8 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
     }
     for KeyValue { key, value } in &c.aux_address {
         let ip: std::net::IpAddr = value.parse().map_err(|_| {
-            Failure::usage(format!("aux-address: {value:?} is not accepted: NAME=ADDRESS, such as nas=10.0.1.9"))
+            let given = if value.is_empty() { key.clone() } else { format!("{key}={value}") };
+            Failure::usage(format!("aux-address: {given:?} is not accepted: NAME=ADDRESS, such as nas=10.0.1.9"))
         })?;
         let subnet = owner(&mut subnets, "aux-address", &ip, |net| net.contains(&ip))?;
         subnet.aux_addresses.insert(key.clone(), ip.to_string());

@@ -3,7 +3,8 @@
 use shoal_common::{Invalid, network::NetworkSpec, node::Role};
 use shoal_proto::{convert::network_spec, pb};
 use shoal_state::{Command, Reply};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::timeout;
 
 use super::{
     find,
@@ -13,6 +14,9 @@ use super::{
     write::{new_request, request, reused, write},
 };
 use crate::Manager;
+
+/// What users of a network are given to end before its removal is refused: a stop's grace, and some.
+const ENDING_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn create(
     manager: &Manager,
@@ -67,6 +71,9 @@ pub(super) async fn remove(
         }
         network.id
     };
+    // `service rm web && network rm blue` does what it says. What ends too late is named in the refusal.
+    let mut states = manager.consensus.state();
+    let _ = timeout(ENDING_LIMIT, states.wait_for(|state| !state.is_only_ended_on(network))).await;
     write(manager, new_request(), Command::RemoveNetwork { network }).await?;
     Ok(pb::RemoveNetworkReply { id: network.0 })
 }

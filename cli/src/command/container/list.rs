@@ -74,8 +74,12 @@ fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
 }
 
 /// The containers of the asked host, and whether each runs.
-pub(super) async fn of_host(client: &Client, names: &[String]) -> Result<Vec<(pb::Container, bool)>, Failure> {
-    let request = pb::ListContainersRequest { containers: names.to_vec(), node: String::new(), all_nodes: false };
+pub(super) async fn of_host(
+    client: &Client,
+    names: &[String],
+    node: &str,
+) -> Result<Vec<(pb::Container, bool)>, Failure> {
+    let request = pb::ListContainersRequest { containers: names.to_vec(), node: node.to_owned(), all_nodes: false };
     let found = client.hosts().list_containers(request).await?.into_inner().containers;
     let runs = |c: &pb::Container| c.status.as_ref().is_some_and(|s| s.phase == "running");
     Ok(found.into_iter().map(|c| (c.clone(), runs(&c))).filter(|(_, runs)| *runs || !names.is_empty()).collect())

@@ -46,10 +46,10 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
         Container::Exec(a) => return exec(&client().await?, a).await,
         Container::Attach(a) => {
             let client = client().await?;
-            let found = one(&client, &a.container, "").await?;
-            let tty = found.spec.and_then(|s| s.container).is_some_and(|c| c.tty);
+            let found = one(&client, &a.container, &a.on.node).await?;
+            let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
             let input = session::Input { stdin: !a.no_stdin, tty, detach: terminal::Keys::parse(&a.detach_keys)? };
-            return session::attach(&client, found.id, input).await?.follow().await;
+            return session::attach(&client, &found, input).await?.follow().await;
         }
         Container::Logs(a) => logs(&client().await?, a).await?,
         Container::Wait(a) => wait(&client().await?, a).await?,
@@ -111,7 +111,7 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
         let found = one(client, name, node).await?;
         let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
         let input = session::Input { stdin: a.interactive, tty, detach: terminal::Keys::default() };
-        let session = session::attach(client, found.id, input).await?;
+        let session = session::attach(client, &found, input).await?;
         started(client, name, node, false).await?;
         return session.follow().await;
     }
@@ -158,7 +158,7 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
             client.hosts().stop_container(request).await?;
         }
         let request = pb::SignalRequest { container: found.id, signal: a.signal.clone() };
-        client.containers().signal(request).await?;
+        client.containers(Some(found.node)).signal(request).await?;
         Ok(name)
     })
     .await
@@ -179,7 +179,7 @@ async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
 }
 
 async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
-    let found = one(client, &a.container, "").await?;
+    let found = one(client, &a.container, &a.on.node).await?;
     let start = pb::ExecStart {
         container: found.id,
         args: a.command.clone(),
@@ -196,7 +196,7 @@ async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
         tty: a.tty && !a.detach,
         detach: terminal::Keys::parse(&a.detach_keys)?,
     };
-    let session = session::exec(client, start, input).await?;
+    let session = session::exec(client, found.node, start, input).await?;
     if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }
 }
 
@@ -206,9 +206,9 @@ async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {
         Some(Since::At { epoch_ms }) => epoch_ms,
         Some(Since::Ago(d)) => now().0.saturating_sub(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
     };
-    let task = one(client, &a.container, "").await?.id;
-    let request = pb::TaskLogsRequest { task, follow: a.follow, tail: a.tail.0, since_ms };
-    let mut lines = client.containers().container_logs(request).await?.into_inner();
+    let found = one(client, &a.container, &a.on.node).await?;
+    let request = pb::TaskLogsRequest { task: found.id, follow: a.follow, tail: a.tail.0, since_ms };
+    let mut lines = client.containers(Some(found.node)).container_logs(request).await?.into_inner();
     loop {
         let line = tokio::select! {
             next = lines.message() => next?,
@@ -233,8 +233,12 @@ async fn wait(client: &Client, a: &Named) -> Result<(), Failure> {
         let found = one(client, &name, &a.on.node).await?;
         let of = pb::ContainerReply { id: found.id, start: found.start };
         let ended = until(client, &of, "ended").await?;
-        let code = ended.and_then(|c| c.status).and_then(|s| s.exit_code).unwrap_or(0);
-        Ok(code.to_string())
+        let why = match ended.map(|c| c.status.unwrap_or_default()) {
+            Some(pb::RunStatus { exit_code: Some(code), .. }) => return Ok(code.to_string()),
+            Some(status) => format!("container {name} ended without an exit status: {}", status.message),
+            None => format!("container {name} was removed with its end, and its exit status with it"),
+        };
+        Err(Failure::new(Exit::General, why))
     })
     .await
 }
@@ -273,25 +277,22 @@ async fn rename(client: &Client, a: &Rename) -> Result<(), Failure> {
 
 async fn top(client: &Client, a: &One) -> Result<(), Failure> {
     let found = one(client, &a.container, &a.on.node).await?;
-    let stats = client.containers().stats(pb::StatsRequest { containers: vec![found.id] }).await?.into_inner();
+    let request = pb::StatsRequest { containers: vec![found.id] };
+    let stats = client.containers(Some(found.node)).stats(request).await?.into_inner();
     let Some(of) = stats.containers.into_iter().next() else {
         return Err(Failure::new(Exit::Conflict, format!("container {} does not run", a.container)));
     };
-    let rows = of.processes.iter().map(|pid| {
-        // As the daemon counts processes, which is as we do unless it is in another namespace.
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let command = read("cmdline").replace('\0', " ");
-        vec![pid.to_string(), command.trim().to_owned()]
-    });
+    let rows = of.processes.into_iter().map(|p| vec![p.pid.to_string(), p.command]);
     out::table(&["PID", "COMMAND"], rows.collect())
 }
 
 async fn stats(client: &Client, a: &Stats) -> Result<(), Failure> {
     let mut before: Option<pb::StatsReply> = None;
     loop {
-        let known = list::of_host(client, &a.containers).await?;
+        let known = list::of_host(client, &a.containers, &a.on.node).await?;
+        let node = known.first().map(|(c, _)| c.node);
         let containers = known.iter().filter(|(_, runs)| *runs).map(|(c, _)| c.id).collect();
-        let now = client.containers().stats(pb::StatsRequest { containers }).await?.into_inner();
+        let now = client.containers(node).stats(pb::StatsRequest { containers }).await?.into_inner();
         if before.is_some() || !a.no_stream {
             list::show_stats(&known, before.as_ref(), &now, a.format.as_deref())?;
         }

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::Code;
 
-use super::{could_start, reference, session, terminal::Keys, until};
+use super::{could_start, one, reference, session, terminal::Keys, until};
 use crate::{
     args::container::{Create, Run},
     client::{Client, request_id},
@@ -33,23 +33,22 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
     asked(&a.create, &[], 0)?;
     let client = Client::connect(host).await?;
     let foreground = !a.detach;
-    if foreground && !a.create.node.is_empty() {
-        return Err(Failure::usage("node: a container of another host runs in the background: pass -d"));
-    }
     let input = session::Input { stdin: a.create.interactive, tty: a.create.tty, detach: Keys::parse(&a.detach_keys)? };
-    if foreground && input.tty && input.stdin && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        return Err(Failure::usage("the input device is not a TTY: leave out -t"));
+    if foreground {
+        input.check()?;
     }
     let (created, name) = made(&client, &a.create).await?;
-    let session = if foreground { Some(session::attach(&client, created.id, input).await?) } else { None };
-    let container = reference(&format!("task-{}", created.id), "");
+    let id = format!("task-{}", created.id);
+    let found = one(&client, &id, &a.create.node).await?;
+    let session = if foreground { Some(session::attach(&client, &found, input).await?) } else { None };
+    let container = reference(&id, &a.create.node);
     let request = pb::StartContainerRequest { container, again: false };
     let started = match client.hosts().start_container(request).await {
         Ok(started) => started.into_inner(),
         Err(status) => {
             // As Docker, it stays; with --rm nothing does.
             if a.create.rm {
-                let container = reference(&format!("task-{}", created.id), "");
+                let container = reference(&id, &a.create.node);
                 let request = pb::RemoveContainerRequest { container, force: true };
                 // The first failure is the one to tell.
                 let _ = client.hosts().remove_container(request).await;
@@ -61,7 +60,7 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
         if let Some(found) = until(&client, &started, "running").await? {
             could_start(&found)?;
         }
-        out::line(format!("task-{}", created.id))?;
+        out::line(id)?;
         return Ok(ExitCode::SUCCESS);
     };
     let following = session.follow_in_background();
@@ -71,7 +70,7 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
         out::error(&why.message);
         return Ok(ExitCode::from(code_of(&why.message)));
     }
-    pass_signals(&client, created.id, following, &name).await
+    pass_signals(&client, &found, following, &name).await
 }
 
 /// What is wrong with a program that could not be started.
@@ -89,7 +88,7 @@ fn code_of(message: &str) -> u8 {
 /// To the end; what we are told to do by signals is the container's to do.
 async fn pass_signals(
     client: &Client,
-    container: u64,
+    of: &pb::Container,
     mut following: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
     name: &str,
 ) -> Result<ExitCode, Failure> {
@@ -102,9 +101,9 @@ async fn pass_signals(
             _ = interrupt.recv() => "INT",
             _ = terminate.recv() => "TERM",
         };
-        let request = pb::SignalRequest { container, signal: number.to_owned() };
+        let request = pb::SignalRequest { container: of.id, signal: number.to_owned() };
         // It may have ended this moment.
-        let _ = client.containers().signal(request).await;
+        let _ = client.containers(Some(of.node)).signal(request).await;
     }
 }
 
@@ -136,7 +135,7 @@ async fn made(client: &Client, a: &Create) -> Result<(pb::ContainerReply, String
 async fn image(client: &Client, a: &Create) -> Result<Vec<String>, Failure> {
     let inspect = || async {
         let request = pb::InspectImageRequest { reference: a.image.clone() };
-        client.containers().inspect_image(request).await
+        client.containers(None).inspect_image(request).await
     };
     if a.pull != "always" {
         match inspect().await {

@@ -1,8 +1,8 @@
 //! At a process: what is typed goes in, what it writes comes out, and it ends as it ends.
 
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use shoal_proto::pb;
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode};
 use tokio::{io::AsyncReadExt as _, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -35,16 +35,16 @@ pub(super) struct Session {
 }
 
 /// The process is heard from now on.
-pub(super) async fn attach(client: &Client, container: u64, input: Input) -> Result<Session, Failure> {
+pub(super) async fn attach(client: &Client, of: &pb::Container, input: Input) -> Result<Session, Failure> {
     input.check()?;
     let (typed, messages) = mpsc::channel(UNSENT);
-    let first = pb::AttachInput { container, ..Default::default() };
+    let first = pb::AttachInput { container: of.id, ..Default::default() };
     let all = tokio_stream::once(first).chain(ReceiverStream::new(messages));
-    let output = client.containers().attach(all).await?.into_inner();
+    let output = client.containers(Some(of.node)).attach(all).await?.into_inner();
     Session { output, input, typed }.ready().await
 }
 
-pub(super) async fn exec(client: &Client, start: pb::ExecStart, input: Input) -> Result<Session, Failure> {
+pub(super) async fn exec(client: &Client, node: u64, start: pb::ExecStart, input: Input) -> Result<Session, Failure> {
     input.check()?;
     let (typed, messages) = mpsc::channel(UNSENT);
     let first = pb::ExecInput { start: Some(start), ..Default::default() };
@@ -55,18 +55,13 @@ pub(super) async fn exec(client: &Client, start: pb::ExecStart, input: Input) ->
         resize: i.resize,
     };
     let all = tokio_stream::once(first).chain(ReceiverStream::new(messages).map(as_exec));
-    let output = client.containers().exec(boxed(all)).await?.into_inner();
+    let output = client.containers(Some(node)).exec(all.boxed()).await?.into_inner();
     Session { output, input, typed }.ready().await
 }
 
-fn boxed<T: Send + 'static>(
-    stream: impl Stream<Item = T> + Send + 'static,
-) -> std::pin::Pin<Box<dyn Stream<Item = T> + Send>> {
-    Box::pin(stream)
-}
-
 impl Input {
-    fn check(&self) -> Result<(), Failure> {
+    /// Before anything is made for it.
+    pub(super) fn check(&self) -> Result<(), Failure> {
         if self.tty && self.stdin && !std::io::stdin().is_terminal() {
             return Err(Failure::usage("the input device is not a TTY: leave out -t"));
         }
@@ -119,7 +114,7 @@ impl Session {
         ended
     }
 
-    /// Ends when the process does, and not before `unless` says why it cannot.
+    /// For a process that has not been started yet.
     pub(super) fn follow_in_background(self) -> JoinHandle<Result<ExitCode, Failure>> {
         tokio::spawn(self.follow())
     }
@@ -136,7 +131,7 @@ async fn resize(to: mpsc::Sender<pb::AttachInput>) {
         }
         match &mut changes {
             Some(changes) => drop(changes.recv().await),
-            None => tokio::time::sleep(Duration::MAX).await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -5,6 +5,7 @@ use shoal_common::{
     node::Liveness::{Down, Ready},
 };
 use shoal_control::{Liveness, liveness::TIMEOUT};
+use shoal_state::Command;
 
 use crate::lab::Lab;
 
@@ -52,6 +53,15 @@ fn a_node_that_speaks_is_ready_at_once_and_one_that_never_does_goes_down() {
     assert_eq!([of(&lab, a.0), of(&lab, b.0)], [Ready, Down]);
     liveness.heard(b, now + TIMEOUT * 2);
     assert_eq!(liveness.verdicts(&lab.state, now + TIMEOUT * 2), [(b, Ready)]);
+}
+
+#[test]
+fn of_a_host_that_left_nothing_is_said_any_more() {
+    let mut lab = Lab::new(2);
+    let mut liveness = Liveness::new(Timestamp(0), TIMEOUT);
+    lab.propose(Command::LeaveCluster { node: NodeId(2) }).unwrap();
+    liveness.heard(NodeId(2), Timestamp(1));
+    assert_eq!(liveness.verdicts(&lab.state, Timestamp(1)), [], "its last heartbeat came late");
 }
 
 #[test]

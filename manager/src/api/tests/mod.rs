@@ -37,9 +37,16 @@ async fn a_network_is_made_once_for_one_request_and_goes_when_nobody_uses_it() {
     };
     refused(remove("blue").await, Code::FailedPrecondition, "web");
     refused(remove("red").await, Code::NotFound, "there is no network red");
+    let task = stage.start(web.id, 1, NodeId(1)).await;
     let request = pb::RemoveServiceRequest { service: format!("svc-{}", web.id) };
     stage.control.remove_service(Request::new(request)).await.unwrap();
-    assert_eq!(remove("blue").await.unwrap().into_inner().id, id);
+    // Its task still ends: that is waited for.
+    let removing = remove("blue");
+    tokio::pin!(removing);
+    let soon = tokio::time::timeout(std::time::Duration::from_millis(100), &mut removing).await;
+    assert!(soon.is_err(), "{soon:?}");
+    stage.report(NodeId(1), task, TaskState::Shutdown).await;
+    assert_eq!(removing.await.unwrap().into_inner().id, id);
     let listed = stage.control.list_networks(Request::new(pb::ListNetworksRequest::default())).await.unwrap();
     assert_eq!(listed.into_inner().networks, []);
 }

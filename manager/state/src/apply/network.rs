@@ -2,6 +2,7 @@
 
 use shoal_common::{
     Invalid, LinkName, Name, NetworkId, NodeId, ServiceId,
+    container::Wanted,
     name::Labels,
     network::{BridgeOptions, Driver, NetworkSpec},
     subnet::SubnetSpec,
@@ -76,6 +77,16 @@ impl State {
             named.push(format!("{} more", users.len() - USERS_NAMED));
         }
         Err(Rejection::NetworkInUse { network: network.name().clone(), users: named.join(", ") })
+    }
+
+    /// Somebody is still on it, and all of them have been told to end.
+    pub fn is_only_ended_on(&self, network: NetworkId) -> bool {
+        let mut tasks = self.tasks_of_network(network).peekable();
+        let mut containers = self.containers_of_network(network).peekable();
+        (tasks.peek().is_some() || containers.peek().is_some())
+            && self.services_of_network(network).next().is_none()
+            && tasks.all(|task| !self.services.contains_key(&task.service))
+            && containers.all(|container| container.wanted == Wanted::Removed)
     }
 
     /// Two bridges of one host have two names.

@@ -121,7 +121,7 @@ impl State {
         Ok(Reply::Done)
     }
 
-    /// Of nodes that left meanwhile nothing is kept.
+    /// The host has left by its own will: it is down at once and for good, whatever was heard of it before.
     pub(super) fn leave_cluster(&mut self, entry: Entry, id: NodeId) -> Outcome {
         let node = self.nodes.get_mut(&id).ok_or_else(|| not_found("node", id))?;
         if !node.left {
@@ -130,6 +130,7 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// Of nodes that left or were removed meanwhile nothing is kept.
     pub(super) fn set_liveness(&mut self, entry: Entry, nodes: &[(NodeId, Liveness)]) -> Outcome {
         let mut made = 0;
         for (id, liveness) in nodes {

@@ -67,6 +67,19 @@ fn nodes_leave_only_when_it_is_safe_or_forced() {
 }
 
 /// Ids come from one sequence, so a returning node is a new one.
+#[test]
+fn a_host_that_left_is_down_whatever_is_heard_of_it_later() {
+    let mut w = World::three_nodes();
+    w.apply(Command::LeaveCluster { node: NodeId(2) }).unwrap();
+    let left = w.state.nodes[&NodeId(2)].clone();
+    assert_eq!((left.left, left.liveness), (true, Liveness::Down));
+    w.apply(Command::SetLiveness { nodes: vec![(NodeId(2), Liveness::Ready)] }).unwrap();
+    w.apply(Command::LeaveCluster { node: NodeId(2) }).unwrap();
+    assert_eq!(w.state.nodes[&NodeId(2)], left, "neither a late heartbeat nor a second farewell changes it");
+    assert!(matches!(w.apply(Command::LeaveCluster { node: NodeId(9) }), Err(Rejection::NotFound { .. })));
+    w.apply(Command::RemoveNode { node: NodeId(2), force: false }).expect("one that left needs no force");
+}
+
 fn task_id_after(w: &World) -> u64 {
     w.state.tasks.keys().map(|t| t.0).max().unwrap() + 1
 }

@@ -164,6 +164,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             };
             Command::ReportContainers { reports: vec![report] }
         }
+        36 if flag => Command::LeaveCluster { node: node(a) },
         _ => {
             let of = task(a);
             let node = state.tasks.get(&of).and_then(|t| t.node).unwrap_or(NodeId(b));
