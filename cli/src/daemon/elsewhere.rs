@@ -12,6 +12,7 @@ use tonic::{
     codegen::{BoxFuture, Service, http},
     server::NamedService,
 };
+use tower::ServiceExt as _;
 
 use super::cluster::Cluster;
 use crate::client::ON_NODE;
@@ -59,7 +60,7 @@ where
             };
             match cluster.to_node(node).await {
                 Ok(None) => here.call(request).await,
-                Ok(Some(mut line)) => Ok(line.call(request).await.unwrap_or_else(|e| lost(node, &e).into_http())),
+                Ok(Some(line)) => Ok(line.oneshot(request).await.unwrap_or_else(|e| lost(node, &e).into_http())),
                 Err(status) => Ok(status.into_http()),
             }
         })

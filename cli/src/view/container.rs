@@ -1,9 +1,10 @@
 //! Containers that were run by hand, as Docker shows them.
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shoal_proto::pb;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{some_id, time};
 use crate::units::approximately;
@@ -43,7 +44,7 @@ pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
         ports: ports(&c.ports).join(", "),
         names: spec.name,
         networks: match spec.stack.as_str() {
-            "own" => c.network_names.join(","),
+            "own" => c.networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(","),
             stack => stack.to_owned(),
         },
         node: c.node_name.clone(),
@@ -97,16 +98,23 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
     let mut networks = Map::new();
     for (n, endpoint) in c.endpoints.iter().enumerate() {
         let wish = spec.networks.get(n).cloned().unwrap_or_default();
+        let attached = c.networks.get(n).cloned().unwrap_or_default();
+        let (prefix_len, gateway) = way_out(&attached, &endpoint.v4);
+        let (prefix_len_v6, gateway_v6) = way_out(&attached, &endpoint.v6);
         let seen = json!({
             "NetworkID": some_id("net", endpoint.network),
             "IPAddress": endpoint.v4,
+            "IPPrefixLen": prefix_len,
+            "Gateway": gateway,
             "GlobalIPv6Address": endpoint.v6,
+            "GlobalIPv6PrefixLen": prefix_len_v6,
+            "IPv6Gateway": gateway_v6,
             "MacAddress": endpoint.mac,
             "Link": format!("eth{}", endpoint.link),
             "Aliases": wish.aliases,
             "GwPriority": wish.gw_priority,
         });
-        networks.insert(c.network_names.get(n).cloned().unwrap_or_default(), seen);
+        networks.insert(attached.name, seen);
     }
     let env: Vec<String> = container.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let extra_hosts: Vec<String> = container.extra_hosts.iter().map(|h| format!("{}:{}", h.name, h.address)).collect();
@@ -143,7 +151,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
         },
         "HostConfig": {
             "NetworkMode": match spec.stack.as_str() {
-                "own" => c.network_names.first().cloned().unwrap_or_default(),
+                "own" => c.networks.first().map(|n| n.name.clone()).unwrap_or_default(),
                 stack => stack.to_owned(),
             },
             "RestartPolicy": { "Name": restart, "MaximumRetryCount": most.parse::<u32>().unwrap_or(0) },
@@ -167,4 +175,12 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
         })).collect::<Vec<_>>(),
         "NetworkSettings": { "Ports": bound, "Networks": networks },
     })
+}
+
+/// Of the subnet that an address is from: its prefix length and its gateway; 0 and empty for no address.
+fn way_out(attached: &pb::Attached, address: &str) -> (u8, String) {
+    let Ok(address) = address.parse::<IpAddr>() else { return (0, String::new()) };
+    let mut subnets = attached.subnets.iter().filter_map(|s| Some((s.subnet.parse::<IpNet>().ok()?, s)));
+    let found = subnets.find(|(net, _)| net.contains(&address));
+    found.map(|(net, subnet)| (net.prefix_len(), subnet.gateway.clone())).unwrap_or_default()
 }

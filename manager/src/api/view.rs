@@ -48,10 +48,14 @@ pub(super) fn network(state: &State, network: &Network, users: Vec<pb::NetworkUs
         scope: network.spec.driver.scope().to_owned(),
         node_name: host_name(state, network.spec.driver.node()),
         vni: network.vni.map_or(0, Vni::get),
-        subnets: network.pools.iter().map(|p| subnet(p.subnet(), p.total(), p.used())).collect(),
+        subnets: subnets(network),
         created_ms: network.created.0,
         users,
     }
+}
+
+fn subnets(network: &Network) -> Vec<pb::Subnet> {
+    network.pools.iter().map(|p| subnet(p.subnet(), p.total(), p.used())).collect()
 }
 
 fn subnet(subnet: &Subnet, addresses: u128, used: u64) -> pb::Subnet {
@@ -108,7 +112,10 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
 }
 
 pub(super) fn container(state: &State, container: &Container) -> pb::Container {
-    let network = |e: &Endpoint| state.networks.get(&e.network).map_or_else(String::new, |n| n.name().to_string());
+    let attached = |e: &Endpoint| match state.networks.get(&e.network) {
+        Some(network) => pb::Attached { name: network.name().to_string(), subnets: subnets(network) },
+        None => pb::Attached::default(),
+    };
     pb::Container {
         id: container.id.0,
         node: container.node.0,
@@ -120,7 +127,7 @@ pub(super) fn container(state: &State, container: &Container) -> pb::Container {
         endpoints: container.endpoints.iter().cloned().map(Into::into).collect(),
         ports: container.ports.iter().copied().map(Into::into).collect(),
         created_ms: container.created.0,
-        network_names: container.endpoints.iter().map(network).collect(),
+        networks: container.endpoints.iter().map(attached).collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod document;
 mod first;
+mod random;
 mod refused;
 mod rootless;
 mod survive;

@@ -46,6 +46,45 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_container_of_another_host_is_asked_through_a_manager() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        let on_w1 = |verb: &[&'static str], rest: &[&'static str]| {
+            lab.shoal("m1", [verb, &["--node", "w1"], rest].concat())?.success()
+        };
+        on_w1(&["run", "-d"], &["--name", "far", "page", "serve"])?;
+        ensure!(!lab.shoal("m1", ["exec", "far", "true"])?.status.success(), "m1 has none of that name");
+        let written = lab.exec("w1", ["hostname"])?.success()?;
+        let read = on_w1(&["exec"], &["far", "cat", "/proc/sys/kernel/hostname"])?;
+        ensure!(read == lab.shoal("w1", ["exec", "far", "cat", "/proc/sys/kernel/hostname"])?.success()?, "{read}");
+        ensure!(read != written, "{read} is the host's own name");
+        ensure!(on_w1(&["exec", "-i"], &["far", "cat"])?.is_empty());
+        ensure!(on_w1(&["top"], &["far"])?.contains("httpd -f -p 80"));
+        ensure!(on_w1(&["stats", "--no-stream"], &["far"])?.contains("far"));
+        // In the foreground, with its output and its exit status.
+        let ran = lab.shoal("m1", ["run", "--node", "w1", "--rm", "page", "sh", "-c", "echo out; exit 7"])?;
+        ensure!((ran.stdout.trim(), ran.status.code()) == ("out", Some(7)), "{ran}");
+        on_w1(&["run", "-d"], &["--name", "wrote", "page", "sh", "-c", "echo written; exit 3"])?;
+        ensure!(on_w1(&["wait"], &["wrote"])?.trim() == "3");
+        ensure!(on_w1(&["logs"], &["wrote"])?.contains("written"));
+        // A signal goes where the container is.
+        on_w1(&["kill"], &["far"])?;
+        eventually("it is killed", SETTLES_WITHIN, || {
+            let status = status(lab, "w1", "far")?;
+            ensure!(status == "exited", "{status}");
+            Ok(())
+        })?;
+        // A worker's users may not.
+        lab.shoal("m1", ["run", "-d", "--name", "near", "page", "idle"])?.success()?;
+        let asked = lab.shoal("w1", ["exec", "--node", "m1", "near", "true"])?;
+        ensure!(asked.status.code() == Some(8), "{asked}");
+        let gone = lab.shoal("m1", ["exec", "--node", "w9", "far", "true"])?;
+        ensure!(gone.status.code() == Some(3) && gone.stderr.contains("w9"), "{gone}");
+        Ok(())
+    })
+}
+
+#[test]
 fn its_own_host_starts_it_again_also_without_any_manager() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 1 }, |lab| {
         lab.import("page")?;

@@ -1,0 +1,170 @@
+//! Whatever people do to containers and networks, and whenever a daemon is killed: the kernel is what the managers say,
+//! and nothing is left when all is removed. `SHOAL_SEED` and `SHOAL_OPERATIONS` ask for another run than the usual one.
+
+use anyhow::{Context as _, ensure};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::Value;
+use shoal_tests::{Lab, Shape, eventually, story};
+use std::{collections::BTreeSet, env, time::Duration};
+
+const SEED: u64 = 1;
+const OPERATIONS: u64 = 150;
+/// Between two looks at everything.
+const LOOK_EVERY: u64 = 50;
+const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+
+const HOSTS: &[&str] = &["m1", "w1"];
+const CONTAINERS: &[&str] = &["a", "b", "c", "d", "e"];
+/// Bridges of the host that is asked, and overlays of both.
+const NETWORKS: &[&str] = &["bridge-1", "bridge-2", "overlay-1", "overlay-2"];
+/// Not found; in conflict with what is there; a network of all hosts is none of a worker's; what `run` says of these.
+const REFUSALS: &[i32] = &[3, 4, 8, 125];
+
+fn of_env(name: &str, usual: u64) -> anyhow::Result<u64> {
+    env::var(name).map_or(Ok(usual), |given| given.parse().with_context(|| format!("{name}={given}")))
+}
+
+#[test]
+fn after_any_operations_the_kernel_is_what_the_managers_say_and_nothing_is_left() -> anyhow::Result<()> {
+    let (seed, operations) = (of_env("SHOAL_SEED", SEED)?, of_env("SHOAL_OPERATIONS", OPERATIONS)?);
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        let bare = || HOSTS.iter().map(|host| remains(lab, host)).collect::<anyhow::Result<Vec<_>>>();
+        // The default bridge takes a moment.
+        let mut before = Vec::new();
+        eventually("the hosts are made", SETTLES_WITHIN, || {
+            before = bare()?;
+            ensure!(before.iter().all(|host| host.contains("shoal0")), "{before:?}");
+            Ok(())
+        })?;
+        for (host, driver, network) in
+            [("m1", "bridge", "bridge-1"), ("w1", "bridge", "bridge-1"), ("m1", "overlay", "overlay-1")]
+        {
+            lab.shoal(host, ["network", "create", "-d", driver, "--attachable", network])?.success()?;
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut done = Vec::new();
+        for n in 1..=operations {
+            operate(lab, &mut rng, &mut done).with_context(|| format!("seed {seed}, after {done:#?}"))?;
+            if n % LOOK_EVERY == 0 || n == operations {
+                agree(lab).with_context(|| format!("seed {seed}, operation {n}, after {done:#?}"))?;
+                done.clear();
+            }
+        }
+        for host in HOSTS {
+            for name in names(lab, host, &["ps", "-a"], "Names")? {
+                lab.shoal(host, ["rm", "-f", &name])?.success()?;
+            }
+        }
+        for host in HOSTS {
+            for name in names(lab, host, &["network", "ls"], "Name")? {
+                if NETWORKS.contains(&name.as_str()) {
+                    lab.shoal(host, ["network", "rm", &name])?.success()?;
+                }
+            }
+        }
+        eventually("nothing is left", SETTLES_WITHIN, || {
+            let now = bare()?;
+            ensure!(now == before, "seed {seed}: there was {before:#?}, and now there is {now:#?}");
+            Ok(())
+        })?;
+        for host in HOSTS {
+            let bridge = lab.shoal(host, ["network", "inspect", "bridge"])?.json::<Value>()?;
+            ensure!(bridge[0]["subnets"][0]["used"] == 0, "addresses are left: {bridge:?}");
+        }
+        Ok(())
+    })
+}
+
+/// One thing that somebody may do. Refusals are fine, failures are not.
+fn operate(lab: &Lab, rng: &mut StdRng, done: &mut Vec<String>) -> anyhow::Result<()> {
+    let one_of = |rng: &mut StdRng, all: &[&'static str]| *all.choose(rng).expect("there are some");
+    let host = one_of(rng, HOSTS);
+    let (container, network) = (one_of(rng, CONTAINERS), one_of(rng, NETWORKS));
+    let driver = if network.starts_with("bridge") { "bridge" } else { "overlay" };
+    let line: Vec<&str> = match rng.random_range(0..20) {
+        0 => vec!["create", "--name", container, "--network", network, "page", "idle"],
+        1..=3 => vec!["run", "-d", "--name", container, "--network", network, "page", "idle"],
+        4 => vec!["run", "-d", "--name", container, "page", "idle"],
+        5 => vec!["run", "-d", "--rm", "--name", container, "page", "idle"],
+        6 => vec!["start", container],
+        7 => vec!["stop", "-t", "0", container],
+        8 => vec!["restart", "-t", "0", container],
+        9 => vec!["kill", container],
+        10 | 11 => vec!["rm", "-f", container],
+        12..=14 => vec!["network", "create", "-d", driver, network],
+        15 => vec!["network", "rm", network],
+        16 | 17 => vec!["network", "connect", network, container],
+        18 => vec!["network", "disconnect", network, container],
+        _ => {
+            done.push(format!("{host}: kill -9 of the daemon"));
+            lab.lab(["kill", host])?.success()?;
+            lab.lab(["start", host])?.success()?;
+            return eventually("it answers", SETTLES_WITHIN, || lab.shoal(host, ["ps"])?.success().map(drop));
+        }
+    };
+    // An overlay that others are to join says so.
+    let attachable: &[&str] =
+        if line.starts_with(&["network", "create"]) && driver == "overlay" { &["--attachable"] } else { &[] };
+    let line = [&line[..], attachable].concat();
+    let said = lab.shoal(host, &line)?;
+    done.push(format!("{host}: {} ({})", line.join(" "), said.status));
+    let refused = said.status.code().is_some_and(|code| REFUSALS.contains(&code));
+    ensure!(said.status.success() || refused, "{said}");
+    Ok(())
+}
+
+/// Each container has exactly the addresses that the managers say it has, and each address has one container.
+fn agree(lab: &Lab) -> anyhow::Result<()> {
+    eventually("the kernel is what the managers say", SETTLES_WITHIN, || {
+        let mut given = BTreeSet::new();
+        for host in HOSTS {
+            let mut namespaces = BTreeSet::new();
+            for name in names(lab, host, &["ps", "-a"], "Names")? {
+                let container = lab.shoal(host, ["inspect", &name])?.json::<Value>()?.swap_remove(0);
+                let networks = container["NetworkSettings"]["Networks"].as_object().context("networks")?;
+                let told = |n: &Value| format!("{}/{}", n["IPAddress"].as_str().unwrap_or_default(), n["IPPrefixLen"]);
+                let told: BTreeSet<String> = networks.values().map(told).collect();
+                for (network, address) in networks.iter().map(|(name, n)| (name, n["IPAddress"].clone())) {
+                    let whose = if network.starts_with("overlay") { "all" } else { host };
+                    ensure!(
+                        given.insert((whose, network.clone(), address.to_string())),
+                        "{address} twice on {network}"
+                    );
+                }
+                if container["State"]["Status"] != "running" {
+                    continue;
+                }
+                let id = container["Id"].as_str().context("an id")?;
+                namespaces.insert(id.to_owned());
+                let seen: Vec<Value> = lab.inside(host, id, ["ip", "-j", "-4", "addr"])?.json()?;
+                let addresses = seen.iter().filter(|link| link["ifname"] != "lo").flat_map(|link| {
+                    let all = link["addr_info"].as_array().cloned().unwrap_or_default();
+                    all.into_iter().map(|a| format!("{}/{}", a["local"].as_str().unwrap_or_default(), a["prefixlen"]))
+                });
+                let seen: BTreeSet<String> = addresses.collect();
+                ensure!(seen == told, "{name} of {host} has {seen:?} and is said to have {told:?}");
+            }
+            let there = lab.exec(host, ["ls", "/run/shoal/netns"])?.success()?;
+            let there: BTreeSet<String> = there.lines().filter(|n| n.starts_with("task-")).map(str::to_owned).collect();
+            ensure!(there == namespaces, "{host} has the namespaces {there:?} and runs {namespaces:?}");
+        }
+        Ok(())
+    })
+}
+
+fn names(lab: &Lab, host: &str, list: &[&str], field: &str) -> anyhow::Result<Vec<String>> {
+    let template = format!("{{{{.{field}}}}}");
+    let rows = lab.shoal(host, [list, &["--format", &template]].concat())?.success()?;
+    Ok(rows.lines().map(str::to_owned).collect())
+}
+
+/// What a host has that we make: links, namespaces, tables, cgroups, mounts, containers' directories.
+fn remains(lab: &Lab, host: &str) -> anyhow::Result<String> {
+    let look = "ip -br link | awk '{ print $1 }' | sed 's/@.*//' | sort; ls /run/shoal/netns; nft list tables; \
+                grep -c overlay /proc/self/mounts; pgrep -fc 'bin/idle'; true";
+    let seen = lab.exec(host, ["sh", "-c", look])?.success()?;
+    let containers = lab.data(host)?.join("containers");
+    let kept = std::fs::read_dir(&containers).map_or(0, Iterator::count);
+    Ok(format!("{seen}{kept} directories of containers"))
+}
