@@ -30,6 +30,7 @@ pub(crate) fn task(id: u64) -> TaskAssignment {
         desired: DesiredState::Running,
         known: TaskState::Assigned,
         spec_version: LogIndex(1),
+        ports: vec![],
     }
 }
 
@@ -72,5 +73,6 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
         services: [].into(),
         tasks: tasks.iter().map(|id| (TaskId(*id), task(*id))).collect(),
         containers: [].into(),
+        ingress: [].into(),
     }
 }

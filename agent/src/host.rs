@@ -157,6 +157,7 @@ impl Host {
             os: "linux".to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            addresses: facts.addresses,
             default_bridge: None,
         })
     }

@@ -14,7 +14,7 @@ use crate::{
     container::{PublishedPort, RestartMode, RunStatus, Wanted},
     network::{BridgeOptions, MacvlanMode},
     node::Role,
-    service::{ContainerSpec, EndpointMode, NamedPort, Resources},
+    service::{ContainerSpec, EndpointMode, IngressPort, NamedPort, Resources},
     task::{DesiredState, Endpoint, Slot, TaskState},
 };
 
@@ -35,6 +35,9 @@ pub struct Assignment {
     /// The containers that were run on this node by hand. Their ids and those of tasks are of one sequence.
     #[serde(default)]
     pub containers: BTreeMap<TaskId, ContainerAssignment>,
+    /// The services that every host of the cluster publishes ports for.
+    #[serde(default)]
+    pub ingress: BTreeMap<ServiceId, IngressAssignment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +114,25 @@ pub struct TaskAssignment {
     pub known: TaskState,
     /// The log index at which the service's spec took this shape.
     pub spec_version: LogIndex,
+    /// Of its host.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// Where the ports of the cluster lead that a service has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressAssignment {
+    pub ports: Vec<IngressPort>,
+    /// The hosts that have tasks of it which serve.
+    pub hosts: BTreeMap<NodeId, IngressHost>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressHost {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    /// How many tasks.
+    pub tasks: u32,
 }
 
 /// A container that was run by hand.
@@ -208,6 +230,8 @@ pub struct AssignmentDelta {
     pub tasks: MapDelta<TaskId, TaskAssignment>,
     #[serde(default)]
     pub containers: MapDelta<TaskId, ContainerAssignment>,
+    #[serde(default)]
+    pub ingress: MapDelta<ServiceId, IngressAssignment>,
 }
 
 impl AssignmentDelta {
@@ -221,6 +245,7 @@ impl AssignmentDelta {
             services: MapDelta::between(&old.services, &new.services),
             tasks: MapDelta::between(&old.tasks, &new.tasks),
             containers: MapDelta::between(&old.containers, &new.containers),
+            ingress: MapDelta::between(&old.ingress, &new.ingress),
         }
     }
 
@@ -232,6 +257,7 @@ impl AssignmentDelta {
             && self.services.is_empty()
             && self.tasks.is_empty()
             && self.containers.is_empty()
+            && self.ingress.is_empty()
     }
 }
 
@@ -278,6 +304,7 @@ impl Assignment {
         delta.services.apply_to(&mut self.services);
         delta.tasks.apply_to(&mut self.tasks);
         delta.containers.apply_to(&mut self.containers);
+        delta.ingress.apply_to(&mut self.ingress);
         Ok(())
     }
 }

@@ -108,6 +108,9 @@ pub struct NodeDescription {
     pub arch: String,
     /// The version of its `shoal`.
     pub version: String,
+    /// By which other hosts reach this one, on the link that bears `vtep`: at most one of each family.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// `None`: the host has opted out of a default bridge.
     #[serde(default)]
     pub default_bridge: Option<DefaultBridge>,

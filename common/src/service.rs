@@ -18,12 +18,22 @@ pub struct ServiceSpec {
     pub restart: RestartPolicy,
     pub placement: Placement,
     pub update: UpdatePolicy,
+    #[serde(default)]
+    pub publish: Vec<Publish>,
 }
 
 impl ServiceSpec {
-    /// Whether going from `self` to `next` means new tasks. Scaling, placement and policies do not.
+    /// Whether going from `self` to `next` means new tasks. Scaling, placement, policies and ports of the cluster do
+    /// not.
     pub fn needs_new_tasks(&self, next: &ServiceSpec) -> bool {
-        self.container != next.container || self.networks != next.networks || self.resources != next.resources
+        self.container != next.container
+            || self.networks != next.networks
+            || self.resources != next.resources
+            || !self.published(PublishMode::Host).eq(next.published(PublishMode::Host))
+    }
+
+    pub fn published(&self, mode: PublishMode) -> impl Iterator<Item = &Publish> {
+        self.publish.iter().filter(move |publish| publish.mode == mode)
     }
 }
 
@@ -201,6 +211,77 @@ impl FromStr for Protocol {
             "sctp" => Ok(Self::Sctp),
             _ => Err(Invalid::new("protocol", s, "tcp, udp or sctp")),
         }
+    }
+}
+
+/// `--publish`: a port of hosts that leads to the service's tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// None: one that is free.
+    pub published: Option<u16>,
+    /// The tasks' own.
+    pub target: u16,
+    pub protocol: Protocol,
+    pub mode: PublishMode,
+}
+
+impl Publish {
+    /// Where ports of the cluster are from that nobody names. Docker's.
+    pub const FREE: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PublishMode {
+    /// The same port on every host, wherever the tasks are.
+    #[default]
+    Ingress,
+    /// On each task's own host, to that task.
+    Host,
+}
+
+impl FromStr for PublishMode {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        match s {
+            "ingress" => Ok(Self::Ingress),
+            "host" => Ok(Self::Host),
+            _ => Err(Invalid::new("mode", s, "ingress or host")),
+        }
+    }
+}
+
+impl fmt::Display for PublishMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ingress => "ingress",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// A port that every host of the cluster has, and where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct IngressPort {
+    pub port: u16,
+    pub target: u16,
+    pub protocol: Protocol,
+}
+
+impl IngressPort {
+    /// As a port of each single host.
+    pub fn on_a_host(self) -> crate::container::PublishedPort {
+        crate::container::PublishedPort {
+            host_ip: None,
+            host_port: self.port,
+            container_port: self.target,
+            protocol: self.protocol,
+        }
+    }
+}
+
+impl fmt::Display for IngressPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "*:{}->{}/{}", self.port, self.target, self.protocol)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct HostFacts {
     pub link: LinkName,
     /// That link's MTU: the largest packet of the underlay.
     pub mtu: Mtu,
+    /// `advertise`, and that link's first address of the other family, if it has one that is reached from afar.
+    pub addresses: Vec<IpAddr>,
     /// The subnets of the host's links, ours and loopback left out.
     pub subnets: BTreeSet<IpNet>,
 }
@@ -79,7 +81,13 @@ pub(crate) fn facts(
     let mtu = link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None });
     let mtu = mtu.unwrap_or_default();
     let narrow = || Error::Narrow { link: name.to_owned(), mtu };
+    let other = |a: &&Address| {
+        let lasts = a.reaches_out && a.ip.is_ipv4() != advertise.is_ipv4();
+        lasts && a.link == link.header.index
+    };
+    let other = addresses.iter().find(other).map(|a| a.ip);
     Ok(HostFacts {
+        addresses: [advertise].into_iter().chain(other).collect(),
         link: name.parse().map_err(|_| Error::NotHere(advertise, BTreeSet::new()))?,
         // Loopback's 65536 is more than an IP packet holds.
         mtu: Mtu::try_from(mtu.min(65_535)).map_err(|_| narrow())?,

@@ -47,7 +47,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let (members, runs) =
         (collection::btree_map(10u16..18, member(), 0..8), collection::btree_map(30u16..36, run(), 0..6));
     let bridges = collection::btree_set(sample::select(vec![BRIDGE, LAN, QUIET]), 0..3);
-    (members, runs, bridges).prop_map(|(members, runs, bridges)| Cluster { members, runs, bridges })
+    (members, runs, bridges).prop_map(|(members, runs, bridges)| Cluster { members, runs, bridges, ingress: [].into() })
 }
 
 /// As node 1 should be.

@@ -138,10 +138,14 @@ pub(crate) struct Create {
     /// NAME=PORT[/tcp|udp]: an SRV record _NAME._PROTOCOL.SERVICE inside the networks; repeatable
     #[arg(long, value_name = "NAME=PORT[/PROTO]", value_parser = port)]
     pub(crate) service_port: Vec<Port>,
+    /// [PUBLISHED:]TARGET[/tcp|udp|sctp], or published=PORT,target=PORT,protocol=tcp,mode=ingress|host; repeatable
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) publish: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) wait: Wait,
+    /// Such as nginx:1.27 or registry:5000/team/app
     pub(crate) image: String,
     /// In place of the image's command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -150,6 +154,7 @@ pub(crate) struct Create {
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
+    /// Such as nginx:1.27 or registry:5000/team/app
     #[arg(long)]
     pub(crate) image: Option<String>,
     /// The command, in one word
@@ -191,6 +196,12 @@ pub(crate) struct Update {
     /// NAME; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) service_port_rm: Vec<String>,
+    /// As --publish of create; repeatable
+    #[arg(long, value_name = "PORT")]
+    pub(crate) publish_add: Vec<String>,
+    /// TARGET[/tcp|udp|sctp]; repeatable
+    #[arg(long, value_name = "PORT")]
+    pub(crate) publish_rm: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]

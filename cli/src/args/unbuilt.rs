@@ -4,10 +4,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Docker's flags, with what to do in their stead.
 const FLAGS: &[(&str, &str)] = &[
-    ("--publish", "published ports are not built yet: reach the service from inside its networks"),
-    ("-p", "published ports are not built yet: reach the service from inside its networks"),
-    ("--publish-add", "published ports are not built yet: reach the service from inside its networks"),
-    ("--publish-rm", "published ports are not built yet: reach the service from inside its networks"),
     ("--secret", "secrets are not built yet"),
     ("--secret-add", "secrets are not built yet"),
     ("--secret-rm", "secrets are not built yet"),
@@ -178,10 +174,9 @@ mod tests {
     #[test]
     fn what_docker_has_and_shoal_has_not_is_said_in_a_sentence() {
         for (line, part) in [
-            ("shoal service create --publish 80:80 nginx", "not built yet"),
-            ("shoal service create -p 80:80 nginx", "not built yet"),
-            ("shoal service create --publish=80:80 nginx", "not built yet"),
             ("shoal service create --mount type=volume nginx", "not built yet"),
+            ("shoal service create --mount=type=volume nginx", "not built yet"),
+            ("shoal service create -t nginx", "not built yet"),
             ("shoal service create --secret s nginx", "not built yet"),
             ("shoal service update --force web", "not built yet"),
             ("shoal service ls --filter name=x", "jq"),

@@ -80,9 +80,9 @@ async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
     }
     let rows = services.iter().map(|s| {
         let replicas = format!("{}/{}", s.running, s.wanted);
-        vec![s.id.clone(), s.name.clone(), s.mode.to_owned(), replicas, s.container.image.clone()]
+        vec![s.id.clone(), s.name.clone(), s.mode.to_owned(), replicas, s.container.image.clone(), s.ports_shown()]
     });
-    out::table(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE"], rows.collect())
+    out::table(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], rows.collect())
 }
 
 /// Reads the service, changes its spec, and proposes it on the version that was read.

@@ -18,7 +18,7 @@ pub(super) fn print(tasks: Vec<pb::Task>, listing: &Listing) -> Result<(), Failu
     if listing.format.json() {
         return tasks.iter().try_for_each(out::json);
     }
-    let header = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR"];
+    let header = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"];
     out::table(&header, rows(&tasks))
 }
 
@@ -46,6 +46,7 @@ fn rows(tasks: &[Task]) -> Vec<Vec<String>> {
             capital(&t.desired_state),
             format!("{} {}", capital(&t.state), ago(t.since_ms)),
             t.error(),
+            t.ports.join(", "),
         ]);
         before = Some(t);
     }

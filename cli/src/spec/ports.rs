@@ -1,6 +1,6 @@
 //! `--publish` and `--expose`, as Docker's users write them.
 
-use shoal_common::service::Protocol;
+use shoal_common::service::{Protocol, PublishMode};
 use shoal_proto::pb;
 use std::{net::IpAddr, ops::RangeInclusive};
 
@@ -43,6 +43,45 @@ pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     Ok(container.map(|port| spec(port, hosts.next().unwrap_or(0))).collect())
 }
 
+/// `--publish` of a service: `8080:80`, or `published=8080,target=80,protocol=tcp,mode=ingress`.
+pub(crate) fn of_service(text: &str) -> Result<Vec<pb::Publish>, Failure> {
+    let bad = |why: &str| Failure::usage(format!("publish: {text:?} is not accepted: {why}"));
+    if !text.contains('=') {
+        let all = published(text)?;
+        if all.iter().any(|p| !p.host_ip.is_empty()) {
+            return Err(bad("[PUBLISHED:]TARGET[/tcp|udp|sctp]: a service's port is on every address of the hosts"));
+        }
+        let publish = |p: pb::PortSpec| pb::Publish {
+            published: p.host_port,
+            target: p.container_port,
+            protocol: p.protocol,
+            mode: PublishMode::default().to_string(),
+        };
+        return Ok(all.into_iter().map(publish).collect());
+    }
+    let expected = "published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
+    let port = |text: &str| text.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| bad(expected));
+    let mut publish = pb::Publish {
+        protocol: Protocol::default().to_string(),
+        mode: PublishMode::default().to_string(),
+        ..Default::default()
+    };
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("published", value)) => publish.published = port(value)?.into(),
+            Some(("target", value)) => publish.target = port(value)?.into(),
+            Some(("protocol", value)) => {
+                publish.protocol = value.parse::<Protocol>().map_err(|_| bad(expected))?.to_string();
+            }
+            Some(("mode", value)) => {
+                publish.mode = value.parse::<PublishMode>().map_err(|_| bad(expected))?.to_string();
+            }
+            Some(_) | None => return Err(bad(expected)),
+        }
+    }
+    if publish.target == 0 { Err(bad(expected)) } else { Ok(vec![publish]) }
+}
+
 /// `80/tcp` or `80-82`: each on a port that is free.
 pub(crate) fn exposed(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     let expected = "PORT[/tcp|udp|sctp] or a range of ports";
@@ -81,6 +120,28 @@ mod tests {
             ("80-81", vec![" 0 80 tcp", " 0 81 tcp"]),
         ] {
             assert_eq!(shown(text).unwrap(), ports, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_services_port_is_written_short_or_long() {
+        let shown = |text: &str| {
+            let show = |p: pb::Publish| format!("{} {} {} {}", p.published, p.target, p.protocol, p.mode);
+            of_service(text).map(|all| all.into_iter().map(show).collect::<Vec<_>>()).map_err(|f| f.message)
+        };
+        for (text, ports) in [
+            ("8080:80", vec!["8080 80 tcp ingress"]),
+            ("80/udp", vec!["0 80 udp ingress"]),
+            ("8080-8081:80-81", vec!["8080 80 tcp ingress", "8081 81 tcp ingress"]),
+            ("published=8080,target=80", vec!["8080 80 tcp ingress"]),
+            ("target=53,protocol=udp,mode=host,published=53", vec!["53 53 udp host"]),
+            ("target=80,mode=host", vec!["0 80 tcp host"]),
+        ] {
+            assert_eq!(shown(text).unwrap(), ports, "{text}");
+        }
+        for text in ["", "127.0.0.1:80:80", "published=80", "target=0", "target=80,mode=x", "target=80,what=1", "80=80"]
+        {
+            assert!(shown(text).unwrap_err().contains("publish"), "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use shoal_proto::{
 };
 use std::{cell::Cell, time::Duration};
 
-use super::{env, map, name};
+use super::{env, map, name, ports};
 use crate::{
     args::service::{Create, Settings, Update},
     failure::Failure,
@@ -46,6 +46,7 @@ pub(crate) fn create(c: &Create, random: u64) -> Result<pb::ServiceSpec, Failure
             max_replicas_per_node: 0,
         }),
         update: Some(UpdatePolicy::default().into()),
+        publish: published(&c.publish)?,
     };
     settle(&mut spec, &c.settings)?;
     check(&spec)?;
@@ -102,7 +103,36 @@ pub(crate) fn update(spec: &mut pb::ServiceSpec, u: &Update, networks_gone: &[St
         }
     }
     container.ports.extend(u.service_port_add.iter().map(port));
+    unpublish(spec, &u.publish_rm)?;
+    for publish in published(&u.publish_add)? {
+        if !spec.publish.contains(&publish) {
+            spec.publish.push(publish);
+        }
+    }
     check(spec)
+}
+
+fn published(texts: &[String]) -> Result<Vec<pb::Publish>, Failure> {
+    let all: Result<Vec<_>, _> = texts.iter().map(|text| ports::of_service(text)).collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// By the tasks' own port, as with Docker; a published one that is named, too, must be the same.
+fn unpublish(spec: &mut pb::ServiceSpec, texts: &[String]) -> Result<(), Failure> {
+    for text in texts {
+        for gone in ports::of_service(text)? {
+            let is = |p: &pb::Publish| {
+                let published = [0, p.published].contains(&gone.published);
+                published && (p.target, &p.protocol) == (gone.target, &gone.protocol)
+            };
+            let before = spec.publish.len();
+            spec.publish.retain(|p| !is(p));
+            if spec.publish.len() == before {
+                return Err(Failure::usage(format!("publish-rm: the service does not publish {text}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn scale(spec: &mut pb::ServiceSpec, replicas: u32) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Services.
 
 use serde::Serialize;
+use shoal_common::service::PublishMode;
 use shoal_proto::pb;
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ pub(crate) struct Service {
     /// vip or dnsrr
     pub(crate) endpoint_mode: String,
     pub(crate) vips: Vec<Vip>,
+    pub(crate) ports: Vec<Published>,
     pub(crate) networks: Vec<Attachment>,
     pub(crate) container: Container,
     pub(crate) resources: Resources,
@@ -38,6 +40,24 @@ pub(crate) struct Vip {
     pub(crate) network_name: String,
     pub(crate) v4: String,
     pub(crate) v6: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Published {
+    /// 0: one of each host's that is free.
+    pub(crate) published: u32,
+    pub(crate) target: u32,
+    pub(crate) protocol: String,
+    /// ingress or host
+    pub(crate) mode: String,
+}
+
+impl Service {
+    /// Those of every host, as Docker shows them.
+    pub(crate) fn ports_shown(&self) -> String {
+        let ingress = self.ports.iter().filter(|p| p.mode == PublishMode::Ingress.to_string());
+        ingress.map(|p| format!("*:{}->{}/{}", p.published, p.target, p.protocol)).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +149,11 @@ impl From<pb::Service> for Service {
                 .vips
                 .into_iter()
                 .map(|v| Vip { network: some_id("net", v.network), network_name: v.network_name, v4: v.v4, v6: v.v6 })
+                .collect(),
+            ports: s
+                .ports
+                .into_iter()
+                .map(|p| Published { published: p.published, target: p.target, protocol: p.protocol, mode: p.mode })
                 .collect(),
             networks: spec
                 .networks

@@ -28,6 +28,8 @@ pub(crate) struct Task {
     pub(crate) message: String,
     pub(crate) exit_code: Option<i32>,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Of its host: *:8080->80/tcp
+    pub(crate) ports: Vec<String>,
     pub(crate) created: String,
     pub(crate) spec_version: u64,
     #[serde(skip)]
@@ -79,6 +81,7 @@ impl From<pb::Task> for Task {
                 .into_iter()
                 .map(|e| Endpoint { network: some_id("net", e.network), mac: e.mac, v4: e.v4, v6: e.v6 })
                 .collect(),
+            ports: t.ports.iter().map(|p| format!("*:{}->{}/{}", p.host_port, p.container_port, p.protocol)).collect(),
             created: time(t.created_ms),
             spec_version: t.spec_version,
             since_ms: status.since_ms,

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use shoal_common::{
     NodeId, ServiceId,
+    container::PublishedPort,
     node::Liveness,
-    service::Amount,
+    service::{Amount, ServiceSpec},
     task::{DesiredState, TaskState},
 };
 use shoal_state::{Node, State, Task, TaskChange};
 
-use crate::draft::Draft;
+use crate::{draft::Draft, scheduler::filter};
 
 /// One node.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Seat<'a> {
     pub(crate) live: u32,
     /// Set aside by everything that has not ended, also by what is being stopped: it still uses it.
     pub(crate) reserved: Amount,
+    /// Ports of the node that are taken.
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 impl Seat<'_> {
@@ -31,6 +34,13 @@ impl Seat<'_> {
             nano_cpus: capacity.nano_cpus.saturating_sub(self.reserved.nano_cpus),
             memory_bytes: capacity.memory_bytes.saturating_sub(self.reserved.memory_bytes),
         }
+    }
+
+    /// For one more task.
+    pub(crate) fn take(&mut self, spec: &ServiceSpec) {
+        self.live += 1;
+        self.reserve(spec.resources.reservations);
+        self.ports.extend(filter::ports(spec));
     }
 
     pub(crate) fn reserve(&mut self, amount: Amount) {
@@ -79,7 +89,13 @@ impl<'a> Board<'a> {
     /// Looks at everything once: the seats, the tasks by service (ascending by id), and an `Orphan` for each task
     /// that sits on a node which is down.
     pub(crate) fn survey(state: &'a State, draft: &mut Draft) -> (Self, BTreeMap<ServiceId, Vec<Seen<'a>>>) {
-        let seats = state.nodes.values().map(|node| Seat { node, live: 0, reserved: Amount::default() }).collect();
+        let seats = state.nodes.values().map(|node| Seat {
+            node,
+            live: 0,
+            reserved: Amount::default(),
+            ports: state.containers_of_node(node.id).flat_map(|c| c.ports.iter().copied()).collect(),
+        });
+        let seats = seats.collect();
         let mut board = Self { seats };
         let mut services: BTreeMap<ServiceId, Vec<Seen<'a>>> = BTreeMap::new();
         for task in state.tasks.values() {
@@ -112,6 +128,7 @@ impl<'a> Board<'a> {
             Some(seat) if seat.node.liveness != Liveness::Down => {
                 seat.live += u32::from(task.is_live());
                 seat.reserve(task.resources.reservations);
+                seat.ports.extend(&task.ports);
                 Seen { task, seat: index, lost: false }
             }
             Some(_) | None => Seen { task, seat: index, lost: task.node.is_some() },

@@ -69,6 +69,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
         | Rejection::ConnectedAlready { .. } => Code::AlreadyExists,
         Rejection::PoolExhausted { .. }
         | Rejection::VniExhausted
+        | Rejection::IngressExhausted
         | Rejection::AddressesExhausted { .. }
         | Rejection::PortsExhausted { .. } => Code::ResourceExhausted,
         Rejection::VersionConflict { .. } => Code::Aborted,
@@ -162,6 +163,7 @@ mod tests {
             (Rejection::AddressTaken { address: text("10.0.0.9"), holder: text("container a") }, Code::AlreadyExists),
             (Rejection::PortTaken { port: text("80/tcp"), holder: text("container a") }, Code::AlreadyExists),
             (Rejection::PortsExhausted { node: NodeId(2) }, Code::ResourceExhausted),
+            (Rejection::IngressExhausted, Code::ResourceExhausted),
             (Rejection::PredefinedNetwork { network: name("bridge") }, Code::FailedPrecondition),
             (Rejection::LocalNetwork { network: name("br"), driver: text("bridge") }, Code::FailedPrecondition),
         ];

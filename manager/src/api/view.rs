@@ -3,7 +3,7 @@
 use shoal_common::{
     NetworkId, NodeId, Subnet, Vni,
     node::{Availability, Liveness},
-    service::{Mode, ServiceSpec},
+    service::{Mode, PublishMode, ServiceSpec},
     task::{DesiredState, Endpoint, Slot},
 };
 use shoal_control::meets_constraints;
@@ -148,6 +148,7 @@ pub(super) fn service(state: &State, service: &Service) -> pb::Service {
         updated_ms: service.updated.0,
         running: count(state.tasks_of_service(service.id).filter(|t| t.is_serving()).count()),
         wanted: wanted(state, service),
+        ports: ports(service),
     }
 }
 
@@ -186,7 +187,14 @@ pub(super) fn task(state: &State, task: &Task) -> pb::Task {
         endpoints: task.endpoints.iter().cloned().map(Into::into).collect(),
         created_ms: task.created.0,
         spec_version: task.spec_version.0,
+        ports: task.ports.iter().copied().map(Into::into).collect(),
     }
+}
+
+/// As they are on every host, then those of each task's own host as they are asked for.
+fn ports(service: &Service) -> Vec<pb::Publish> {
+    let on_hosts = service.spec.published(PublishMode::Host).copied().map(Into::into);
+    service.ingress.iter().copied().map(Into::into).chain(on_hosts).collect()
 }
 
 /// By slot, and in each slot the newest first: what is wanted stands above its history.

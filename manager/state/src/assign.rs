@@ -3,15 +3,18 @@
 use shoal_common::{
     Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, ContainerAssignment, EndpointAssignment, LinkAssignment, NetworkAssignment, NetworkKind,
-        NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
+        Assignment, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost, LinkAssignment,
+        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
     },
     container::{ContainerLink, Networking},
     network::Driver,
     service::ContainerSpec,
     task::Endpoint,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::state::{Container, Network, Node, Service, State, Task};
 
@@ -45,6 +48,7 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
         services: networks().flat_map(|n| services(state, n.id)).collect(),
         tasks,
         containers,
+        ingress: state.publishing().map(|service| (service.id, ingress(state, service))).collect(),
     })
 }
 
@@ -168,6 +172,21 @@ fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((Network
     })
 }
 
+fn ingress(state: &State, service: &Service) -> IngressAssignment {
+    let mut hosts: BTreeMap<NodeId, IngressHost> = BTreeMap::new();
+    for task in state.tasks_of_service(service.id).filter(|t| t.is_serving()) {
+        let Some(node) = task.node.and_then(|id| state.nodes.get(&id)) else { continue };
+        let addresses = &node.description.addresses;
+        let host = hosts.entry(node.id).or_insert_with(|| IngressHost {
+            v4: addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
+            v6: addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
+            tasks: 0,
+        });
+        host.tasks += 1;
+    }
+    IngressAssignment { ports: service.ingress.clone(), hosts }
+}
+
 fn task_assignment(task: &Task) -> TaskAssignment {
     TaskAssignment {
         service: task.service,
@@ -180,5 +199,6 @@ fn task_assignment(task: &Task) -> TaskAssignment {
         desired: task.desired,
         known: task.status.state,
         spec_version: task.spec_version,
+        ports: task.ports.clone(),
     }
 }

@@ -5,8 +5,8 @@
 
 use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
-use shoal_common::{LogIndex, NetworkId, NodeId, node::Role};
-use std::collections::BTreeSet;
+use shoal_common::{LogIndex, NetworkId, NodeId, TaskId, node::Role};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     state::{Container, Node, State, Task},
@@ -62,6 +62,7 @@ impl State {
             for task in both(&row) {
                 touched.task(task);
             }
+            touched.all |= self.moves_ingress(before, &row);
         }
         for row in before.containers.diff(&self.containers) {
             for container in both(&row) {
@@ -72,6 +73,8 @@ impl State {
             for service in both(&row) {
                 touched.networks.extend(service.spec.networks.iter().map(|a| a.network));
             }
+            let ports = sides(&row).map(|service| service.map_or(&[][..], |s| &s.ingress[..]));
+            touched.all |= ports[0] != ports[1];
         }
         for row in before.networks.diff(&self.networks) {
             for network in both(&row) {
@@ -88,13 +91,20 @@ impl State {
         touched
     }
 
+    /// Whether every host must hear of it, because a port of the cluster leads elsewhere.
+    fn moves_ingress(&self, before: &State, row: &DiffItem<'_, '_, TaskId, Arc<Task>>) -> bool {
+        let publishes =
+            |task: &Arc<Task>| self.publishing.contains(&task.service) || before.publishing.contains(&task.service);
+        let serves = |task: Option<&Arc<Task>>| task.filter(|t| publishes(t) && t.is_serving()).and_then(|t| t.node);
+        let [old, new] = sides(row).map(serves);
+        old != new
+    }
+
     fn node(&self, row: &DiffItem<'_, '_, NodeId, Node>, touched: &mut Touched) {
         let is_manager = |node: &&Node| node.role == Role::Manager;
-        let (old, new) = match row {
-            DiffItem::Add(_, new) => (None, Some(*new)),
-            DiffItem::Remove(_, old) => (Some(*old), None),
-            DiffItem::Update { old: (_, old), new: (_, new) } => (Some(*old), Some(*new)),
-        };
+        let [old, new] = sides(row);
+        let addresses = |node: Option<&Node>| node.map(|n| n.description.addresses.clone()).unwrap_or_default();
+        touched.all |= !self.publishing.is_empty() && addresses(old) != addresses(new);
         let manager = |node: Option<&Node>| node.filter(is_manager).map(|n| n.description.control_addr);
         touched.all |= manager(old) != manager(new);
         touched.nodes.extend(both(row).map(|n| n.id));
@@ -108,14 +118,18 @@ impl State {
     }
 }
 
-/// What a row was and is.
+/// What a row was, and what it is.
+fn sides<'a, V>(row: &DiffItem<'a, 'a, impl Ord, V>) -> [Option<&'a V>; 2] {
+    match row {
+        DiffItem::Add(_, new) => [None, Some(*new)],
+        DiffItem::Remove(_, old) => [Some(*old), None],
+        DiffItem::Update { old: (_, old), new: (_, new) } => [Some(*old), Some(*new)],
+    }
+}
+
+/// Both that there are.
 fn both<'a, V>(row: &DiffItem<'a, 'a, impl Ord, V>) -> impl Iterator<Item = &'a V> {
-    let (old, new) = match row {
-        DiffItem::Add(_, new) => (None, Some(*new)),
-        DiffItem::Remove(_, old) => (Some(*old), None),
-        DiffItem::Update { old: (_, old), new: (_, new) } => (Some(*old), Some(*new)),
-    };
-    old.into_iter().chain(new)
+    sides(row).into_iter().flatten()
 }
 
 impl Touched {

@@ -23,6 +23,7 @@ pub fn violations(state: &State) -> Vec<String> {
     networks(state, &mut found);
     addresses(state, &mut found);
     tasks(state, &mut found);
+    ports(state, &mut found);
     indexes(state, &mut found);
     found
 }
@@ -160,14 +161,25 @@ fn tasks(state: &State, found: &mut Vec<String>) {
         if links.len() != container.endpoints.len() {
             found.push(format!("{} has two links of one name", container.id));
         }
-        let others = state.containers_of_node(container.node).filter(|other| other.id > container.id);
-        if others.flat_map(|c| &c.ports).any(|port| container.ports.iter().any(|own| own.clashes(port))) {
-            found.push(format!("{} has a port that another has, too", container.id));
-        }
     }
     let live = state.tasks.values().filter(|t| t.is_live()).count();
     if live != state.slots.len() {
         found.push(format!("{live} tasks are live, but {} slots are held", state.slots.len()));
+    }
+}
+
+/// On no host one port has two owners.
+fn ports(state: &State, found: &mut Vec<String>) {
+    for node in state.nodes.keys() {
+        let containers = state.containers_of_node(*node).flat_map(|c| c.ports.iter().map(|p| (c.id.to_string(), *p)));
+        let tasks = state.tasks_of_node(*node).flat_map(|t| t.ports.iter().map(|p| (t.id.to_string(), *p)));
+        let services = state.services.values();
+        let services = services.flat_map(|s| s.ingress.iter().map(|p| (s.id.to_string(), p.on_a_host())));
+        let all: Vec<_> = containers.chain(tasks).chain(services).collect();
+        for (n, (holder, port)) in all.iter().enumerate() {
+            let others = all.iter().skip(n + 1).filter(|(_, other)| other.clashes(port));
+            found.extend(others.map(|(other, _)| format!("port {port} of {node} is that of {holder} and of {other}")));
+        }
     }
 }
 
@@ -187,6 +199,9 @@ fn indexes(state: &State, found: &mut Vec<String>) {
     let services = state.services.values().flat_map(|s| s.spec.networks.iter().map(|a| (a.network, s.id))).collect();
     agree("services by network", &services, state.services_by_network.iter(), found);
     let live = |t: &&std::sync::Arc<Task>| t.is_live();
+    let publishing: BTreeSet<ServiceId> =
+        state.services.values().filter(|s| !s.ingress.is_empty()).map(|s| s.id).collect();
+    agree("services that publish", &publishing, state.publishing.iter(), found);
     let slots: BTreeSet<((ServiceId, Slot), TaskId)> =
         tasks().filter(live).map(|t| ((t.service, t.slot), t.id)).collect();
     let held: Vec<_> = state.slots.iter().map(|(slot, task)| (*slot, *task)).collect();

@@ -76,6 +76,8 @@ pub enum Rejection {
     PortTaken { port: String, holder: String },
     #[error("{node} has no free port left")]
     PortsExhausted { node: NodeId },
+    #[error("no port from 30000 to 32767 is free on all hosts; name one with published=PORT")]
+    IngressExhausted,
     #[error("{network} is a network that every host has; it cannot be removed")]
     PredefinedNetwork { network: Name },
     #[error("a service cannot use network {network}: a {driver} network is of one host alone")]

@@ -14,7 +14,7 @@ use shoal_common::{
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
-    service::{ContainerSpec, NetworkAttachment, Resources, ServiceSpec},
+    service::{ContainerSpec, IngressPort, NetworkAttachment, Publish, Resources, ServiceSpec},
     task::{DesiredState, Endpoint, Slot, TaskState, TaskStatus},
 };
 
@@ -55,6 +55,9 @@ pub struct State {
     pub(crate) tasks_by_network: Index<(NetworkId, TaskId)>,
     /// Services whose spec names the network.
     pub(crate) services_by_network: Index<(NetworkId, ServiceId)>,
+    /// Services that have ports on every host.
+    #[serde(default)]
+    pub(crate) publishing: Index<ServiceId>,
     /// The live task of each slot.
     pub(crate) slots: Table<(ServiceId, Slot), TaskId>,
     /// How many places (an endpoint or a VIP) of a network each service and container holds; by name (`service web`),
@@ -135,6 +138,9 @@ pub struct Service {
     pub previous: Option<Box<ServiceSpec>>,
     /// Empty in endpoint mode `dnsrr`.
     pub vips: BTreeMap<NetworkId, Vip>,
+    /// On every host of the cluster.
+    #[serde(default)]
+    pub ingress: Vec<IngressPort>,
     pub created: Timestamp,
     pub updated: Timestamp,
 }
@@ -151,11 +157,17 @@ pub struct Task {
     pub container: ContainerSpec,
     pub resources: Resources,
     pub networks: Vec<NetworkAttachment>,
+    /// On its own host.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     pub spec_version: LogIndex,
     pub desired: DesiredState,
     pub status: TaskStatus,
     /// Empty before it is assigned and after it has ended.
     pub endpoints: Vec<Endpoint>,
+    /// Of its host, for as long as it has endpoints.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
     pub created: Timestamp,
     /// When it was first reported running.
     pub started: Option<Timestamp>,

@@ -5,8 +5,9 @@ use crate::pb;
 use shoal_common::{
     Generation, Invalid, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, LinkAssignment, MapDelta,
-        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
+        Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost,
+        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack,
+        TaskAssignment,
     },
     container::PublishedPort,
     task::Endpoint,
@@ -183,6 +184,7 @@ fn task(t: pb::TaskAssignment) -> Result<(TaskId, TaskAssignment), Invalid> {
         desired: enumerated::<pb::DesiredState, _>("desired", t.desired)?,
         known: enumerated::<pb::TaskState, _>("known", t.known)?,
         spec_version: LogIndex(t.spec_version),
+        ports: published("ports", t.ports)?,
     };
     Ok((id("id", t.id, TaskId)?, value))
 }
@@ -200,6 +202,37 @@ fn task_entry((key, t): (TaskId, TaskAssignment)) -> pb::TaskAssignment {
         desired: pb::DesiredState::from(t.desired).into(),
         known: pb::TaskState::from(t.known).into(),
         spec_version: t.spec_version.0,
+        ports: t.ports.into_iter().map(Into::into).collect(),
+    }
+}
+
+fn ingress(a: pb::IngressAssignment) -> Result<(ServiceId, IngressAssignment), Invalid> {
+    let ports = a.ports.into_iter().enumerate();
+    let value = IngressAssignment {
+        ports: ports.map(|(i, p)| p.try_into().inside(format!("ports[{i}]"))).collect::<Result<_, _>>()?,
+        hosts: map("hosts", a.hosts, |h| {
+            let host = IngressHost {
+                v4: read_unless_empty("v4", &h.v4, AN_IPV4_ADDRESS)?,
+                v6: read_unless_empty("v6", &h.v6, AN_IPV6_ADDRESS)?,
+                tasks: h.tasks,
+            };
+            Ok((id("node", h.node, NodeId)?, host))
+        })?,
+    };
+    Ok((id("service", a.service, ServiceId)?, value))
+}
+
+fn ingress_entry((key, a): (ServiceId, IngressAssignment)) -> pb::IngressAssignment {
+    let host = |(node, h): (NodeId, IngressHost)| pb::IngressHost {
+        node: node.0,
+        v4: text(h.v4),
+        v6: text(h.v6),
+        tasks: h.tasks,
+    };
+    pb::IngressAssignment {
+        service: key.0,
+        ports: a.ports.into_iter().map(Into::into).collect(),
+        hosts: a.hosts.into_iter().map(host).collect(),
     }
 }
 
@@ -325,6 +358,7 @@ impl TryFrom<pb::Assignment> for Assignment {
             services: map("services", a.services, service)?,
             tasks: map("tasks", a.tasks, task)?,
             containers: map("containers", a.containers, container)?,
+            ingress: map("ingress", a.ingress, ingress)?,
         })
     }
 }
@@ -339,6 +373,7 @@ impl From<Assignment> for pb::Assignment {
             services: a.services.into_iter().map(service_entry).collect(),
             tasks: a.tasks.into_iter().map(task_entry).collect(),
             containers: a.containers.into_iter().map(container_entry).collect(),
+            ingress: a.ingress.into_iter().map(ingress_entry).collect(),
         }
     }
 }
@@ -371,6 +406,10 @@ impl TryFrom<pb::AssignmentDelta> for AssignmentDelta {
                 upsert: map("containers", d.containers, container)?,
                 remove: gone("containers_gone", d.containers_gone, |t| id("id", t, TaskId))?,
             },
+            ingress: MapDelta {
+                upsert: map("ingress", d.ingress, ingress)?,
+                remove: gone("ingress_gone", d.ingress_gone, |s| id("id", s, ServiceId))?,
+            },
         })
     }
 }
@@ -401,6 +440,8 @@ impl From<AssignmentDelta> for pb::AssignmentDelta {
             tasks_gone: d.tasks.remove.into_iter().map(|t| t.0).collect(),
             containers: d.containers.upsert.into_iter().map(container_entry).collect(),
             containers_gone: d.containers.remove.into_iter().map(|t| t.0).collect(),
+            ingress: d.ingress.upsert.into_iter().map(ingress_entry).collect(),
+            ingress_gone: d.ingress.remove.into_iter().map(|s| s.0).collect(),
         }
     }
 }

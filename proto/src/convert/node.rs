@@ -37,6 +37,12 @@ impl TryFrom<pb::NodeDescription> for NodeDescription {
             os: d.os,
             arch: d.arch,
             version: d.version,
+            addresses: d
+                .addresses
+                .iter()
+                .enumerate()
+                .map(|(i, ip)| address(format!("addresses[{i}]"), ip))
+                .collect::<Result<_, _>>()?,
             default_bridge: d.default_bridge.map(|b| b.try_into().inside("default_bridge")).transpose()?,
         })
     }
@@ -54,6 +60,7 @@ impl From<NodeDescription> for pb::NodeDescription {
             os: d.os,
             arch: d.arch,
             version: d.version,
+            addresses: d.addresses.iter().map(ToString::to_string).collect(),
             default_bridge: d.default_bridge.map(Into::into),
         }
     }

@@ -3,10 +3,13 @@
 use crate::pb;
 use shoal_common::{
     Invalid, NetworkId,
-    service::{EndpointMode, Mode, NetworkAttachment, RestartPolicy, ServiceSpec, UpdatePolicy},
+    service::{
+        EndpointMode, IngressPort, Mode, NetworkAttachment, Publish, PublishMode, RestartPolicy, ServiceSpec,
+        UpdatePolicy,
+    },
 };
 
-use super::field::{Inside, labels, message, parsed};
+use super::field::{Inside, labels, message, parsed, port};
 
 /// A service's spec. Its networks are names or ids as the user wrote them: `resolve` knows which is which.
 pub fn service_spec<E: From<Invalid>>(
@@ -48,7 +51,58 @@ pub fn service_spec<E: From<Invalid>>(
             Some(p) => p.try_into().inside("update")?,
             None => UpdatePolicy::default(),
         },
+        publish: s
+            .publish
+            .into_iter()
+            .enumerate()
+            .map(|(i, p)| p.try_into().inside(format!("publish[{i}]")))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+impl TryFrom<pb::Publish> for Publish {
+    type Error = Invalid;
+
+    fn try_from(p: pb::Publish) -> Result<Self, Invalid> {
+        Ok(Self {
+            published: if p.published == 0 { None } else { Some(port("published", p.published)?) },
+            target: port("target", p.target)?,
+            protocol: parsed("protocol", &p.protocol)?,
+            mode: match p.mode.as_str() {
+                "" => PublishMode::default(),
+                given => parsed("mode", given)?,
+            },
+        })
+    }
+}
+
+impl From<Publish> for pb::Publish {
+    fn from(p: Publish) -> Self {
+        Self {
+            published: p.published.unwrap_or(0).into(),
+            target: p.target.into(),
+            protocol: p.protocol.to_string(),
+            mode: p.mode.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pb::Publish> for IngressPort {
+    type Error = Invalid;
+
+    fn try_from(p: pb::Publish) -> Result<Self, Invalid> {
+        Ok(Self {
+            port: port("published", p.published)?,
+            target: port("target", p.target)?,
+            protocol: parsed("protocol", &p.protocol)?,
+        })
+    }
+}
+
+impl From<IngressPort> for pb::Publish {
+    fn from(p: IngressPort) -> Self {
+        Publish { published: Some(p.port), target: p.target, protocol: p.protocol, mode: PublishMode::Ingress }.into()
+    }
 }
 
 fn mode(m: Option<pb::service_spec::Mode>) -> Result<Mode, Invalid> {
@@ -87,6 +141,7 @@ impl From<ServiceSpec> for pb::ServiceSpec {
             restart: Some(s.restart.into()),
             placement: Some(s.placement.into()),
             update: Some(s.update.into()),
+            publish: s.publish.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod document;
 mod first;
+mod ingress;
 mod random;
 mod refused;
 mod rootless;

@@ -59,7 +59,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("m1", service(&["--name", "x", "--replicas", "100000"]), USAGE, &["100000", "at most"]),
             ("m1", service(&["--name", "x", "--constraint", "node.colour"]), USAGE, &["node.colour"]),
             ("m1", service(&["--name", "x", "--limit-memory", "lots"]), USAGE, &["lots"]),
-            ("m1", service(&["--name", "x", "--publish", "80:80"]), USAGE, &["--publish", "not built yet"]),
+            ("m1", service(&["--name", "x", "--mount", "type=tmpfs"]), USAGE, &["--mount", "not built yet"]),
             ("m1", vec!["service", "scale", "nope=3"], NOT_FOUND, &["no service nope"]),
             ("m1", vec!["service", "scale", "web"], USAGE, &["web"]),
             ("m1", vec!["service", "rm", "nope"], NOT_FOUND, &["no service nope"]),

@@ -642,9 +642,15 @@ impl Expressions<'_> {
                 if let (1, Some(one)) = (these.len(), these.first()) {
                     self.immediate(REG_1, |b| push(b, 1, &bytes_of(*one)));
                 } else {
-                    self.choose(family, these);
+                    self.choose(family.type_, family.bytes, these.iter().map(|ip| bytes_of(*ip)).collect());
                 }
                 self.translate(family, None);
+            }
+            Action::TranslateToEither(these) => {
+                let family = family(these.iter().map(SocketAddr::ip));
+                let all = these.iter().map(|to| [bytes_of(to.ip()), port_bytes(to.port())].concat()).collect();
+                self.choose(family.type_ << TYPE_BITS | TYPE_PORT, family.bytes + 4, all);
+                self.translate(family, Some(family.second));
             }
             Action::TranslateTo(ip, port) => {
                 self.immediate(REG_1, |b| push(b, 1, &bytes_of(*ip)));
@@ -694,7 +700,8 @@ impl Expressions<'_> {
         });
     }
 
-    fn choose(&mut self, family: Family, these: &Addresses) {
+    /// One of these values, which are of that type and length.
+    fn choose(&mut self, value_type: u32, value_bytes: u32, these: Vec<Vec<u8>>) {
         const NFT_NG_RANDOM: u32 = 1;
         self.push("numgen", |b| {
             number(b, 1, REG_1);
@@ -702,14 +709,12 @@ impl Expressions<'_> {
             number(b, 3, NFT_NG_RANDOM);
             number(b, 4, 0);
         });
-        let nth = |(n, ip): (u32, &IpAddr)| Element {
-            key: n.to_ne_bytes().to_vec(),
-            value: Some(Value::Bytes(bytes_of(*ip))),
-        };
+        let nth =
+            |(n, value): (u32, Vec<u8>)| Element { key: n.to_ne_bytes().to_vec(), value: Some(Value::Bytes(value)) };
         let set = Set {
             key_type: TYPE_INTEGER,
             key_bytes: 4,
-            value: Some((family.type_, family.bytes)),
+            value: Some((value_type, value_bytes)),
             elements: (0..).zip(these).map(nth).collect(),
         };
         self.lookup(set, true, Some(REG_1));

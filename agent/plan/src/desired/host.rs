@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
     let mut host = Namespace { loopback_up: true, ..Namespace::default() };
-    let mut table = nft::Host { ports: ports.host.clone(), ..nft::Host::default() };
+    let mut table = nft::Host { ports: ports.host.clone(), ingress: ports.ingress.clone(), ..nft::Host::default() };
     table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
     let mut guarded = Vec::new();
     let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));
@@ -39,8 +39,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                     if ports.sandboxes.contains_key(id) {
                         set(format!("net/ipv6/conf/{name}/accept_dad"), "0");
                     }
-                    // Nobody but a container that was run by hand has ports.
-                    if !cut.assignment.containers.is_empty() {
+                    if !cut.assignment.containers.is_empty() || ports.sandboxes.contains_key(id) {
                         table.transits.extend(Transit::pools());
                     }
                     host.links.insert(name, link);
@@ -96,6 +95,10 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                 set("net/ipv6/conf/all/forwarding".to_owned(), "1");
             }
         }
+    }
+    for to in ports.ingress.iter().filter(|port| port.elsewhere).flat_map(|port| &port.to) {
+        let path = if to.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+        set(path.to_owned(), "1");
     }
     if table != nft::Host::default() {
         host.tables.insert(nft::Family::Inet, nft::host(&table));

@@ -3,10 +3,13 @@
 use ipnet::{IpNet, Ipv4Net};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
-use super::{Action, Addresses, Hook, Interface, Match, Publication, Rule, Transport, at, publish, rule, table};
+use super::{
+    Action, Addresses, Balanced, Hook, Interface, Match, Publication, Rule, Transport, at, balance, publish, rule,
+    table,
+};
 use crate::{names, world::Table};
 
 /// What the host's table is made from.
@@ -17,6 +20,8 @@ pub struct Host {
     /// By the name of the link.
     pub bridges: BTreeMap<String, Bridge>,
     pub ports: Vec<Publication>,
+    /// Of the cluster.
+    pub ingress: Vec<Balanced>,
     /// Links by which what the host's processes send to 127.0.0.1 comes to a container.
     pub loopback: BTreeSet<String>,
     /// The addresses of ways to sandboxes.
@@ -37,9 +42,10 @@ pub struct Bridge {
 
 pub fn host(of: &Host) -> Table {
     let mut chains = Vec::new();
-    if !of.ports.is_empty() {
-        chains.push(at(Hook::NatPrerouting, "pre", publish(&of.ports, false)));
-        chains.push(at(Hook::NatOutput, "out", publish(&of.ports, true)));
+    if of.publishes() {
+        let rules = |local| [publish(&of.ports, local), balance(&of.ingress, local)].concat();
+        chains.push(at(Hook::NatPrerouting, "pre", rules(false)));
+        chains.push(at(Hook::NatOutput, "out", rules(true)));
     }
     chains.extend([
         at(Hook::FilterForward, "forward", forward(of)),
@@ -47,7 +53,8 @@ pub fn host(of: &Host) -> Table {
         at(Hook::FilterInput, "in", input(of)),
     ]);
     let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
-    table(chains, of.ports.iter().map(|p| p.to.ip()).collect(), pools)
+    let backends = of.ports.iter().map(|p| p.to).chain(of.ingress.iter().flat_map(|p| p.to.iter().copied()));
+    table(chains, backends.map(|to| to.ip()).collect(), pools)
 }
 
 fn uplinks() -> Interface {
@@ -55,6 +62,10 @@ fn uplinks() -> Interface {
 }
 
 impl Host {
+    fn publishes(&self) -> bool {
+        !self.ports.is_empty() || !self.ingress.is_empty()
+    }
+
     /// The names of the bridges for which this holds.
     fn which(&self, holds: impl Fn(&Bridge) -> bool) -> BTreeSet<String> {
         self.bridges.iter().filter(|(_, bridge)| holds(bridge)).map(|(name, _)| name.clone()).collect()
@@ -71,7 +82,7 @@ fn forward(of: &Host) -> Vec<Rule> {
     let bridges = || of.which(|_| true);
     let into = |these| rule([Match::Out(Interface::OneOf(these))], Action::Drop);
     let mut rules = Vec::new();
-    if !of.bridges.is_empty() || !of.ports.is_empty() {
+    if !of.bridges.is_empty() || of.publishes() {
         rules.push(rule([Match::UnderWay], Action::Accept));
         rules.extend(about(of.which(|b| b.icc), |these| rule([Match::Within(these)], Action::Accept)));
         let internal = || of.which(|b| b.internal);
@@ -91,9 +102,14 @@ fn forward(of: &Host) -> Vec<Rule> {
 
 fn post(of: &Host) -> Vec<Rule> {
     let mut rules = Vec::new();
+    // The other host's answer must come by here.
+    let elsewhere = of.ingress.iter().filter(|port| port.elsewhere).flat_map(|port| &port.to).map(SocketAddr::ip);
+    let (v4, v6): (Addresses, Addresses) = elsewhere.partition(IpAddr::is_ipv4);
+    let hosts = [v4, v6].into_iter().filter(|hosts| !hosts.is_empty());
+    rules.extend(hosts.map(|hosts| rule([Match::Translated, Match::To(hosts)], Action::Masquerade)));
     // A container that is sent to itself or to its neighbour by the host's address would be answered past the
     // translation. By addresses: with br_netfilter, such a packet does not say by which link it came in.
-    if !of.ports.is_empty() {
+    if of.publishes() {
         let within = of.bridges.iter().filter(|(_, bridge)| !bridge.internal);
         let hairpin = |name: &String, subnet: &IpNet| {
             let out = Match::Out(Interface::Named(name.clone()));
@@ -104,7 +120,7 @@ fn post(of: &Host) -> Vec<Rule> {
     rules.extend(about(of.which(|b| b.masquerade), |these| rule([Match::Within(these)], Action::Accept)));
     let out = |these| rule([Match::In(Interface::OneOf(these))], Action::Masquerade);
     rules.extend(about(of.which(|b| b.masquerade), out));
-    if of.vxlan.is_some() && !of.ports.is_empty() {
+    if of.vxlan.is_some() && of.publishes() {
         // Likewise, from an overlay by the host's address to itself or another.
         rules.push(rule([Match::Translated, Match::In(uplinks())], Action::Masquerade));
     }

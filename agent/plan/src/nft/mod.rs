@@ -97,6 +97,39 @@ pub struct Publication {
     pub to: SocketAddr,
 }
 
+/// A port of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balanced {
+    pub transport: Transport,
+    pub port: u16,
+    /// Of one family, and at least one.
+    pub to: Vec<SocketAddr>,
+    /// These are other hosts, which answer us and not the client.
+    pub elsewhere: bool,
+}
+
+/// `local` is as in [`publish`].
+fn balance(ports: &[Balanced], local: bool) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for of in ports {
+        let is_v4 = of.to.iter().all(SocketAddr::is_ipv4);
+        let port = || Match::Port(of.transport, of.port);
+        let action = || match of.to[..] {
+            [to] => Action::TranslateTo(to.ip(), to.port()),
+            _ => Action::TranslateToEither(of.to.clone()),
+        };
+        // What leaves for another host cannot bear 127.0.0.1.
+        if local && is_v4 && !of.elsewhere {
+            rules.push(rule([Match::To([Ipv4Addr::LOCALHOST.into()].into()), port()], action()));
+        }
+        let loopback = if is_v4 { "127.0.0.0/8" } else { "::1/128" };
+        let not_loopback = loopback.parse().map(Match::NotToNet);
+        let matches: Vec<Match> = not_loopback.into_iter().chain([Match::ToHere, port()]).collect();
+        rules.push(rule(matches, action()));
+    }
+    rules
+}
+
 /// `local`: for what this namespace's own processes send. Only that comes to a port of a loopback address: whoever on
 /// the wire writes such an address on a packet is not to be believed.
 fn publish(ports: &[Publication], local: bool) -> Vec<Rule> {

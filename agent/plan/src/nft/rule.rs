@@ -121,6 +121,8 @@ pub enum Action {
     /// To one of these, chosen at random for each connection.
     TranslateToOneOf(Addresses),
     TranslateTo(IpAddr, u16),
+    /// To one of these, of one family and at least two, chosen at random for each connection.
+    TranslateToEither(Vec<SocketAddr>),
     /// To what stands with its destination port, if something does. Of one family, and at least one.
     TranslateByPort(BTreeMap<(Transport, u16), SocketAddr>),
     /// To the chain that stands with its destination, if one does. Of one family, and at least one.
@@ -279,6 +281,12 @@ impl fmt::Display for Action {
             ),
             Action::TranslateTo(ip, port) => {
                 write!(f, "dnat {} to {}", family([ip].into_iter()), SocketAddr::new(*ip, *port))
+            }
+            Action::TranslateToEither(these) => {
+                let ip = if these.iter().any(SocketAddr::is_ipv6) { "ip6" } else { "ip" };
+                let one = |(n, to): (usize, &SocketAddr)| format!("{n} : {} . {}", to.ip(), to.port());
+                let all = join(these.iter().enumerate(), one);
+                write!(f, "dnat {ip} to numgen random mod {} map {{ {all} }}", these.len())
             }
             Action::TranslateByPort(ports) => {
                 let ip = if ports.values().next().is_some_and(SocketAddr::is_ipv6) { "ip6" } else { "ip" };

@@ -1,8 +1,9 @@
 //! Where a task may go: the rules one by one, each with the name of its refusal.
 
 use shoal_common::{
+    container::PublishedPort,
     node::{Availability, Liveness},
-    service::{Amount, Constraint, ConstraintKey, Placement},
+    service::{Constraint, ConstraintKey, Placement, Protocol, PublishMode, ServiceSpec},
 };
 use shoal_state::Node;
 
@@ -19,6 +20,8 @@ pub(crate) enum Refusal {
     Constraint(usize),
     Memory,
     Cpu,
+    /// The first port of the node's own that somebody has.
+    Port(u16, Protocol),
     /// `max_replicas_per_node`.
     Full,
 }
@@ -42,8 +45,12 @@ pub(crate) fn standing(node: &Node, placement: &Placement) -> Result<(), Refusal
 }
 
 /// What each further task uses up.
-pub(crate) fn room(seat: &Seat<'_>, needs: Amount) -> Result<(), Refusal> {
-    let left = seat.left();
+pub(crate) fn room(seat: &Seat<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
+    let (left, needs) = (seat.left(), spec.resources.reservations);
+    let mut ports = ports(spec);
+    if let Some(port) = ports.find(|port| seat.ports.iter().any(|other| other.clashes(port))) {
+        return Err(Refusal::Port(port.host_port, port.protocol));
+    }
     if needs.memory_bytes > left.memory_bytes {
         Err(Refusal::Memory)
     } else if needs.nano_cpus > left.nano_cpus {
@@ -51,6 +58,17 @@ pub(crate) fn room(seat: &Seat<'_>, needs: Amount) -> Result<(), Refusal> {
     } else {
         Ok(())
     }
+}
+
+/// The ports that each task needs on its node.
+pub(crate) fn ports(spec: &ServiceSpec) -> impl Iterator<Item = PublishedPort> {
+    let named = spec.published(PublishMode::Host).filter_map(|p| Some((p.published?, p)));
+    named.map(|(host_port, p)| PublishedPort {
+        host_ip: None,
+        host_port,
+        container_port: p.target,
+        protocol: p.protocol,
+    })
 }
 
 /// The first constraint that does not hold of the node.

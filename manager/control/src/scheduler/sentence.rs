@@ -72,6 +72,7 @@ fn clause(refusal: Refusal, tally: Tally, service: &Service) -> String {
             cores(needs.nano_cpus),
             cores(tally.most_left.nano_cpus)
         ),
+        Refusal::Port(port, protocol) => format!("{have} port {port}/{protocol} in use"),
         Refusal::Full => format!(
             "{have} {} of its tasks already, which is the most per node",
             service.spec.placement.max_replicas_per_node

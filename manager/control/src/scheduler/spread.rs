@@ -72,14 +72,12 @@ impl<'b, 'a> Spread<'b, 'a> {
 
     fn best(&mut self) -> Result<NodeId, String> {
         let most = self.service.spec.placement.max_replicas_per_node;
-        let needs = self.service.spec.resources.reservations;
         while let Some(Reverse(choice)) = self.choices.pop() {
             let seat = &mut self.board.seats[choice.seat];
             let full = most != 0 && choice.of_service >= most;
-            match if full { Err(Refusal::Full) } else { filter::room(seat, needs) } {
+            match if full { Err(Refusal::Full) } else { filter::room(seat, &self.service.spec) } {
                 Ok(()) => {
-                    seat.live += 1;
-                    seat.reserve(needs);
+                    seat.take(&self.service.spec);
                     self.choices.push(Reverse(Choice {
                         of_service: choice.of_service + 1,
                         of_all: choice.of_all + 1,
@@ -94,13 +92,13 @@ impl<'b, 'a> Spread<'b, 'a> {
     }
 
     fn only(&mut self, node: NodeId) -> Result<NodeId, String> {
-        let needs = self.service.spec.resources.reservations;
         let mut refusals = Refusals::default();
         if let Some(seat) = self.board.index(node).and_then(|i| self.board.seats.get_mut(i)) {
-            match filter::standing(seat.node, &self.service.spec.placement).and_then(|()| filter::room(seat, needs)) {
+            match filter::standing(seat.node, &self.service.spec.placement)
+                .and_then(|()| filter::room(seat, &self.service.spec))
+            {
                 Ok(()) => {
-                    seat.live += 1;
-                    seat.reserve(needs);
+                    seat.take(&self.service.spec);
                     return Ok(node);
                 }
                 Err(refusal) => refusals.note(refusal, seat.left()),

@@ -273,6 +273,7 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
         restart: RestartPolicy::default(),
         placement: Placement::default(),
         update: UpdatePolicy::default(),
+        publish: vec![],
     }
 }
 
@@ -292,6 +293,7 @@ fn description(n: u64) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        addresses: vec![],
         default_bridge: None,
     }
 }

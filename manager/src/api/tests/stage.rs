@@ -194,6 +194,7 @@ fn description(hostname: &str, addr: SocketAddr) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        addresses: vec![],
         default_bridge: None,
     }
 }

@@ -66,6 +66,7 @@ fn description(hostname: &str) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        addresses: vec![],
         default_bridge: None,
     }
 }
@@ -82,6 +83,7 @@ fn spec(mode: Mode) -> ServiceSpec {
         restart: RestartPolicy::default(),
         placement: Placement::default(),
         update: UpdatePolicy::default(),
+        publish: vec![],
     }
 }
 

@@ -3,7 +3,7 @@
 
 use shoal_common::{
     Invalid, MacAddr, Name, NetworkId, NodeId, TaskId,
-    container::{Attachment, ContainerLink, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus, Wanted},
+    container::{Attachment, ContainerLink, Networking, Phase, RunSpec, RunStatus, Wanted},
     network::Driver,
     node::Liveness,
     task::Endpoint,
@@ -78,7 +78,7 @@ impl State {
             return Ok(Reply::Container(id, container.start));
         }
         if !runs {
-            container.ports = self.take_ports(&container)?;
+            container.ports = self.container_ports(&container)?;
         }
         container.wanted = Wanted::Running;
         container.stop_grace = None;
@@ -239,7 +239,7 @@ impl State {
         found.map(|c| Container::clone(c)).ok_or_else(|| not_found("container", id))
     }
 
-    fn default_bridge(&self, node: NodeId) -> Option<NetworkId> {
+    pub(super) fn default_bridge(&self, node: NodeId) -> Option<NetworkId> {
         let is = |driver: &Driver| matches!(driver, Driver::Bridge(b) if b.node == node && b.is_default);
         self.networks.values().find(|n| is(&n.spec.driver)).map(|n| n.id)
     }
@@ -323,47 +323,8 @@ impl State {
         }
     }
 
-    /// The ports of the host that it gets while it is to run.
-    fn take_ports(&self, container: &Container) -> Result<Vec<PublishedPort>, Rejection> {
-        let mut taken: Vec<(PublishedPort, String)> = self
-            .containers_of_node(container.node)
-            .filter(|c| c.id != container.id)
-            .flat_map(|c| c.ports.iter().map(|p| (*p, format!("container {}", c.spec.name))))
-            .collect();
-        let binding = self.default_binding(container);
-        let mut ports = Vec::new();
-        let (named, free): (Vec<PortSpec>, Vec<PortSpec>) =
-            container.spec.ports.iter().copied().partition(|p| p.host_port.is_some());
-        for spec in named.into_iter().chain(free) {
-            let at = |host_port| PublishedPort {
-                host_ip: spec.host_ip.or(binding),
-                host_port,
-                container_port: spec.container_port,
-                protocol: spec.protocol,
-            };
-            let holder = |port: &PublishedPort| taken.iter().find(|(other, _)| other.clashes(port)).map(|(_, h)| h);
-            let port = match spec.host_port {
-                Some(host_port) => {
-                    let port = at(host_port);
-                    if let Some(holder) = holder(&port) {
-                        let port = format!("{host_port}/{}", spec.protocol);
-                        return Err(Rejection::PortTaken { port, holder: holder.clone() });
-                    }
-                    port
-                }
-                None => PortSpec::EPHEMERAL
-                    .map(at)
-                    .find(|port| holder(port).is_none())
-                    .ok_or(Rejection::PortsExhausted { node: container.node })?,
-            };
-            taken.push((port, format!("container {}", container.spec.name)));
-            ports.push(port);
-        }
-        Ok(ports)
-    }
-
     /// Where ports go that name no address: the first of its bridges that says so.
-    fn default_binding(&self, container: &Container) -> Option<std::net::IpAddr> {
+    pub(super) fn default_binding(&self, container: &Container) -> Option<std::net::IpAddr> {
         container.endpoints.iter().find_map(|e| match &self.networks.get(&e.network)?.spec.driver {
             Driver::Bridge(bridge) => bridge.host_binding,
             Driver::Overlay | Driver::Macvlan(_) => None,

@@ -4,6 +4,7 @@ mod cluster;
 mod container;
 mod network;
 mod node;
+mod ports;
 mod report;
 mod service;
 mod task;

@@ -31,6 +31,7 @@ impl State {
             spec_version: entry.index,
             previous: None,
             vips: BTreeMap::new(),
+            ingress: Vec::new(),
             created: entry.at,
             updated: entry.at,
         };
@@ -86,6 +87,7 @@ impl State {
         for attachment in &service.spec.networks {
             self.services_by_network.remove(&(attachment.network, id));
         }
+        self.publishing.remove(&id);
         let tasks: Vec<TaskId> = self.tasks_of_service(id).map(|t| t.id).collect();
         for task in tasks {
             self.shut_down(entry, task, "its service was removed");
@@ -93,8 +95,13 @@ impl State {
         Ok(Reply::Done)
     }
 
-    /// Brings VIPs and indexes in line with a service's spec. An address that can stay, stays.
+    /// Brings VIPs, ports and indexes in line with a service's spec. An address that can stay, stays.
     fn settle_service(&mut self, service: &mut Service) -> Result<(), Rejection> {
+        service.ingress = self.ingress_ports(service)?;
+        match service.ingress.is_empty() {
+            true => drop(self.publishing.remove(&service.id)),
+            false => drop(self.publishing.insert(service.id)),
+        }
         let name = service.spec.name.clone();
         let has_vip = wants_vips(&service.spec);
         let old = std::mem::take(&mut service.vips);
@@ -125,6 +132,7 @@ impl State {
         if spec.container.image.is_empty() {
             return Err(Invalid::new("image", "", "the name of an image").into());
         }
-        self.check_networks(spec)
+        self.check_networks(spec)?;
+        self.check_publish(spec)
     }
 }

@@ -3,7 +3,7 @@
 use shoal_common::{
     LogIndex, NodeId, ServiceId, TaskId,
     node::Liveness,
-    service::Mode,
+    service::{Mode, NetworkAttachment, PublishMode},
     task::{Actor, DesiredState, Slot, TaskState, TaskStatus},
 };
 use std::sync::Arc;
@@ -70,6 +70,7 @@ impl State {
             container: of.spec.container.clone(),
             resources: of.spec.resources,
             networks: of.spec.networks.clone(),
+            publish: of.spec.published(PublishMode::Host).copied().collect(),
             spec_version,
             desired: DesiredState::Running,
             status: TaskStatus {
@@ -79,6 +80,7 @@ impl State {
                 exit_code: None,
             },
             endpoints: Vec::new(),
+            ports: Vec::new(),
             created: entry.at,
             started: None,
         };
@@ -116,17 +118,28 @@ impl State {
         fits && self.nodes.get(&node).is_some_and(Node::is_schedulable)
     }
 
-    /// Gives a pending task its node and addresses; where a network has none left, it says so and stays pending.
+    /// Gives a pending task its node, addresses and ports; where there are none left, it says so and stays pending.
     fn place(&mut self, entry: Entry, task: &mut Task, node: NodeId) {
-        match self.take_endpoints(task) {
-            Ok(()) => {
+        // As a container that is run by hand, one without a network is on its host's default bridge.
+        let default = self.default_bridge(node).filter(|_| task.networks.is_empty());
+        let default = default.map(|network| NetworkAttachment { network, aliases: Vec::new() });
+        let taken = self.task_ports(task, node).and_then(|ports| {
+            task.networks.extend(default.clone());
+            self.take_endpoints(task).map(|()| ports)
+        });
+        match taken {
+            Ok(ports) => {
+                task.ports = ports;
                 task.node = Some(node);
                 task.status.state = TaskState::Assigned;
                 task.status.since = entry.at;
                 task.status.message.clear();
                 self.tasks_by_node.insert((node, task.id));
             }
-            Err(why) => task.status.message = why.to_string(),
+            Err(why) => {
+                task.networks.retain(|network| Some(network) != default.as_ref());
+                task.status.message = why.to_string();
+            }
         }
     }
 

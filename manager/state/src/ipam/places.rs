@@ -75,7 +75,9 @@ impl State {
         Ok(())
     }
 
+    /// And its ports.
     pub(crate) fn release_endpoints(&mut self, task: &mut Task) {
+        task.ports.clear();
         for endpoint in std::mem::take(&mut task.endpoints) {
             self.tasks_by_network.remove(&(endpoint.network, task.id));
             self.release_place(endpoint.network, &holder(&task.service_name), endpoint.addresses());

@@ -129,6 +129,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        addresses: vec![],
         default_bridge: hostname.starts_with('h').then(Default::default),
     }
 }
@@ -160,6 +161,7 @@ pub(crate) fn service(name: &str, replicas: u32, networks: &[NetworkId]) -> Serv
         restart: RestartPolicy::default(),
         placement: Placement::default(),
         update: UpdatePolicy::default(),
+        publish: vec![],
     }
 }
 

@@ -1,0 +1,170 @@
+//! Ports of services: on every host of the cluster, or on each task's own.
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use shoal_tests::{Lab, Shape, eventually, story};
+use std::{collections::BTreeSet, time::Duration};
+
+const SETTLES_WITHIN: Duration = Duration::from_secs(15);
+/// Two tasks are both met in so many tries, but for one run in 2^39.
+const TRIES: usize = 40;
+const HOSTS: [(&str, &str, &str); 3] = [
+    ("m1", "172.31.0.11", "[fd5a:10ab::b]"),
+    ("w1", "172.31.0.101", "[fd5a:10ab::65]"),
+    ("w2", "172.31.0.102", "[fd5a:10ab::66]"),
+];
+
+fn ask(lab: &Lab, from: &str, url: &str) -> anyhow::Result<String> {
+    let curl = ["curl", "-gsS", "--fail", "--max-time", "3", url];
+    Ok(lab.exec(from, curl)?.success()?.trim().to_owned())
+}
+
+fn answers(lab: &Lab, from: &str, url: &str) -> anyhow::Result<String> {
+    let mut answer = String::new();
+    eventually(&format!("{url} answers {from}"), SETTLES_WITHIN, || {
+        answer = ask(lab, from, url)?;
+        Ok(())
+    })?;
+    Ok(answer)
+}
+
+fn closed(lab: &Lab, from: &str, url: &str) -> anyhow::Result<()> {
+    eventually(&format!("{url} is closed"), SETTLES_WITHIN, || {
+        let asked = lab.exec(from, ["curl", "-gsS", "--max-time", "1", url])?;
+        ensure!(!asked.status.success(), "{asked}");
+        Ok(())
+    })
+}
+
+/// Whoever answers there.
+fn everybody(lab: &Lab, from: &str, url: &str) -> anyhow::Result<BTreeSet<String>> {
+    (0..TRIES).map(|_| ask(lab, from, url)).collect()
+}
+
+fn tasks(lab: &Lab, service: &str) -> anyhow::Result<Vec<Value>> {
+    let all = lab.shoal("m1", ["service", "ps", "--format", "json", service])?.json::<Value>()?;
+    Ok(all.into_iter().filter(|t| t["desired_state"] == "running").collect())
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+#[test]
+fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_client() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        lab.import("page")?;
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "--ipv6", "blue"])?.success()?;
+        let create = ["service", "create", "--name", "web", "--replicas", "2", "--network", "blue", "-p", "8080:80"];
+        let create = [&create[..], &["--constraint", "node.hostname!=m1", "page", "serve"]].concat();
+        lab.shoal("m1", create)?.success()?;
+        for (host, v4, v6) in HOSTS {
+            for (from, _, _) in HOSTS {
+                answers(lab, from, &format!("http://{v4}:8080/")).with_context(|| format!("{from} to {host}"))?;
+                answers(lab, from, &format!("http://{v6}:8080/")).with_context(|| format!("{from} to {host}"))?;
+            }
+        }
+        // m1 has no task, and spreads over both; the others prefer their own, which see who asks.
+        for ip in [HOSTS[0].1, HOSTS[0].2] {
+            let met = everybody(lab, "w1", &format!("http://{ip}:8080/"))?;
+            ensure!(met == set(["web.1", "web.2"]), "by m1: {met:?}");
+        }
+        let met = everybody(lab, "m1", "http://172.31.0.101:8080/")?;
+        ensure!(met.len() == 1, "by w1: {met:?}");
+        let client = ask(lab, "m1", "http://172.31.0.101:8080/cgi-bin/client")?;
+        ensure!(client == "172.31.0.11", "{client}");
+        let client = ask(lab, "m1", "http://[fd5a:10ab::65]:8080/cgi-bin/client")?;
+        ensure!(client == "fd5a:10ab::b", "{client}");
+        ask(lab, "w1", "http://127.0.0.1:8080/")?;
+        // From a container, by its host's address.
+        lab.shoal("m1", ["run", "-d", "--name", "by-hand", "page", "idle"])?.success()?;
+        let fetched = lab.shoal("m1", ["exec", "by-hand", "wget", "-qO-", "http://172.31.0.11:8080/"])?.success()?;
+        ensure!(fetched.starts_with("web."), "{fetched}");
+        let listed = lab.shoal("m1", ["service", "ls"])?.success()?;
+        ensure!(listed.contains("*:8080->80/tcp"), "{listed}");
+
+        // A port has one owner, whoever asks.
+        let twin = ["service", "create", "--name", "twin", "-p", "8080:80", "page", "serve"];
+        let twin = lab.shoal("m1", twin)?.failure(4)?;
+        ensure!(twin.contains("service web"), "{twin}");
+        let taken = lab.shoal("w2", ["run", "-d", "--name", "t", "-p", "8080:80", "page", "serve"])?;
+        ensure!(!taken.status.success() && taken.stderr.contains("service web"), "{taken}");
+        lab.shoal("w2", ["rm", "-f", "t"])?.success()?;
+
+        // Another port makes no new tasks; a task that goes is asked no more.
+        let before = tasks(lab, "web")?;
+        lab.shoal("m1", ["service", "update", "--publish-add", "8081:80", "web"])?.success()?;
+        answers(lab, "w2", "http://172.31.0.11:8081/")?;
+        lab.shoal("m1", ["service", "update", "--publish-rm", "8080:80", "web"])?.success()?;
+        closed(lab, "w2", "http://172.31.0.11:8080/")?;
+        closed(lab, "m1", "http://172.31.0.101:8080/")?;
+        let after = tasks(lab, "web")?;
+        ensure!(before.iter().map(|t| &t["id"]).eq(after.iter().map(|t| &t["id"])), "{before:?}, then {after:?}");
+        lab.shoal("m1", ["service", "scale", "web=1"])?.success()?;
+        for (_, ip, _) in HOSTS {
+            eventually("web.1 alone answers", SETTLES_WITHIN, || {
+                let met = everybody(lab, "m1", &format!("http://{ip}:8081/"))?;
+                ensure!(met == set(["web.1"]), "{met:?}");
+                Ok(())
+            })?;
+        }
+        lab.shoal("m1", ["service", "rm", "web"])?.success()?;
+        for (_, ip, _) in HOSTS {
+            closed(lab, "w1", &format!("http://{ip}:8081/"))?;
+        }
+        lab.shoal("m1", ["network", "rm", "blue"])?.success().map(drop)
+    })
+}
+
+#[test]
+fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        let create = ["service", "create", "--name", "plain", "-p", "80", "--constraint", "node.hostname==w1"];
+        lab.shoal("m1", [&create[..], &["page", "serve"]].concat())?.success()?;
+        let shown = lab.shoal("m1", ["service", "inspect", "plain"])?.json::<Value>()?;
+        let port = shown[0]["ports"][0]["published"].as_u64().context("a port")?;
+        ensure!((30_000..=32_767).contains(&port), "{port}");
+        for (_, ip, _) in &HOSTS[..2] {
+            let answer = answers(lab, "m1", &format!("http://{ip}:{port}/"))?;
+            ensure!(answer == "plain.1", "{answer}");
+        }
+        // It reaches the world by its host's default bridge.
+        lab.shoal("m1", ["run", "-d", "--name", "far", "-p", "8000:80", "page", "serve"])?.success()?;
+        answers(lab, "w1", "http://172.31.0.11:8000/")?;
+        let id = tasks(lab, "plain")?[0]["id"].as_str().context("an id")?.to_owned();
+        let out =
+            lab.inside("w1", &id, ["curl", "-sS", "--max-time", "3", "http://172.31.0.11:8000/cgi-bin/client"])?;
+        ensure!(out.success()?.trim() == "172.31.0.101", "by its host's address");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_port_of_each_tasks_own_host_leads_to_that_task_and_places_one_on_each_host() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        lab.import("page")?;
+        let publish = "published=8090,target=80,mode=host";
+        let create = ["service", "create", "--name", "own", "--replicas", "4", "--detach", "--publish", publish];
+        lab.shoal("m1", [&create[..], &["page", "serve"]].concat())?.success()?;
+        let mut met = BTreeSet::new();
+        for (host, v4, v6) in HOSTS {
+            let from = if host == "m1" { "w1" } else { "m1" };
+            let answer = answers(lab, from, &format!("http://{v4}:8090/"))?;
+            ensure!(everybody(lab, from, &format!("http://{v4}:8090/"))?.len() == 1, "one task at {host}");
+            // The default bridge has no IPv6 unless its daemon is told so.
+            ensure!(ask(lab, from, &format!("http://{v6}:8090/")).is_err(), "{host} over IPv6");
+            met.insert(answer);
+        }
+        ensure!(met.len() == 3, "{met:?}");
+        let waiting: Vec<Value> = tasks(lab, "own")?.into_iter().filter(|t| t["state"] == "pending").collect();
+        ensure!(waiting.len() == 1 && waiting[0].to_string().contains("port 8090/tcp"), "{waiting:?}");
+        let shown = lab.shoal("m1", ["service", "ps", "own"])?.success()?;
+        ensure!(shown.contains("*:8090->80/tcp"), "{shown}");
+        // Neither a service nor a container gets a port that others have.
+        let over = ["service", "create", "--name", "over", "-p", "8090:80", "page", "serve"];
+        let over = lab.shoal("m1", over)?.failure(4)?;
+        ensure!(over.contains("service own"), "{over}");
+        Ok(())
+    })
+}
