@@ -103,7 +103,25 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         publication("2001:db8::1", Transport::Tcp, 8081, "[fd00:9::c]:80"),
     ];
     let loopback = |these: &[&str]| these.iter().map(|name| (*name).to_owned()).collect();
+    let balanced = |transport, port, to: &[&str], elsewhere| {
+        let to = to.iter().map(|to| to.parse().unwrap()).collect();
+        nft::Balanced { transport, port, to, elsewhere }
+    };
+    let ingress = vec![
+        balanced(Transport::Tcp, 80, &["10.0.9.11:80"], false),
+        balanced(Transport::Tcp, 81, &["10.0.9.11:80", "10.0.9.12:81"], false),
+        balanced(Transport::Udp, 53, &["[fd00:9::b]:53", "[fd00:9::c]:53", "[fd00:9::b]:54"], false),
+        balanced(Transport::Tcp, 82, &["192.0.2.2:82", "192.0.2.2:82", "192.0.2.3:82"], true),
+        balanced(Transport::Tcp, 82, &["[2001:db8::2]:82"], true),
+    ];
     let tables = [
+        nft::host(&nft::Host { ingress: ingress.clone(), ..Default::default() }),
+        nft::host(&nft::Host {
+            ports: ports.clone(),
+            ingress,
+            vxlan: Some(([IpAddr::from([192, 0, 2, 1])].into(), 4789)),
+            ..bridges(&[("shoal0", open.clone())])
+        }),
         nft::host(&nft::Host {
             ports: ports.clone(),
             loopback: loopback(&["shoal0"]),

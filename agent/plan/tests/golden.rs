@@ -9,7 +9,12 @@ use fixture::{
     cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, Own, QUIET, RED, TAGGED, WEB, WIRE, published, task, wanted},
     model::Model,
 };
-use shoal_common::{assignment::Assignment, container::Wanted, service::Protocol};
+use shoal_common::{
+    NodeId,
+    assignment::{Assignment, IngressAssignment, IngressHost},
+    container::Wanted,
+    service::{IngressPort, Protocol},
+};
 use shoal_plan::{Ns, Op, World, names, nft, plan};
 
 /// The lines of a plan, and below a table's line its text.
@@ -197,6 +202,25 @@ fn ports_of_containers_on_bridges_and_on_overlays() {
     let mut stopped = after.clone();
     stopped.runs.get_mut(&31).unwrap().wanted = Wanted::Stopped;
     step("ports-stopped", &after, &stopped);
+}
+
+#[test]
+fn ports_of_the_cluster_prefer_tasks_of_this_host() {
+    let ports = vec![IngressPort { port: 8080, target: 80, protocol: Protocol::Tcp }];
+    let host = |last: u8, tasks| {
+        let (v4, v6) = ([192, 0, 2, last].into(), format!("2001:db8::{last:x}").parse().unwrap());
+        (NodeId(last.into()), IngressHost { v4: Some(v4), v6: Some(v6), tasks })
+    };
+    let mut far = Cluster::default();
+    far.ingress.insert(WEB, IngressAssignment { ports: ports.clone(), hosts: [host(2, 2), host(3, 1)].into() });
+    step("ingress-elsewhere", &Cluster::default(), &far);
+    let mut near = Cluster::default().with(11, 1, WEB, &[BLUE]).with(12, 1, WEB, &[BLUE]).with(13, 1, WEB, &[BRIDGE]);
+    near.ingress.insert(WEB, IngressAssignment { ports, hosts: [host(1, 3), host(2, 2)].into() });
+    step("ingress-here", &far, &near);
+    // What does not serve yet, or no more, is not sent to.
+    near.members.get_mut(&11).unwrap().serving = false;
+    near.members.get_mut(&13).unwrap().serving = false;
+    step("ingress-one", &far, &near);
 }
 
 #[test]

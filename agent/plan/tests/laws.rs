@@ -11,8 +11,14 @@ use fixture::{
     model::Model,
 };
 use proptest::{collection, prelude::*, sample};
-use shoal_common::{container::Wanted, service::Protocol};
+use shoal_common::{
+    NodeId, ServiceId,
+    assignment::{IngressAssignment, IngressHost},
+    container::Wanted,
+    service::{IngressPort, Protocol},
+};
 use shoal_plan::{LinkKind, Ns, Op, World, names};
+use std::collections::BTreeMap;
 
 /// Whatever is broken is right again after so many: in the first round a change may take something along that only
 /// the next look shows (an address and the routes by it).
@@ -43,11 +49,26 @@ fn run() -> impl Strategy<Value = Run> {
     (1u64..3, stack, ports, wanted).prop_map(|(node, stack, ports, wanted)| Run { node, stack, ports, wanted })
 }
 
+fn ingress() -> impl Strategy<Value = BTreeMap<ServiceId, IngressAssignment>> {
+    let host =
+        |(node, tasks)| (NodeId(node), IngressHost { v4: Some([192, 0, 2, node as u8].into()), v6: None, tasks });
+    let hosts = collection::vec((1u64..4, 1u32..3).prop_map(host), 0..3);
+    let ports = vec![IngressPort { port: 9090, target: 80, protocol: Protocol::Tcp }];
+    let one =
+        hosts.prop_map(move |hosts| IngressAssignment { ports: ports.clone(), hosts: hosts.into_iter().collect() });
+    collection::btree_map(sample::select(vec![WEB, DB]), one, 0..2)
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
     let (members, runs) =
         (collection::btree_map(10u16..18, member(), 0..8), collection::btree_map(30u16..36, run(), 0..6));
     let bridges = collection::btree_set(sample::select(vec![BRIDGE, LAN, QUIET]), 0..3);
-    (members, runs, bridges).prop_map(|(members, runs, bridges)| Cluster { members, runs, bridges, ingress: [].into() })
+    (members, runs, bridges, ingress()).prop_map(|(members, runs, bridges, ingress)| Cluster {
+        members,
+        runs,
+        bridges,
+        ingress,
+    })
 }
 
 /// As node 1 should be.

@@ -1,5 +1,6 @@
 use shoal_common::{
     node::{Availability, Liveness},
+    service::{Publish, PublishMode},
     task::TaskState,
 };
 
@@ -121,4 +122,20 @@ fn reserved_cores_are_counted_too() {
     lab.settle();
     assert_eq!(lab.running(web).len(), 2);
     assert_eq!(reason(&lab, web, 3), "no node fits: 1 node has too little CPU (needs 1.5 cores, has 1 core left)");
+}
+
+#[test]
+fn a_port_of_the_nodes_own_is_had_once_on_each() {
+    let mut lab = Lab::new(3);
+    let web = lab.create("web", 4, |spec| {
+        let (protocol, mode) = (Default::default(), PublishMode::Host);
+        spec.publish = vec![Publish { published: Some(80), target: 8080, protocol, mode }];
+    });
+    lab.settle();
+    assert_eq!(lab.running(web).len(), 3);
+    assert_eq!(reason(&lab, web, 4), "no node fits: 3 nodes have port 80/tcp in use");
+    lab.add_node(4);
+    lab.ready();
+    lab.settle();
+    assert_eq!(lab.running(web).len(), 4);
 }

@@ -61,7 +61,7 @@ impl State {
                     None => at(port),
                 },
                 None => {
-                    let before = service.ingress.iter().map(|p| p.port);
+                    let before = service.ingress.iter().map(|p| p.port).filter(|port| Publish::FREE.contains(port));
                     let kept = before.map(at).filter(|port| service.ingress.contains(port));
                     let mut candidates = kept.chain(Publish::FREE.map(at));
                     candidates.find(|port| holder(*port).is_none()).ok_or(Rejection::IngressExhausted)?

@@ -7,7 +7,7 @@ use shoal_common::{
     container::{Attachment, ContainerLink, Phase, PortSpec},
     network::{BridgeOptions, Driver},
     node::{Availability, Liveness, Role},
-    service::{EndpointMode, Mode},
+    service::{EndpointMode, Mode, Publish, PublishMode},
     task::{Slot, TaskState},
 };
 use shoal_state::{Command, ContainerReport, Proposal, RequestId, State, TaskChange, TaskReport, digest, violations};
@@ -23,6 +23,17 @@ fn ports(n: u32) -> Vec<PortSpec> {
         0 => vec![],
         1 => vec![port(Some(8000)), port(None)],
         _ => vec![port((n < 5).then_some(8000))],
+    }
+}
+
+fn publish(n: u32) -> Vec<Publish> {
+    let publish = |published, mode| Publish { published, target: 80, protocol: Default::default(), mode };
+    match n {
+        0 => vec![publish(Some(8000), PublishMode::Ingress)],
+        1 => vec![publish(None, PublishMode::Ingress), publish(None, PublishMode::Ingress)],
+        2 => vec![publish(Some(8000), PublishMode::Host)],
+        3 => vec![publish(Some(8001), PublishMode::Ingress), publish(None, PublishMode::Host)],
+        _ => vec![],
     }
 }
 
@@ -46,6 +57,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
         if n == 6 {
             spec.mode = Mode::Global;
         }
+        spec.publish = publish(n);
         spec
     };
     match kind {

@@ -4,6 +4,7 @@
 mod commands;
 mod containers;
 mod laws;
+mod ports;
 mod projection;
 mod story;
 mod world;
