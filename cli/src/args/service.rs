@@ -138,7 +138,8 @@ pub(crate) struct Create {
     /// NAME=PORT[/tcp|udp]: an SRV record _NAME._PROTOCOL.SERVICE inside the networks; repeatable
     #[arg(long, value_name = "NAME=PORT[/PROTO]", value_parser = port)]
     pub(crate) service_port: Vec<Port>,
-    /// [PUBLISHED:]TARGET[/tcp|udp|sctp], or published=PORT,target=PORT,protocol=tcp,mode=ingress|host; repeatable
+    /// PUBLISHED:TARGET or TARGET, with /udp or /sctp if it is not TCP, or published=8080,target=80,protocol=tcp,mode=host
+    /// (or mode=ingress, the default: on every host); repeatable
     #[arg(short, long, value_name = "PORT")]
     pub(crate) publish: Vec<String>,
     #[command(flatten)]
@@ -199,7 +200,7 @@ pub(crate) struct Update {
     /// As --publish of create; repeatable
     #[arg(long, value_name = "PORT")]
     pub(crate) publish_add: Vec<String>,
-    /// TARGET[/tcp|udp|sctp]; repeatable
+    /// TARGET, with /udp or /sctp if it is not TCP; repeatable
     #[arg(long, value_name = "PORT")]
     pub(crate) publish_rm: Vec<String>,
     #[command(flatten)]
