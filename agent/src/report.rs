@@ -141,8 +141,8 @@ impl Merged {
         let lacking = |report: &&RunReport| {
             let known = assignment.containers.get(&report.container).map(|c| &c.known);
             known.is_some_and(|known| {
-                let same = (known.start, known.phase, known.exit_code, known.restarts);
-                same != (report.start, report.phase, report.exit_code, report.restarts)
+                let same = (known.start, known.phase, known.exit_code, known.restarts, known.health);
+                same != (report.start, report.phase, report.exit_code, report.restarts, report.health)
             })
         };
         self.unsent_runs = self.runs.values().filter(lacking).map(|r| r.container).collect();

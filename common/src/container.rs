@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     Invalid, MacAddr, Name, NetworkId, Timestamp,
+    health::Health,
     service::{ContainerSpec, Protocol, Resources},
 };
 
@@ -236,11 +237,14 @@ pub struct RunStatus {
     /// Which of the user's starts this is about; 0 before the first.
     pub start: u64,
     pub since: Timestamp,
-    /// Why, for people. Empty when there is nothing to say.
+    /// Why, for people; of one that runs, what its last health check said. Empty when there is nothing to say.
     pub message: String,
     pub exit_code: Option<i32>,
     /// Starts by its restart policy, since the user's last.
     pub restarts: u32,
+    /// Of one that runs and has a health check.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 #[cfg(test)]

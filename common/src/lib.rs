@@ -6,6 +6,7 @@
 
 pub mod assignment;
 pub mod container;
+pub mod health;
 pub mod id;
 pub mod name;
 pub mod net;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
-use crate::{Invalid, Name, NetworkId, name::Labels};
+use crate::{Invalid, Name, NetworkId, health::HealthCheck, name::Labels};
 
 /// `shoal service create`, parsed. Networks are ids here: whoever parses resolves the names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,8 @@ pub struct ContainerSpec {
     /// A number or a name such as `SIGTERM`; default the image's.
     #[serde(default)]
     pub stop_signal: Option<String>,
+    #[serde(default)]
+    pub health: HealthCheck,
 }
 
 /// What its first process reads and writes.

@@ -19,13 +19,16 @@ pub enum TaskState {
     Preparing,
     /// The first process is being started.
     Starting,
-    /// The process runs, and the host has told its data plane: the task can be reached.
+    /// The process runs, has passed a health check if it has any, and the host has told its data plane: the task can
+    /// be reached.
     Running,
+    /// The process runs, and its health checks have failed: names and VIPs lead elsewhere, and the host ends it.
+    Unhealthy,
     /// Ended by itself with exit code 0.
     Complete,
     /// Was told to end, and did.
     Shutdown,
-    /// Ended by itself with another exit code, or could not be started.
+    /// Ended by itself with another exit code, was unhealthy, or could not be started.
     Failed,
     /// The host refused it: no such image, a bad option.
     Rejected,
@@ -43,12 +46,13 @@ pub enum Actor {
 }
 
 impl TaskState {
-    pub const ALL: [TaskState; 10] = [
+    pub const ALL: [TaskState; 11] = [
         Self::Pending,
         Self::Assigned,
         Self::Preparing,
         Self::Starting,
         Self::Running,
+        Self::Unhealthy,
         Self::Complete,
         Self::Shutdown,
         Self::Failed,
@@ -60,7 +64,12 @@ impl TaskState {
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Complete | Self::Shutdown | Self::Failed | Self::Rejected | Self::Orphaned => true,
-            Self::Pending | Self::Assigned | Self::Preparing | Self::Starting | Self::Running => false,
+            Self::Pending
+            | Self::Assigned
+            | Self::Preparing
+            | Self::Starting
+            | Self::Running
+            | Self::Unhealthy => false,
         }
     }
 
@@ -72,7 +81,7 @@ impl TaskState {
         }
         match actor {
             Actor::Manager => match next {
-                Pending | Preparing | Starting | Running | Complete | Failed => false,
+                Pending | Preparing | Starting | Running | Unhealthy | Complete | Failed => false,
                 Assigned => self == Pending,
                 // A task that never reached a host can be ended without asking one.
                 Shutdown | Rejected => self == Pending,
@@ -80,7 +89,7 @@ impl TaskState {
             },
             Actor::Agent => match next {
                 Pending | Assigned | Orphaned => false,
-                Preparing | Starting | Running => self != Pending && next > self,
+                Preparing | Starting | Running | Unhealthy => self != Pending && next > self,
                 Complete | Shutdown | Failed | Rejected => self != Pending,
             },
         }
@@ -95,6 +104,7 @@ impl fmt::Display for TaskState {
             Self::Preparing => "Preparing",
             Self::Starting => "Starting",
             Self::Running => "Running",
+            Self::Unhealthy => "Unhealthy",
             Self::Complete => "Complete",
             Self::Shutdown => "Shutdown",
             Self::Failed => "Failed",

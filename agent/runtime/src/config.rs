@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{
+    health::Probe,
     name::Labels,
     service::{ContainerSpec, Resources},
 };
@@ -119,4 +120,6 @@ pub struct ContainerStatus {
     pub created_at_ms: u64,
     /// Of the last start, also when it has ended since. `None` if it never ran.
     pub started_at_ms: Option<u64>,
+    /// How its health is to be looked at.
+    pub probe: Option<Probe>,
 }

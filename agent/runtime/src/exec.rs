@@ -62,6 +62,9 @@ pub struct ExecConfig {
     pub stdin: bool,
     /// All capabilities, and no system call refused.
     pub privileged: bool,
+    /// It and its process group are killed then.
+    #[serde(default)]
+    pub time_limit: Option<Duration>,
 }
 
 /// They end by themselves, in milliseconds.
@@ -188,7 +191,11 @@ fn start(dir: &Path) -> Result<Running, Failure> {
     let build = |builder: ContainerBuilder| builder.as_tenant().with_detach(true).with_process(Some(path)).build();
     let streams = Streams { tty: config.tty, stdin: config.stdin, uid: user.uid };
     let (pid, ends) = streams.give(dir, builder, build)?;
-    Ok(Running { pid: pid.as_raw(), pump: Pump::new(ends, Slow::Wait), detached: request.detached })
+    let mut pump = Pump::new(ends, Slow::Wait);
+    if let Some(limit) = config.time_limit {
+        pump = pump.kill_after(limit);
+    }
+    Ok(Running { pid: pid.as_raw(), pump, detached: request.detached })
 }
 
 /// As the container's first process is, but for who it is; or not at all.

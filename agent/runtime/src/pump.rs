@@ -3,7 +3,11 @@
 
 use nix::{
     errno::Errno,
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    sys::{
+        signal::{Signal, killpg},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -49,6 +53,7 @@ pub(crate) struct Pump {
     input: VecDeque<u8>,
     end_of_input: bool,
     on_slow: Slow,
+    kill_at: Option<Instant>,
 }
 
 /// What is done when a client does not take the output.
@@ -81,11 +86,18 @@ impl Pump {
             input: VecDeque::new(),
             end_of_input: false,
             on_slow,
+            kill_at: None,
         }
     }
 
     pub(crate) fn log_to(mut self, log: Log) -> Self {
         self.log = Some(log);
+        self
+    }
+
+    /// It has only so long.
+    pub(crate) fn kill_after(mut self, limit: Duration) -> Self {
+        self.kill_at = Instant::now().checked_add(limit);
         self
     }
 
@@ -107,6 +119,10 @@ impl Pump {
         let mut buffer = vec![0_u8; READ_BYTES];
         loop {
             let ready = self.poll(pidfd)?;
+            if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+                self.kill_at = None;
+                kill(pid);
+            }
             let ended = reap(pid)?;
             for (who, flags) in ready {
                 match who {
@@ -171,10 +187,12 @@ impl Pump {
             who.push(Who::Client(n));
             fds.push(PollFd::new(&client.socket, client.interest(hear)));
         }
-        let timeout = match (slow, self.on_slow) {
-            (Some(since), Slow::Drop) => Some(timespec(CLIENT_PATIENCE.saturating_sub(since.elapsed()))),
+        let patience = match (slow, self.on_slow) {
+            (Some(since), Slow::Drop) => Some(CLIENT_PATIENCE.saturating_sub(since.elapsed())),
             (Some(_), Slow::Wait) | (None, _) => None,
         };
+        let life = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = patience.into_iter().chain(life).min().map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
@@ -302,6 +320,14 @@ fn hung_up(flags: PollFlags) -> bool {
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+/// With the rest of its group, if it leads one. It is not reaped yet, so that its number is its own.
+fn kill(process: i32) {
+    let process = Pid::from_raw(process);
+    if killpg(process, Signal::SIGKILL).is_err() {
+        let _ = nix::sys::signal::kill(process, Signal::SIGKILL);
+    }
 }
 
 /// Takes in all children that ended; the code of `process` if it is among them.

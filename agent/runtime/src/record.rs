@@ -1,7 +1,7 @@
 //! What is kept on disk of one container: its directory, and the files in it.
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{name::Labels, service::Resources};
+use shoal_common::{health::Probe, name::Labels, service::Resources};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -30,6 +30,8 @@ pub(crate) struct Record {
     /// `uid[:gid]` or names; empty means root.
     pub(crate) user: String,
     pub(crate) stop_signal: i32,
+    #[serde(default)]
+    pub(crate) probe: Option<Probe>,
     pub(crate) resources: Resources,
     pub(crate) cgroup: String,
     pub(crate) netns: PathBuf,

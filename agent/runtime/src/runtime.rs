@@ -419,6 +419,7 @@ impl Entry {
             options: self.record.options.clone(),
             created_at_ms: self.record.created_at_ms,
             started_at_ms: self.started_at_ms,
+            probe: self.record.probe.clone(),
         }
     }
 }

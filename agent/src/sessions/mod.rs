@@ -102,6 +102,7 @@ impl node_containers_server::NodeContainers for Sessions {
             tty: start.tty,
             stdin: start.stdin,
             privileged: start.privileged,
+            time_limit: None,
         };
         let runtime = self.host.runtime();
         if start.detached {

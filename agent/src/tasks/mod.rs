@@ -4,6 +4,7 @@
 //! at a time for each task.
 
 mod config;
+mod health;
 mod links;
 mod names;
 mod run;
@@ -12,9 +13,10 @@ mod step;
 use shoal_common::{
     TaskId,
     assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
-    container::Wanted,
+    container::{Phase, Wanted},
+    health::Health,
     service::ContainerSpec,
-    task::DesiredState,
+    task::{DesiredState, TaskState},
 };
 use shoal_dns::Scope;
 use shoal_plan::Ns;
@@ -39,6 +41,7 @@ use crate::{
     reconcile::Converged,
     report::Reports,
 };
+use health::{Probed, Watch};
 use names::{Names, Serving};
 use step::{Image, Step, View, next};
 
@@ -68,6 +71,8 @@ pub(crate) struct Tasks {
     reports: Reports,
     lives: BTreeMap<TaskId, Life>,
     work: JoinSet<(TaskId, Outcome)>,
+    /// Health checks under way, each with the start of the container that it is about.
+    probes: JoinSet<(TaskId, u64, Probed)>,
     fetches: Arc<Semaphore>,
     starts: Arc<Semaphore>,
 }
@@ -87,12 +92,21 @@ struct Life {
     unwired_since: Option<Instant>,
     /// It is to end, and the other hosts are hearing of that.
     draining_since: Option<Instant>,
+    health: Option<Checks>,
     /// When it was seen to have ended by itself.
     ended_at: Option<Instant>,
     /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
     grace: Duration,
     /// Of a container that was run by hand.
     run: Run,
+}
+
+/// Of the container that runs, or ran last.
+#[derive(Debug)]
+struct Checks {
+    started_at_ms: u64,
+    /// None: it has no health check, or is not wanted any more.
+    watch: Option<Watch>,
 }
 
 /// What this process knows of a container that was run by hand.
@@ -118,6 +132,7 @@ impl Default for Life {
             backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT),
             unwired_since: None,
             draining_since: None,
+            health: None,
             ended_at: None,
             grace: ContainerSpec::DEFAULT_STOP_GRACE,
             run: Run::default(),
@@ -152,6 +167,7 @@ impl Tasks {
             reports,
             lives: BTreeMap::new(),
             work: JoinSet::new(),
+            probes: JoinSet::new(),
             fetches: Arc::new(Semaphore::new(FETCHES)),
             starts: Arc::new(Semaphore::new(STARTS)),
         }
@@ -183,6 +199,7 @@ impl Tasks {
                 changed = containers.changed() => if changed.is_err() { return },
                 changed = self.converged.changed() => if changed.is_err() { return },
                 Some(done) = self.work.join_next() => self.note(done),
+                Some(done) = self.probes.join_next() => self.note_probe(done),
                 changed = resolver_ended.changed() => if changed.is_err() { return },
                 () = rested => {}
             }
@@ -203,6 +220,7 @@ impl Tasks {
                 l.unwired_since.map(|at| at + WIRE_PATIENCE),
                 l.draining_since.map(|at| at + DRAIN),
                 l.run.restart_at,
+                l.health.as_ref().and_then(|checks| checks.watch.as_ref()?.due()),
             ]
         };
         idle.flat_map(times).flatten().min()
@@ -243,6 +261,45 @@ impl Tasks {
                 tracing::warn!(%task, "a step failed and is tried again: {why}");
                 life.rest_until = Some(Instant::now() + life.backoff.delay());
             }
+        }
+    }
+
+    fn note_probe(&mut self, done: Result<(TaskId, u64, Probed), JoinError>) {
+        let (task, started_at_ms, probed) = match done.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => return,
+        };
+        let checks = self.lives.get_mut(&task).and_then(|life| life.health.as_mut());
+        let watch = checks.filter(|c| c.started_at_ms == started_at_ms).and_then(|c| c.watch.as_mut());
+        // Else it was of one that has ended.
+        if let Some(watch) = watch {
+            watch.note(Instant::now(), probed);
+        }
+    }
+
+    /// Begins what is due of a container's health checks. `wanted`: it shall go on running; then `known` is what is on
+    /// record of its health.
+    fn check(&mut self, id: TaskId, container: Option<&ContainerState>, wanted: Option<Health>) {
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        let (Some(&ContainerState::Running { started_at_ms, .. }), Some(known)) = (container, wanted) else {
+            if let Some(checks) = &mut life.health {
+                checks.watch = None;
+            }
+            return;
+        };
+        let now = Instant::now();
+        if life.health.as_ref().is_none_or(|checks| checks.started_at_ms != started_at_ms) {
+            // What is on record is of this one only if it ran before this process did.
+            let known = if life.health.is_none() { known } else { Health::Starting };
+            let probe = self.host.runtime().status(&containers::id(id)).ok().and_then(|status| status.probe);
+            let watch = probe.map(|p| Watch::new(p, health::started(started_at_ms, now), now, known));
+            life.health = Some(Checks { started_at_ms, watch });
+        }
+        let watch = life.health.as_mut().and_then(|checks| checks.watch.as_mut());
+        if let Some(probe) = watch.and_then(|watch| watch.begin(now)) {
+            let probing = health::probe(self.host.runtime().clone(), containers::id(id), probe);
+            self.probes.spawn(async move { (id, started_at_ms, probing.await) });
         }
     }
 
@@ -296,6 +353,8 @@ impl Tasks {
         if life.busy {
             return;
         }
+        self.check(id, container, task.and_then(health_on_record));
+        let Some(life) = self.lives.get_mut(&id) else { return };
         let now = Instant::now();
         let wired = {
             let converged = self.converged.borrow();
@@ -312,6 +371,7 @@ impl Tasks {
             named: !unnamed,
             kept,
             failure: life.failure.as_deref(),
+            health: life.watch().map(|watch| (watch.health(), watch.why())),
         });
         if let Some(told) = told {
             self.reports.tell(Report { task: id, state: told.state, message: told.message, exit_code: told.exit_code });
@@ -380,6 +440,8 @@ impl Tasks {
         if life.busy {
             return;
         }
+        self.check(id, container.map(|(state, _)| state), run_health_on_record(assigned));
+        let Some(life) = self.lives.get_mut(&id) else { return };
         let scope = Scope::of(id, assigned.stack.endpoints(), &assigned.container.dns.servers);
         let wired = assigned.stack == Stack::Host || {
             let converged = self.converged.borrow();
@@ -399,13 +461,15 @@ impl Tasks {
             restarts: life.run.restarts,
         });
         if let Some(told) = told {
+            let watch = life.watch().filter(|_| told.phase == Phase::Running);
             self.reports.tell_run(RunReport {
                 container: id,
                 start: assigned.start,
                 phase: told.phase,
-                message: told.message,
+                message: watch.map_or(told.message, |watch| watch.why().to_owned()),
                 exit_code: told.exit_code,
                 restarts: life.run.restarts,
+                health: watch.map(Watch::health),
             });
         }
         if life.rest_until.is_some_and(|until| now < until) {
@@ -518,11 +582,30 @@ impl Tasks {
     }
 }
 
+/// Of a task that shall go on running. One that was told to run was healthy, if it has a check.
+fn health_on_record(task: &TaskAssignment) -> Option<Health> {
+    match (task.desired, task.known) {
+        (DesiredState::Shutdown, _) | (DesiredState::Running, TaskState::Unhealthy) => None,
+        (DesiredState::Running, TaskState::Running) => Some(Health::Healthy),
+        (DesiredState::Running, _) => Some(Health::Starting),
+    }
+}
+
+fn run_health_on_record(container: &ContainerAssignment) -> Option<Health> {
+    let known = &container.known;
+    let same = known.start == container.start && known.phase == Phase::Running;
+    (container.wanted == Wanted::Running).then(|| known.health.filter(|_| same).unwrap_or(Health::Starting))
+}
+
 fn task_scope(id: TaskId, task: &TaskAssignment) -> Scope {
     Scope::of(id, &task.endpoints, &task.container.dns.servers)
 }
 
 impl Life {
+    fn watch(&self) -> Option<&Watch> {
+        self.health.as_ref()?.watch.as_ref()
+    }
+
     fn is_served(&self, scope: &Scope) -> bool {
         self.serving.as_ref().is_some_and(|serving| serving.is_alive(scope))
     }

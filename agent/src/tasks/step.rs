@@ -1,6 +1,9 @@
 //! What to do next for one task: a function of how things are, and of nothing that happened before.
 
-use shoal_common::task::{DesiredState, TaskState};
+use shoal_common::{
+    health::Health,
+    task::{DesiredState, TaskState},
+};
 use shoal_runtime::{ContainerState, Exit};
 
 /// How things are with one task.
@@ -18,6 +21,8 @@ pub(crate) struct View<'a> {
     pub(crate) kept: bool,
     /// Why it could not be started.
     pub(crate) failure: Option<&'a str>,
+    /// What its health checks say of it, if it has any, and why.
+    pub(crate) health: Option<(Health, &'a str)>,
 }
 
 /// Of a task's image, as far as this process knows.
@@ -94,14 +99,24 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
             Some(ContainerState::Created | ContainerState::Running { .. }) => (ending(view), None),
         },
         Some((DesiredState::Running, known)) => match view.container {
-            Some(ContainerState::Exited(exit)) if exit.code == 0 => {
+            Some(ContainerState::Exited(exit)) if exit.code == 0 && known != TaskState::Unhealthy => {
                 (Step::Wait, Told::ended(TaskState::Complete, exit))
             }
             Some(ContainerState::Exited(exit)) => (Step::Wait, Told::ended(TaskState::Failed, exit)),
             Some(ContainerState::Created) => (names_or(Step::Wait, view), Told::plain(TaskState::Starting)),
-            Some(ContainerState::Running { .. }) => (names_or(Step::Wait, view), Told::plain(TaskState::Running)),
+            // Names and VIPs lead elsewhere by now.
+            Some(ContainerState::Running { .. }) if known == TaskState::Unhealthy => (Step::Stop, None),
+            Some(ContainerState::Running { .. }) => (names_or(Step::Wait, view), running(view, known)),
             None => beginning(view, known),
         },
+    }
+}
+
+fn running(view: &View<'_>, known: TaskState) -> Option<Told> {
+    match view.health {
+        Some((Health::Unhealthy, why)) => Told::because(TaskState::Unhealthy, why),
+        Some((Health::Starting, _)) if known < TaskState::Running => Told::plain(TaskState::Starting),
+        Some((Health::Starting | Health::Healthy, _)) | None => Told::plain(TaskState::Running),
     }
 }
 
@@ -154,6 +169,7 @@ mod tests {
             named: true,
             kept: false,
             failure: None,
+            health: None,
         }
     }
 
@@ -192,6 +208,32 @@ mod tests {
             assert_eq!(next(&adopted), (Step::ServeNames, told(TaskState::Running)));
             assert_eq!(next(&View { named: true, ..adopted }), (Step::Wait, told(TaskState::Running)));
         }
+    }
+
+    #[test]
+    fn one_with_a_health_check_runs_once_it_is_healthy_and_ends_when_it_is_not() {
+        let running = ContainerState::Running { pid: 1, started_at_ms: 1 };
+        let view = |known, health| View {
+            assigned: Some((DesiredState::Running, known)),
+            container: Some(&running),
+            health: Some((health, "why")),
+            ..view()
+        };
+        for (known, health, step, state) in [
+            (TaskState::Starting, Health::Starting, Step::Wait, told(TaskState::Starting)),
+            (TaskState::Starting, Health::Healthy, Step::Wait, told(TaskState::Running)),
+            (TaskState::Running, Health::Starting, Step::Wait, told(TaskState::Running)),
+            (TaskState::Starting, Health::Unhealthy, Step::Wait, Told::because(TaskState::Unhealthy, "why")),
+            // Not before the managers know: they lead everybody elsewhere first.
+            (TaskState::Running, Health::Unhealthy, Step::Wait, Told::because(TaskState::Unhealthy, "why")),
+            (TaskState::Unhealthy, Health::Healthy, Step::Stop, None),
+        ] {
+            assert_eq!(next(&view(known, health)), (step, state), "{known} {health}");
+        }
+        // However it ended: it is a failure.
+        let ended = ContainerState::Exited(EXIT);
+        let ended = View { container: Some(&ended), ..view(TaskState::Unhealthy, Health::Starting) };
+        assert_eq!(next(&ended), (Step::Wait, Told::ended(TaskState::Failed, &EXIT)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Rows, service::Tail};
+use super::{Rows, health::Health, service::Tail};
 use crate::units::{KeyValue, Since, Words, bytes, cpus, key_value, seconds, since, words};
 
 /// The same verbs, where Docker has them too.
@@ -176,6 +176,8 @@ pub(crate) struct Create {
     /// Nothing of its root file system can be written to
     #[arg(long)]
     pub(crate) read_only: bool,
+    #[command(flatten)]
+    pub(crate) health: Health,
     /// In place of the image's
     #[arg(long)]
     pub(crate) stop_signal: Option<String>,

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod daemon;
+pub(crate) mod health;
 pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod network;

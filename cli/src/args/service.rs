@@ -7,7 +7,7 @@ use shoal_common::{
 };
 use std::{path::PathBuf, time::Duration};
 
-use super::{Format, Listing};
+use super::{Format, Listing, health::Health};
 use crate::units::{Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, port, words};
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     /// Between SIGTERM and SIGKILL (default: 10s)
     #[arg(long, value_parser = duration)]
     pub(crate) stop_grace_period: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) health: Health,
     /// 0: no limit
     #[arg(long)]
     pub(crate) replicas_max_per_node: Option<u32>,

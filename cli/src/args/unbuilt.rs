@@ -31,13 +31,6 @@ const FLAGS: &[(&str, &str)] = &[
     ("--update-max-failure-ratio", "failure actions are not built yet"),
     ("--update-monitor", "failure actions are not built yet"),
     ("--update-order", "only stop-first is built: the old task of a slot ends before the new one starts"),
-    ("--health-cmd", "health checks are not built yet"),
-    ("--health-interval", "health checks are not built yet"),
-    ("--health-retries", "health checks are not built yet"),
-    ("--health-start-interval", "health checks are not built yet"),
-    ("--health-start-period", "health checks are not built yet"),
-    ("--health-timeout", "health checks are not built yet"),
-    ("--no-healthcheck", "health checks are not built yet, so there is none to switch off"),
     (
         "--placement-pref",
         "placement preferences are not built yet: tasks are spread evenly over hosts; use --constraint",

@@ -2,6 +2,7 @@
 //! is sent: by the same conversions by which the managers check.
 
 pub(crate) mod env;
+mod health;
 pub(crate) mod name;
 pub(crate) mod network;
 pub(crate) mod ports;

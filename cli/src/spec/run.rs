@@ -7,7 +7,7 @@ use shoal_common::{
 use shoal_proto::{convert::run_spec, pb};
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{env, map, name, ports};
+use super::{env, health, map, name, ports};
 use crate::{args::container::Create, failure::Failure};
 
 /// What was asked for, and what the user should hear of it.
@@ -91,7 +91,10 @@ fn container(c: &Create) -> Result<pb::ContainerSpec, Failure> {
         extra_hosts.push(extra_host(text)?);
     }
     let grace = c.stop_timeout.map_or(ContainerSpec::DEFAULT_STOP_GRACE, std::time::Duration::from_secs);
+    let mut check = None;
+    health::settle(&mut check, &c.health)?;
     Ok(pb::ContainerSpec {
+        health: check,
         image: c.image.clone(),
         has_entrypoint: c.entrypoint.is_some(),
         entrypoint: c.entrypoint.clone().map(|w| w.0).unwrap_or_default(),

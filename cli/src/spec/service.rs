@@ -10,7 +10,7 @@ use shoal_proto::{
 };
 use std::{cell::Cell, time::Duration};
 
-use super::{env, map, name, ports};
+use super::{env, health, map, name, ports};
 use crate::{
     args::service::{Create, Settings, Update},
     failure::Failure,
@@ -166,6 +166,7 @@ fn settle(spec: &mut pb::ServiceSpec, s: &Settings) -> Result<(), Failure> {
     text(&mut container.workdir, s.workdir.as_ref());
     text(&mut container.user, s.user.as_ref());
     set(&mut container.stop_grace_ms, s.stop_grace_period.map(millis));
+    health::settle(&mut container.health, &s.health)?;
 
     let resources = spec.resources.get_or_insert_default();
     set(&mut resources.limits.get_or_insert_default().nano_cpus, s.limit_cpu);

@@ -26,6 +26,9 @@ pub(crate) struct Row {
     pub(crate) networks: String,
     pub(crate) node: String,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
+    /// starting, healthy, unhealthy or none.
+    #[serde(skip)]
+    pub(crate) health: String,
 }
 
 pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
@@ -41,6 +44,7 @@ pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
         running_for: format!("{} ago", ago(c.created_ms)),
         status: status(c, ago),
         state: c.status.clone().unwrap_or_default().phase,
+        health: health(&c.status.clone().unwrap_or_default()).to_owned(),
         ports: ports(&c.ports).join(", "),
         names: spec.name,
         networks: match spec.stack.as_str() {
@@ -52,12 +56,20 @@ pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
     }
 }
 
+fn health(status: &pb::RunStatus) -> &str {
+    if status.health.is_empty() { "none" } else { &status.health }
+}
+
 fn status(c: &pb::Container, ago: impl Fn(u64) -> String) -> String {
     let s = c.status.clone().unwrap_or_default();
     let code = s.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
     match (c.wanted.as_str(), s.phase.as_str()) {
         ("removed", _) => "Removal In Progress".to_owned(),
-        (_, "running") => format!("Up {}", ago(s.since_ms)),
+        (_, "running") => match s.health.as_str() {
+            "" => format!("Up {}", ago(s.since_ms)),
+            "starting" => format!("Up {} (health: starting)", ago(s.since_ms)),
+            health => format!("Up {} ({health})", ago(s.since_ms)),
+        },
         (_, "restarting") => format!("Restarting{code} {} ago", ago(s.since_ms)),
         (_, "exited") if s.exit_code.is_none() && s.message.is_empty() => "Created".to_owned(),
         (_, "exited") => format!("Exited{code} {} ago", ago(s.since_ms)),
@@ -132,8 +144,10 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
             "Running": status.phase == "running",
             "Restarting": status.phase == "restarting",
             "ExitCode": status.exit_code.unwrap_or(0),
-            "Error": status.message,
+            // Of one that runs it is its health check's.
+            "Error": if status.phase == "running" { "" } else { &status.message },
             "Since": time(status.since_ms),
+            "Health": { "Status": health(&status), "Log": checked(&status) },
         },
         "Config": {
             "Hostname": container.hostname.clone().unwrap_or_else(|| spec.name.clone()),
@@ -146,6 +160,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
             "Image": container.image,
             "WorkingDir": container.workdir.clone().unwrap_or_default(),
             "Labels": container.labels,
+            "Healthcheck": healthcheck(container.health.as_ref()),
             "StopSignal": container.stop_signal,
             "StopTimeout": container.stop_grace_ms / 1000,
         },
@@ -174,6 +189,28 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
             "Type": m.r#type, "Source": m.source, "Destination": m.target, "RW": !m.read_only,
         })).collect::<Vec<_>>(),
         "NetworkSettings": { "Ports": bound, "Networks": networks },
+    })
+}
+
+/// What made it unhealthy; Docker has the last five, Shoal's managers hear of changes only.
+fn checked(status: &pb::RunStatus) -> Value {
+    match (status.phase.as_str(), status.message.as_str()) {
+        ("running", message) if !message.is_empty() => json!([{ "Output": message }]),
+        _ => json!([]),
+    }
+}
+
+/// Docker counts in nanoseconds. What is 0 is as the image says.
+fn healthcheck(check: Option<&pb::HealthCheck>) -> Value {
+    let check = check.cloned().unwrap_or_default();
+    let nanos = |ms: u64| ms.saturating_mul(1_000_000);
+    json!({
+        "Test": check.test,
+        "Interval": nanos(check.interval_ms),
+        "Timeout": nanos(check.timeout_ms),
+        "StartPeriod": nanos(check.start_period_ms),
+        "StartInterval": nanos(check.start_interval_ms),
+        "Retries": check.retries,
     })
 }
 

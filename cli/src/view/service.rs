@@ -78,6 +78,9 @@ pub(crate) struct Container {
     pub(crate) user: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stop_grace_ms: u64,
+    /// Absent: the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) health_check: Option<HealthCheck>,
     pub(crate) ports: Vec<Port>,
 }
 
@@ -183,6 +186,30 @@ impl From<pb::Service> for Service {
     }
 }
 
+/// What is empty or 0 is as the image says.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct HealthCheck {
+    pub(crate) test: Vec<String>,
+    pub(crate) interval_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) start_period_ms: u64,
+    pub(crate) start_interval_ms: u64,
+    pub(crate) retries: u32,
+}
+
+impl From<pb::HealthCheck> for HealthCheck {
+    fn from(h: pb::HealthCheck) -> Self {
+        Self {
+            test: h.test,
+            interval_ms: h.interval_ms,
+            timeout_ms: h.timeout_ms,
+            start_period_ms: h.start_period_ms,
+            start_interval_ms: h.start_interval_ms,
+            retries: h.retries,
+        }
+    }
+}
+
 impl From<pb::ContainerSpec> for Container {
     fn from(c: pb::ContainerSpec) -> Self {
         Self {
@@ -195,6 +222,7 @@ impl From<pb::ContainerSpec> for Container {
             user: c.user,
             labels: c.labels,
             stop_grace_ms: c.stop_grace_ms,
+            health_check: c.health.map(HealthCheck::from),
             ports: c.ports.into_iter().map(|p| Port { name: p.name, port: p.port, protocol: p.protocol }).collect(),
         }
     }

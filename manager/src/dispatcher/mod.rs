@@ -112,6 +112,7 @@ impl Dispatcher for Dispatch {
                 message: report.message,
                 exit_code: report.exit_code,
                 restarts: report.restarts,
+                health: report.health,
             });
         }
         if !containers.is_empty() {

@@ -7,6 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
     LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     container::{Attachment, Phase, RunSpec},
+    health::Health,
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
@@ -211,4 +212,6 @@ pub struct ContainerReport {
     pub message: String,
     pub exit_code: Option<i32>,
     pub restarts: u32,
+    #[serde(default)]
+    pub health: Option<Health>,
 }

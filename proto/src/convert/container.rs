@@ -3,6 +3,7 @@
 use crate::pb;
 use shoal_common::{
     Invalid, Reference,
+    health::{HealthCheck, HealthTest},
     service::{ContainerSpec, Dns, Mount, MountSource, NamedPort, Privileges, Terminal},
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
@@ -129,6 +130,36 @@ fn capability(field: String, name: String) -> Result<String, Invalid> {
     }
 }
 
+impl TryFrom<pb::HealthCheck> for HealthCheck {
+    type Error = Invalid;
+
+    fn try_from(h: pb::HealthCheck) -> Result<Self, Invalid> {
+        let given = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        Ok(Self {
+            test: HealthTest::of_words(&words("health-cmd", h.test)?)?,
+            interval: given(h.interval_ms),
+            timeout: given(h.timeout_ms),
+            start_period: given(h.start_period_ms),
+            start_interval: given(h.start_interval_ms),
+            retries: Some(h.retries).filter(|n| *n > 0),
+        })
+    }
+}
+
+impl From<HealthCheck> for pb::HealthCheck {
+    fn from(h: HealthCheck) -> Self {
+        let millis = |d: Option<Duration>| d.map_or(0, millis);
+        Self {
+            test: h.test.map(|test| test.words()).unwrap_or_default(),
+            interval_ms: millis(h.interval),
+            timeout_ms: millis(h.timeout),
+            start_period_ms: millis(h.start_period),
+            start_interval_ms: millis(h.start_interval),
+            retries: h.retries.unwrap_or(0),
+        }
+    }
+}
+
 impl TryFrom<pb::ContainerSpec> for ContainerSpec {
     type Error = Invalid;
 
@@ -179,6 +210,7 @@ impl TryFrom<pb::ContainerSpec> for ContainerSpec {
                 read_only: c.read_only,
             },
             stop_signal: Some(c.stop_signal).filter(|s| !s.is_empty()),
+            health: c.health.unwrap_or_default().try_into()?,
         })
     }
 }
@@ -213,6 +245,7 @@ impl From<ContainerSpec> for pb::ContainerSpec {
             cap_drop: c.privileges.cap_drop,
             read_only: c.privileges.read_only,
             stop_signal: c.stop_signal.unwrap_or_default(),
+            health: (c.health != HealthCheck::default()).then(|| c.health.into()),
         }
     }
 }

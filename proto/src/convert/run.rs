@@ -4,6 +4,7 @@ use crate::pb;
 use shoal_common::{
     Invalid, NetworkId, TaskId,
     container::{Attachment, ContainerLink, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus},
+    health::Health,
 };
 
 use super::field::{
@@ -162,6 +163,7 @@ impl TryFrom<pb::RunStatus> for RunStatus {
             message: s.message,
             exit_code: s.exit_code,
             restarts: s.restarts,
+            health: health(&s.health)?,
         })
     }
 }
@@ -175,8 +177,13 @@ impl From<RunStatus> for pb::RunStatus {
             message: s.message,
             exit_code: s.exit_code,
             restarts: s.restarts,
+            health: text(s.health),
         }
     }
+}
+
+fn health(text: &str) -> Result<Option<Health>, Invalid> {
+    if text.is_empty() { Ok(None) } else { parsed("health", text).map(Some) }
 }
 
 /// What a host says of a container on it; the host is known by its certificate.
@@ -188,6 +195,7 @@ pub struct RunReport {
     pub message: String,
     pub exit_code: Option<i32>,
     pub restarts: u32,
+    pub health: Option<Health>,
 }
 
 impl TryFrom<pb::ContainerReport> for RunReport {
@@ -201,6 +209,7 @@ impl TryFrom<pb::ContainerReport> for RunReport {
             message: r.message,
             exit_code: r.exit_code,
             restarts: r.restarts,
+            health: health(&r.health)?,
         })
     }
 }
@@ -214,6 +223,7 @@ impl From<RunReport> for pb::ContainerReport {
             message: r.message,
             exit_code: r.exit_code,
             restarts: r.restarts,
+            health: text(r.health),
         }
     }
 }

@@ -14,7 +14,7 @@ enumeration!(
     TaskState,
     pb::TaskState,
     "state",
-    [Pending, Assigned, Preparing, Starting, Running, Complete, Shutdown, Failed, Rejected, Orphaned]
+    [Pending, Assigned, Preparing, Starting, Running, Unhealthy, Complete, Shutdown, Failed, Rejected, Orphaned]
 );
 enumeration!(DesiredState, pb::DesiredState, "desired", [Running, Shutdown]);
 

@@ -1,7 +1,8 @@
 //! What an image says about how it is to be run. Docker's and OCI's differ in nothing that is read here.
 
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use shoal_common::health::{HealthCheck, HealthTest};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{ContainerConfig, Error, record::Record};
 
@@ -42,6 +43,34 @@ pub struct RunConfig {
     pub volumes: Option<BTreeMap<String, BTreeMap<String, String>>>,
     pub labels: Option<BTreeMap<String, String>>,
     pub stop_signal: Option<String>,
+    pub healthcheck: Option<ImageHealthCheck>,
+}
+
+/// Times in nanoseconds; 0 for what the image leaves open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageHealthCheck {
+    pub test: Option<Vec<String>>,
+    pub interval: u64,
+    pub timeout: u64,
+    pub start_period: u64,
+    pub start_interval: u64,
+    pub retries: u32,
+}
+
+impl ImageHealthCheck {
+    /// A test that cannot be understood is none.
+    fn read(&self) -> HealthCheck {
+        let given = |nanos: u64| (nanos > 0).then(|| Duration::from_nanos(nanos));
+        HealthCheck {
+            test: HealthTest::of_words(self.test.as_deref().unwrap_or_default()).unwrap_or_default(),
+            interval: given(self.interval),
+            timeout: given(self.timeout),
+            start_period: given(self.start_period),
+            start_interval: given(self.start_interval),
+            retries: Some(self.retries).filter(|n| *n > 0),
+        }
+    }
 }
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -108,6 +137,7 @@ impl ImageConfig {
                 .map_or_else(|| PathBuf::from("/"), |w| PathBuf::from("/").join(w)),
             user: chosen(&spec.user, &run.user).unwrap_or_default(),
             stop_signal,
+            probe: spec.health.probe(&run.healthcheck.as_ref().map(ImageHealthCheck::read).unwrap_or_default()),
             resources,
             cgroup: origin.cgroup,
             netns,
@@ -143,7 +173,8 @@ mod tests {
     fn image() -> ImageConfig {
         let text = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{
             "Env":["PATH=/bin","A=image"],"Entrypoint":["/entry"],"Cmd":["default"],"WorkingDir":"/srv","User":null,
-            "ExposedPorts":{"80/tcp":{}},"StopSignal":"SIGQUIT","Labels":null}}"#;
+            "ExposedPorts":{"80/tcp":{}},"StopSignal":"SIGQUIT","Labels":null,
+            "Healthcheck":{"Test":["CMD-SHELL","probe"],"Interval":2000000000}}}"#;
         serde_json::from_str(text).unwrap()
     }
 
@@ -177,6 +208,8 @@ mod tests {
         assert_eq!(r.args, ["/entry", "default"]);
         assert_eq!(r.env, ["PATH=/bin", "HOSTNAME=h", "A=image"]);
         assert_eq!((r.cwd.to_str(), r.user.as_str(), r.stop_signal), (Some("/srv"), "", 3));
+        let probe = r.probe.unwrap();
+        assert_eq!((probe.args[2].as_str(), probe.interval), ("probe", Duration::from_secs(2)));
     }
 
     #[test]

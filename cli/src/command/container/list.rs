@@ -62,12 +62,13 @@ fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
         "name" => row.names.contains(value),
         "id" => row.id == value,
         "status" => row.state == value,
+        "health" => row.health == value,
         "network" => row.networks.split(',').any(|n| n == value),
         "ancestor" => row.image == value,
         "label" => has_label(&row.labels, value),
         "node" => row.node == value,
         other => {
-            let known = "ancestor, id, label, name, network, node and status are known";
+            let known = "ancestor, health, id, label, name, network, node and status are known";
             return Err(Failure::usage(format!("filter: {other:?} is not accepted: {known}")));
         }
     })

@@ -79,6 +79,13 @@ fn each_flag_of_create_sets_its_field_alone() {
             c(s).entrypoint = vec!["/bin/sh".into(), "-c".into()];
         }),
         ("--stop-grace-period 2s", |s| c(s).stop_grace_ms = 2000),
+        ("--health-cmd 'curl -f localhost' --health-interval 1s --health-retries 2", |s| {
+            let test = ["CMD-SHELL", "curl -f localhost"].map(String::from).to_vec();
+            c(s).health = Some(pb::HealthCheck { test, interval_ms: 1000, retries: 2, ..Default::default() });
+        }),
+        ("--no-healthcheck", |s| {
+            c(s).health = Some(pb::HealthCheck { test: vec!["NONE".into()], ..Default::default() });
+        }),
         ("--replicas-max-per-node 2", |s| s.placement.as_mut().expect("some").max_replicas_per_node = 2),
         ("--update-parallelism 0", |s| s.update.as_mut().expect("some").parallelism = 0),
         ("--update-delay 10s", |s| s.update.as_mut().expect("some").delay_ms = 10_000),

@@ -37,9 +37,12 @@ pub(super) fn refill(service: &Service, place: &Place<'_, '_>, now: Timestamp) -
     let policy = &service.spec.restart;
     let retry = match newest.task.status.state {
         TaskState::Orphaned => return Refill::Now,
-        TaskState::Pending | TaskState::Assigned | TaskState::Preparing | TaskState::Starting | TaskState::Running => {
-            return Refill::Now;
-        }
+        TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Preparing
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Unhealthy => return Refill::Now,
         TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Rejected if ours => {
             return Refill::Now;
         }

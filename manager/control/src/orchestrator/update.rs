@@ -118,6 +118,7 @@ fn progress(service: &Service, place: &Place<'_, '_>, now: Timestamp) -> Progres
         | TaskState::Preparing
         | TaskState::Starting
         | TaskState::Running
+        | TaskState::Unhealthy
         | TaskState::Orphaned => match (had_node, task.status.state) {
             (Some(_) | None, _) if failed_before => Progress::Failing,
             (None | Some(false), TaskState::Pending) => Progress::New,

@@ -253,6 +253,7 @@ fn report(task: &Task, state: TaskState) -> TaskReport {
         | TaskState::Preparing
         | TaskState::Starting
         | TaskState::Running
+        | TaskState::Unhealthy
         | TaskState::Shutdown
         | TaskState::Rejected
         | TaskState::Orphaned => None,

@@ -51,6 +51,19 @@ fn the_condition_says_whether_a_task_that_ended_is_replaced() {
 }
 
 #[test]
+fn one_that_is_unhealthy_is_replaced_once_it_has_ended() {
+    let (mut lab, web) = lab(policy(RestartCondition::OnFailure, 0, 0));
+    let task = lab.in_slot(web, 1).id;
+    lab.report(task, TaskState::Unhealthy);
+    assert_eq!(lab.decide().commands, vec![], "its host ends it");
+    assert!(!lab.in_slot(web, 1).is_serving());
+    lab.report(task, TaskState::Failed);
+    lab.settle_in_time();
+    assert_eq!(lab.running(web).len(), 1);
+    assert_ne!(lab.in_slot(web, 1).id, task);
+}
+
+#[test]
 fn a_replacement_waits_for_the_delay() {
     let (mut lab, web) = lab(policy(RestartCondition::Any, 0, 0));
     end(&mut lab, web, TaskState::Failed);

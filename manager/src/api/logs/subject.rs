@@ -87,8 +87,11 @@ fn has_started(task: &Task) -> bool {
         TaskState::Pending | TaskState::Assigned | TaskState::Preparing | TaskState::Starting | TaskState::Rejected => {
             false
         }
-        TaskState::Running | TaskState::Complete | TaskState::Shutdown | TaskState::Failed | TaskState::Orphaned => {
-            true
-        }
+        TaskState::Running
+        | TaskState::Unhealthy
+        | TaskState::Complete
+        | TaskState::Shutdown
+        | TaskState::Failed
+        | TaskState::Orphaned => true,
     }
 }

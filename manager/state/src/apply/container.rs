@@ -48,6 +48,7 @@ impl State {
             message: String::new(),
             exit_code: None,
             restarts: 0,
+            health: None,
         };
         let mut container = Container {
             id: TaskId(self.next_id()),
@@ -203,6 +204,7 @@ impl State {
             message: report.message.clone(),
             exit_code: report.exit_code,
             restarts: report.restarts,
+            health: report.health,
         };
         if report.phase == Phase::Exited {
             // It ended, and its host does not start it again.

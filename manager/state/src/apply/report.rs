@@ -31,8 +31,9 @@ impl State {
             return false;
         }
         self.change_task(report.task, |task| {
-            // Why it was told to end says more than nothing.
-            if !report.message.is_empty() || task.desired == DesiredState::Running {
+            // Why it was told to end says more than nothing, and more than how it then did.
+            let explained = task.status.state == TaskState::Unhealthy;
+            if !explained && (!report.message.is_empty() || task.desired == DesiredState::Running) {
                 task.status.message.clone_from(&report.message);
             }
             if moves {

@@ -6,7 +6,7 @@ use shoal_common::{
     service::{EndpointMode, Mode},
     task::{DesiredState, TaskState},
 };
-use shoal_state::{Command, Rejection, Reply, TaskChange};
+use shoal_state::{Command, Rejection, Reply, TaskChange, TaskReport};
 
 use crate::world::{World, description, init, network, register, service};
 
@@ -292,6 +292,28 @@ fn only_the_tasks_own_node_may_report_and_nothing_moves_backwards() {
         w.state.nodes[&NodeId(2)].liveness_since,
         w.state.tasks[&task].status.since.min(w.state.nodes[&NodeId(2)].liveness_since)
     );
+}
+
+#[test]
+fn one_that_is_unhealthy_leaves_names_keeps_its_address_until_it_ended_and_says_why() {
+    let mut w = World::three_nodes();
+    let net = w.network(network("app", &["10.50.0.0/24"]));
+    let web = w.service(service("web", 1, &[net]));
+    w.orchestrate(vec![w.create(web, 1, Some(2))]);
+    let task = w.task(web, 1);
+    let mut tell = |state, message: &str, exit_code| {
+        let message = message.to_owned();
+        let report = TaskReport { node: NodeId(2), task, state, message, exit_code };
+        w.apply(Command::ReportStatus { reports: vec![report] }).unwrap();
+        w.state.tasks[&task].clone()
+    };
+    assert!(tell(TaskState::Running, "", None).is_serving());
+    let unhealthy = tell(TaskState::Unhealthy, "unhealthy: no answer", None);
+    assert_eq!((unhealthy.is_serving(), unhealthy.is_live(), unhealthy.endpoints.len()), (false, true, 1));
+    assert_eq!(tell(TaskState::Running, "", None).status.state, TaskState::Unhealthy);
+    let ended = tell(TaskState::Failed, "ended by signal 15", Some(143));
+    assert_eq!((ended.status.message.as_str(), ended.status.exit_code), ("unhealthy: no answer", Some(143)));
+    assert!(ended.endpoints.is_empty());
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn report(w: &mut World, container: TaskId, phase: Phase) {
         message: String::new(),
         exit_code: Some(0),
         restarts: 0,
+        health: None,
     };
     w.apply(Command::ReportContainers { reports: vec![report] }).unwrap();
 }

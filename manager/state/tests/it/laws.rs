@@ -173,6 +173,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
                 message: "seen".into(),
                 exit_code: Some(1),
                 restarts: n,
+                health: None,
             };
             Command::ReportContainers { reports: vec![report] }
         }
