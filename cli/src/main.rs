@@ -18,7 +18,7 @@ mod units;
 mod view;
 
 use args::{Cli, unbuilt};
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use failure::{Exit, Failure};
 use std::{path::Path, process::ExitCode};
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Some(verb) if verb == lab::enter::VERB => return lab::enter::main(argv),
         Some(_) | None => {}
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => return not_understood(&e),
     };
@@ -56,6 +56,14 @@ fn main() -> ExitCode {
         return daemon::run(args, &cli.host).map_or_else(|f| end(&f), |()| ExitCode::SUCCESS);
     }
     run(cli).unwrap_or_else(|f| end(&f))
+}
+
+/// `--replicas -1` is a bad number of replicas, not an unknown flag.
+fn parse() -> Result<Cli, clap::Error> {
+    fn with_negatives(command: clap::Command) -> clap::Command {
+        command.allow_negative_numbers(true).mut_subcommands(with_negatives)
+    }
+    Cli::from_arg_matches(&with_negatives(Cli::command()).try_get_matches()?)
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -153,7 +153,10 @@ mod tests {
         let off = HealthCheck { test: Some(HealthTest::Off), ..own };
         assert_eq!(off.probe(&image), None);
         let shell = HealthCheck { test: Some(HealthTest::Shell("true || exit 3".into())), ..off };
-        assert_eq!(shell.probe(&image).map(|p| p.args), Some(vec!["/bin/sh".into(), "-c".into(), "true || exit 3".into()]));
+        assert_eq!(
+            shell.probe(&image).map(|p| p.args),
+            Some(vec!["/bin/sh".into(), "-c".into(), "true || exit 3".into()])
+        );
     }
 
     #[test]

@@ -64,12 +64,9 @@ impl TaskState {
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Complete | Self::Shutdown | Self::Failed | Self::Rejected | Self::Orphaned => true,
-            Self::Pending
-            | Self::Assigned
-            | Self::Preparing
-            | Self::Starting
-            | Self::Running
-            | Self::Unhealthy => false,
+            Self::Pending | Self::Assigned | Self::Preparing | Self::Starting | Self::Running | Self::Unhealthy => {
+                false
+            }
         }
     }
 

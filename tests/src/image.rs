@@ -1,7 +1,7 @@
 //! The image that the services of the tests run, made without any network: the machine's busybox and three programs.
 //!
 //! - `serve [PORT]`: HTTP on every address, v4 and v6; `/` answers the container's host name, `/cgi-bin/client` the
-//!   address that the request came from.
+//!   address that the request came from. It is well (`/tmp/well` is there) until `/cgi-bin/sicken` is asked for.
 //! - `idle`: does nothing until it is told to end.
 //! - any applet of busybox, by its name.
 //!
@@ -17,6 +17,7 @@ const BUSYBOX: &str = "/bin/busybox";
 const SERVE: &str = r#"#!/bin/sh
 trap 'exit 0' TERM INT
 hostname > /www/index.html
+touch /tmp/well
 httpd -f -p "${1:-80}" -h /www &
 wait
 "#;
@@ -26,6 +27,11 @@ const CLIENT: &str = r#"#!/bin/sh
 from=${REMOTE_ADDR#[}
 from=${from%]}
 printf 'Content-Type: text/plain\r\n\r\n%s\n' "${from#::ffff:}"
+"#;
+
+const SICKEN: &str = r#"#!/bin/sh
+rm /tmp/well
+printf 'Content-Type: text/plain\r\n\r\nsick\n'
 "#;
 
 const IDLE: &str = r#"#!/bin/sh
@@ -60,6 +66,7 @@ fn root_file_system() -> anyhow::Result<Vec<u8>> {
     add("bin/serve", EntryType::Regular, 0o755, SERVE.as_bytes())?;
     add("bin/idle", EntryType::Regular, 0o755, IDLE.as_bytes())?;
     add("www/cgi-bin/client", EntryType::Regular, 0o755, CLIENT.as_bytes())?;
+    add("www/cgi-bin/sicken", EntryType::Regular, 0o755, SICKEN.as_bytes())?;
     for applet in applets.lines().filter(|a| *a != "busybox") {
         link(&mut tar, &format!("bin/{applet}"), "busybox")?;
     }

@@ -39,6 +39,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Joining takes a round of Raft on the other side.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
+/// What a manager is given to open its log before it answers anybody.
+const SEAT_LIMIT: Duration = Duration::from_secs(10);
+
 /// What the managers are given to write that a host leaves.
 const DEPART_LIMIT: Duration = Duration::from_secs(3);
 /// What the tasks of a host that leaves are given to end.
@@ -124,7 +127,13 @@ impl Cluster {
             .with_context(|| format!("cannot read {}", self.config.joined().display()))?;
         let listener = incoming::listen(self.config.listen_addr).await?;
         let description = self.describe(joined.control_addr).await?;
+        let role = identity.role;
         *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
+        if role == Role::Manager {
+            // Whoever asks it first shall not hear that it is none.
+            let mut seat = self.seat.subscribe();
+            let _ = tokio::time::timeout(SEAT_LIMIT, seat.wait_for(Option::is_some)).await;
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod document;
 mod first;
+mod health;
 mod ingress;
 mod random;
 mod refused;
