@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use crate::Invalid;
 
-/// What is asked for. What is left open the image says, and what that leaves open too [`HealthCheck::DEFAULT`].
+/// What is asked for. What is left open the image says, and what that leaves open too has a default (as in Docker).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     pub test: Option<HealthTest>,

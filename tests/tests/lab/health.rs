@@ -74,7 +74,7 @@ fn a_containers_checks_say_how_it_is() -> anyhow::Result<()> {
 }
 
 fn tasks(lab: &Lab, service: &str) -> anyhow::Result<Vec<Value>> {
-    Ok(lab.shoal("m1", ["service", "ps", "--format", "json", service])?.json::<Value>()?)
+    lab.shoal("m1", ["service", "ps", "--format", "json", service])?.json::<Value>()
 }
 
 #[test]
