@@ -7,7 +7,11 @@ use shoal_common::{
 };
 use shoal_plan::HostFacts;
 use shoal_rt::Credentials;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -74,9 +78,12 @@ impl Agent {
         let (converged, converged_rx) = watch::channel(Converged::default());
         let reports = Reports::default();
 
-        let facts = HostFacts { vtep: membership.description.vtep, underlay_mtu: membership.description.underlay_mtu };
-        let reconciler =
-            Reconciler::new(host.kernel().clone(), host.runtime().clone(), facts, assignment_rx.clone(), converged);
+        let facts = HostFacts {
+            vtep: membership.description.vtep,
+            underlay_mtu: membership.description.underlay_mtu,
+            closed: BTreeSet::new(),
+        };
+        let reconciler = Reconciler::new(&host, facts, assignment_rx.clone(), converged);
         let tasks = Tasks::new(host.clone(), assignment_rx.clone(), converged_rx.clone(), reports.clone());
         let session = Session {
             credentials: membership.credentials,

@@ -22,6 +22,7 @@ mod fixture;
 mod host;
 mod logs;
 mod memory;
+mod ports;
 mod reconcile;
 mod report;
 pub mod resolver;

@@ -9,7 +9,7 @@ use shoal_common::{
     assignment::{Assignment, NetworkKind},
 };
 use shoal_kernel::{Changes, Kernel};
-use shoal_plan::{HostFacts, Ns, World, desired, plan};
+use shoal_plan::{HostFacts, Ns, World, desired, listeners, plan};
 use shoal_rt::Backoff;
 use shoal_runtime::Runtime;
 use std::{
@@ -24,8 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain,
+    Host, chain,
     containers::{self, Namespaces},
+    ports::Ports,
     scope,
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Converged {
     /// What went wrong last, by namespace.
     pub(crate) failures: BTreeMap<Ns, String>,
     pub(crate) failed_operations: u32,
+    /// Containers one of whose ports others of this host have, and who that is.
+    pub(crate) closed: BTreeMap<TaskId, String>,
 }
 
 impl Converged {
@@ -69,6 +72,7 @@ fn needs(assignment: &Assignment, task: TaskId) -> Vec<Ns> {
 pub(crate) struct Reconciler {
     kernel: Kernel,
     runtime: Runtime,
+    ports: Ports,
     facts: HostFacts,
     assignment: watch::Receiver<Arc<Assignment>>,
     converged: watch::Sender<Converged>,
@@ -92,15 +96,15 @@ enum Due {
 
 impl Reconciler {
     pub(crate) fn new(
-        kernel: Kernel,
-        runtime: Runtime,
+        host: &Host,
         facts: HostFacts,
         assignment: watch::Receiver<Arc<Assignment>>,
         converged: watch::Sender<Converged>,
     ) -> Self {
         Self {
-            kernel,
-            runtime,
+            kernel: host.kernel().clone(),
+            runtime: host.runtime().clone(),
+            ports: Ports::new(host.resolver().clone()),
             facts,
             assignment,
             converged,
@@ -119,6 +123,7 @@ impl Reconciler {
         // Before the first look, so that no change falls between the two.
         let mut kernel = self.kernel.changes();
         let mut containers = self.runtime.changes();
+        let mut ports_lost = self.ports.lost();
         let mut periodic = interval(LOOK_AGAIN);
         periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
@@ -137,6 +142,10 @@ impl Reconciler {
                     Err(_) => return,
                 },
                 changed = containers.changed() => match changed {
+                    Ok(()) => Due::These(BTreeSet::new()),
+                    Err(_) => return,
+                },
+                changed = ports_lost.changed() => match changed {
                     Ok(()) => Due::These(BTreeSet::new()),
                     Err(_) => return,
                 },
@@ -162,8 +171,15 @@ impl Reconciler {
         }
         let namespaces = Namespaces::of(&assignment, &containers::of(&self.runtime));
         let mut changed = BTreeSet::new();
+        let told = !Arc::ptr_eq(&assignment, &self.told) || namespaces != self.namespaces;
+        if told {
+            self.ports.want(listeners(&assignment, &self.facts, &namespaces.wanted));
+        }
+        // Before anything leads there.
+        let closed = self.ports.hold(due == Due::Everything).await;
         // A container that began to run, say, changes nothing here.
-        if !Arc::ptr_eq(&assignment, &self.told) || namespaces != self.namespaces {
+        if told || closed != self.facts.closed {
+            self.facts.closed = closed;
             let wanted = desired(&assignment, &self.facts, &namespaces.wanted);
             changed = scope::changed(&self.desired, &wanted);
             changed.extend(self.namespaces.held.difference(&namespaces.held).map(|task| Ns::Task(*task)));
@@ -258,6 +274,7 @@ impl Reconciler {
                 wired,
                 failures: self.failures.clone(),
                 failed_operations: u32::try_from(self.failed_operations).unwrap_or(u32::MAX),
+                closed: self.ports.closed(),
             };
             let news = *before != next;
             *before = next;

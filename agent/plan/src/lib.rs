@@ -2,6 +2,7 @@
 //! operations. Pure: no tokio, no I/O, no clock, no randomness.
 
 pub mod desired;
+pub mod listen;
 pub mod names;
 pub mod nft;
 pub mod ns;
@@ -10,7 +11,8 @@ pub mod plan;
 mod taken;
 pub mod world;
 
-pub use desired::{HostFacts, desired};
+pub use desired::{HostFacts, desired, listeners};
+pub use listen::{Behind, Holder, Listener, Listeners};
 pub use ns::Ns;
 pub use op::Op;
 pub use plan::plan;

@@ -2,9 +2,11 @@
 
 use shoal_common::{TaskId, assignment::Assignment};
 use shoal_dns::Scope;
+use shoal_plan::Listener;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read as _, Write as _},
+    net::SocketAddr,
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     process::Stdio,
@@ -124,6 +126,18 @@ impl Client {
         self.done(&Ask::Stop { task }).await
     }
 
+    /// At these ports of the host it listens when this returns, and at no others, until its process has ended. Of those
+    /// at which it cannot: why.
+    pub(crate) async fn hold(
+        &self,
+        ports: impl IntoIterator<Item = (Listener, Vec<SocketAddr>)>,
+    ) -> Result<BTreeMap<Listener, String>, Error> {
+        match self.call(&Ask::Hold(ports.into_iter().collect())).await? {
+            Answer::Held(closed) => Ok(closed.into_iter().collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Whom it serves, also from the time of an earlier daemon.
     pub(crate) async fn serving(&self) -> Result<BTreeSet<TaskId>, Error> {
         match self.call(&Ask::Hello).await? {
@@ -136,7 +150,7 @@ impl Client {
         match self.call(ask).await? {
             Answer::Done => Ok(()),
             Answer::Failed(why) => Err(Error::Refused(why)),
-            other @ Answer::Hello { .. } => Err(unexpected(&other)),
+            other @ (Answer::Hello { .. } | Answer::Held(_)) => Err(unexpected(&other)),
         }
     }
 

@@ -1,11 +1,12 @@
-//! The process that answers names to this host's containers.
+//! The process that answers names to this host's containers, and listens at its published ports.
 //!
-//! It is a process of its own so that names are answered while the daemon is down, restarts or is upgraded. The daemon
+//! It is a process of its own so that both go on while the daemon is down, restarts or is upgraded. The daemon
 //! starts it, tells it the assignment and whom to serve, and starts another when it has ended; it goes on
 //! with what it was told last when the daemon has gone. What is not said again is not forgotten: a daemon that comes
 //! back finds out who is served, and stops those that should not be.
 
 mod client;
+mod ports;
 mod server;
 mod wire;
 

@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::wire::{self, Answer, Ask, VERSION};
+use super::{
+    ports::Ports,
+    wire::{self, Answer, Ask, VERSION},
+};
 use crate::chain;
 
 /// A container's own server that takes longer for a connection is not asked.
@@ -34,7 +37,7 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 const DNS_PORT: u16 = 53;
 /// How often the host's resolv.conf is read again.
 const RESOLV_CONF: Duration = Duration::from_secs(10);
-/// With nobody to serve and no daemon for so long, it is of no use: its daemon ended before it had begun.
+/// With nobody to serve, no port and no daemon for so long, it is of no use: its daemon ended before it had begun.
 const IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,7 @@ pub(super) fn run(run_dir: &Path, resolv_conf: &Path) -> Result<(), Error> {
             zone: watch::Sender::default(),
             servers: watch::Sender::default(),
             tasks: Mutex::default(),
+            ports: Ports::default(),
             daemons: AtomicUsize::default(),
             quit: CancellationToken::new(),
         });
@@ -118,6 +122,7 @@ struct Served {
     zone: watch::Sender<Arc<Zone>>,
     servers: watch::Sender<Vec<SocketAddr>>,
     tasks: Mutex<BTreeMap<TaskId, Serving>>,
+    ports: Ports,
     /// Connections of daemons.
     daemons: AtomicUsize,
     quit: CancellationToken,
@@ -193,6 +198,10 @@ impl Served {
                     self.tasks.lock().await.remove(&task);
                     Answer::Done
                 }
+                Ask::Hold(ports) => {
+                    let closed = self.ports.hold(ports.into_iter().collect()).await;
+                    Answer::Held(closed.into_iter().collect())
+                }
                 Ask::Quit => {
                     let _ = wire::write(&mut daemon, &Answer::Done).await;
                     self.quit.cancel();
@@ -212,7 +221,8 @@ impl Served {
         let mut before = false;
         loop {
             tokio::time::sleep(IDLE / 2).await;
-            let now = self.daemons.load(Ordering::Relaxed) == 0 && self.tasks.lock().await.is_empty();
+            let nobody = self.tasks.lock().await.is_empty() && self.ports.is_empty().await;
+            let now = self.daemons.load(Ordering::Relaxed) == 0 && nobody;
             if before && now {
                 return;
             }

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shoal_common::{TaskId, assignment::Assignment};
 use shoal_dns::Scope;
-use std::{collections::BTreeSet, io};
+use shoal_plan::Listener;
+use std::{collections::BTreeSet, io, net::SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Both ends are of one build, or the older resolver is ended.
@@ -25,13 +26,20 @@ pub(super) enum Ask {
     Stop {
         task: TaskId,
     },
+    /// At these ports of the host it listens when it is answered, and at no others; each with where that leads.
+    Hold(Vec<(Listener, Vec<SocketAddr>)>),
     Quit,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    Hello { version: String, serving: BTreeSet<TaskId> },
+    Hello {
+        version: String,
+        serving: BTreeSet<TaskId>,
+    },
     Done,
+    /// Those that cannot be listened at, and why.
+    Held(Vec<(Listener, String)>),
     Failed(String),
 }
 

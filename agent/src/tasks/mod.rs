@@ -360,6 +360,7 @@ impl Tasks {
             let converged = self.converged.borrow();
             let wired = converged.wired.contains(&id);
             life.patience(wired, converged.failure(assignment, id), now);
+            life.without_port(container, converged.closed.get(&id));
             wired
         };
         let unnamed = task.is_some_and(|t| !t.endpoints.is_empty() && !life.is_served(&task_scope(id, t)));
@@ -447,6 +448,7 @@ impl Tasks {
             let converged = self.converged.borrow();
             let wired = converged.wired.contains(&id);
             life.patience(wired, converged.failure(assignment, id), now);
+            life.without_port(container.map(|(state, _)| state), converged.closed.get(&id));
             wired
         };
         let (step, told) = run::next(&run::View {
@@ -608,6 +610,13 @@ impl Life {
 
     fn is_served(&self, scope: &Scope) -> bool {
         self.serving.as_ref().is_some_and(|serving| serving.is_alive(scope))
+    }
+
+    /// Gives one up that could not be reached as it is to be: somebody else of this host has one of its ports.
+    fn without_port(&mut self, container: Option<&ContainerState>, closed: Option<&String>) {
+        if matches!(container, None | Some(ContainerState::Exited(_))) && self.failure.is_none() {
+            self.failure = closed.cloned();
+        }
     }
 
     /// Gives a task up whose network could not be wired for too long.

@@ -18,6 +18,7 @@ use std::{
 };
 
 use crate::{
+    listen::{Listener, Listeners},
     nft,
     ns::Ns,
     world::{Namespace, Route, World},
@@ -28,6 +29,8 @@ use crate::{
 pub struct HostFacts {
     pub vtep: Vtep,
     pub underlay_mtu: Mtu,
+    /// At which nobody can listen: those of the published ports that others of this host have.
+    pub closed: BTreeSet<Listener>,
 }
 
 /// The world in which every task and container of `tasks` (those that shall have a namespace now) is on its networks.
@@ -35,8 +38,7 @@ pub struct HostFacts {
 pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskId>) -> World {
     let mut world = World::default();
     world.namespaces.insert(Ns::Host, Namespace { loopback_up: true, ..Namespace::default() });
-    let Some(node) = &assignment.node else { return world };
-    let cut = Cut { assignment, node, host, local: local(assignment, tasks) };
+    let Some(cut) = Cut::of(assignment, host, tasks) else { return world };
     let ports = ports::of(&cut);
     for (id, network) in &assignment.networks {
         if let NetworkKind::Overlay { vni } = network.kind
@@ -50,6 +52,11 @@ pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskI
     }
     world.namespaces.insert(Ns::Host, host::namespace(&cut, &ports));
     world
+}
+
+/// Where the host is to listen in that world; those that are closed too.
+pub fn listeners(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskId>) -> Listeners {
+    Cut::of(assignment, host, tasks).map(|cut| ports::of(&cut).listeners).unwrap_or_default()
 }
 
 /// What has a namespace of its own here, and where that is connected to.
@@ -72,6 +79,12 @@ struct Cut<'a> {
 }
 
 impl<'a> Cut<'a> {
+    /// None: nobody told this host anything.
+    fn of(assignment: &'a Assignment, host: &'a HostFacts, tasks: &BTreeSet<TaskId>) -> Option<Self> {
+        let node = assignment.node.as_ref()?;
+        Some(Self { assignment, node, host, local: local(assignment, tasks) })
+    }
+
     fn network(&self, id: NetworkId) -> Option<&'a NetworkAssignment> {
         self.assignment.networks.get(&id)
     }

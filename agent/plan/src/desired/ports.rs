@@ -9,11 +9,12 @@ use shoal_common::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::{Cut, host::bridge_name, transit::Transit};
 use crate::{
+    listen::{Behind, Holder, Listener, Listeners},
     names,
     nft::{Balanced, Publication, Transport},
 };
@@ -27,6 +28,7 @@ pub(super) struct Ports {
     pub(super) sandboxes: BTreeMap<NetworkId, Vec<Publication>>,
     /// Links of the host by which what its own processes send to 127.0.0.1 comes to a container.
     pub(super) loopback: BTreeSet<LinkName>,
+    pub(super) listeners: Listeners,
 }
 
 pub(super) fn of(cut: &Cut<'_>) -> Ports {
@@ -38,11 +40,7 @@ pub(super) fn of(cut: &Cut<'_>) -> Ports {
     for (id, published) in containers.chain(tasks) {
         for is_v4 in [true, false] {
             for port in published {
-                let Some(host_ip) = host_ip(port, is_v4) else { continue };
-                let entry = Entry { transport: transport(port.protocol), port: port.host_port };
-                if let Some(to) = ports.way_to(cut, id, port.container_port, is_v4, entry) {
-                    ports.host.push(Publication { host_ip, transport: entry.transport, port: entry.port, to });
-                }
+                ports.publish(cut, id, port, is_v4);
             }
         }
     }
@@ -59,37 +57,66 @@ struct Entry {
     port: u16,
 }
 
+/// Where the host sends what is for a container here, and by which link.
+struct Inwards {
+    to: SocketAddr,
+    link: LinkName,
+}
+
 impl Ports {
-    /// Where the host sends what is for a port of a container here.
-    fn way_to(&mut self, cut: &Cut<'_>, id: TaskId, port: u16, is_v4: bool, entry: Entry) -> Option<SocketAddr> {
+    fn publish(&mut self, cut: &Cut<'_>, id: TaskId, port: &PublishedPort, is_v4: bool) {
+        let Some(host_ip) = host_ip(port, is_v4) else { return };
+        let entry = Entry { transport: transport(port.protocol), port: port.host_port };
+        let inwards = self.inwards(cut, id, port.container_port, is_v4, entry);
+        let behind = match &inwards {
+            Some(inwards) => Some(inwards.to),
+            None => self.inwards(cut, id, port.container_port, !is_v4, entry).map(|other| other.to),
+        };
+        let Some(behind) = behind else { return };
+        let at = SocketAddr::new(host_ip.unwrap_or(unspecified(is_v4)), entry.port);
+        let listener = Listener { transport: entry.transport, at };
+        self.listeners.insert(listener, Behind { holder: Holder::Container(id), to: vec![behind] });
+        // What is sent from ::1 would be answered by a link, where the kernel takes nothing for ::1.
+        let is_led = !(at.is_ipv6() && at.ip().is_loopback()) && !cut.host.closed.contains(&listener);
+        if let Some(Inwards { to, link }) = inwards.filter(|_| is_led) {
+            self.host.push(Publication { host_ip, transport: entry.transport, port: entry.port, to });
+            self.by_loopback(link, is_v4);
+        }
+    }
+
+    fn inwards(&mut self, cut: &Cut<'_>, id: TaskId, port: u16, is_v4: bool, entry: Entry) -> Option<Inwards> {
         // By the network of the way out only: an answer must come back by where the question came from.
         let way = cut.way_out(cut.local.get(&id)?, is_v4)?;
         let to = SocketAddr::new(way.own, port);
-        let (link, to) = match &way.network.kind {
+        match &way.network.kind {
             NetworkKind::Overlay { vni } => {
                 let pair = Transit::of(*vni);
                 let transit = if is_v4 { pair.sandbox4.into() } else { pair.sandbox6.into() };
-                (names::host_uplink(*vni), self.by_sandbox(way.endpoint.network, transit, entry, to)?)
+                let to = self.by_sandbox(way.endpoint.network, transit, entry, to)?;
+                Some(Inwards { to, link: names::host_uplink(*vni) })
             }
-            NetworkKind::Bridge(options) => (bridge_name(way.endpoint.network, options), to),
+            NetworkKind::Bridge(options) => Some(Inwards { to, link: bridge_name(way.endpoint.network, options) }),
             // Neighbours of the host's neighbours: they are reached as those are.
-            NetworkKind::Macvlan { .. } => return None,
-        };
+            NetworkKind::Macvlan { .. } => None,
+        }
+    }
+
+    fn by_loopback(&mut self, link: LinkName, is_v4: bool) {
         if is_v4 {
             self.loopback.insert(link);
         }
-        Some(to)
     }
 
     /// Two translations: the host's leads to the sandbox, the sandbox's to the container.
     fn by_sandbox(&mut self, network: NetworkId, transit: IpAddr, entry: Entry, to: SocketAddr) -> Option<SocketAddr> {
         let inside = self.sandboxes.entry(network).or_default();
-        let is_taken = |port: u16| {
-            inside.iter().any(|p| (p.host_ip, p.transport, p.port) == (Some(transit), entry.transport, port))
-        };
-        // The same, unless it leads to two containers of one network.
+        let here = |p: &&Publication| p.host_ip == Some(transit) && p.transport == entry.transport;
+        if let Some(same) = inside.iter().filter(here).find(|p| p.to == to) {
+            return Some(SocketAddr::new(transit, same.port));
+        }
+        // The same port, unless it leads to two containers of one network.
         let mut candidates = (entry.port..=u16::MAX).chain(1..entry.port);
-        let port = candidates.find(|port| !is_taken(*port))?;
+        let port = candidates.find(|port| !inside.iter().filter(here).any(|p| p.port == *port))?;
         inside.push(Publication { host_ip: Some(transit), transport: entry.transport, port, to });
         Some(SocketAddr::new(transit, port))
     }
@@ -107,9 +134,9 @@ impl Ports {
             .collect();
         for port in &ingress.ports {
             let entry = Entry { transport: transport(port.protocol), port: port.port };
-            for is_v4 in [true, false] {
-                let here = serving.iter().filter_map(|id| self.way_to(cut, *id, port.target, is_v4, entry));
-                let here: Vec<SocketAddr> = here.collect();
+            let [v4, v6] = [true, false].map(|is_v4| {
+                let here = serving.iter().filter_map(|id| self.inwards(cut, *id, port.target, is_v4, entry));
+                let here: Vec<Inwards> = here.collect();
                 let elsewhere = here.is_empty();
                 let there = ingress.hosts.iter().filter(|(node, _)| elsewhere && **node != cut.node.id);
                 let there = there.flat_map(|(_, host)| {
@@ -117,20 +144,35 @@ impl Ports {
                     let times = usize::try_from(host.tasks).unwrap_or(usize::MAX);
                     ip.into_iter().flat_map(move |ip| std::iter::repeat_n(SocketAddr::new(ip, port.port), times))
                 });
-                let to: Vec<SocketAddr> = here.into_iter().chain(there).collect();
-                if !to.is_empty() {
-                    self.ingress.push(Balanced { transport: entry.transport, port: entry.port, to, elsewhere });
+                let to: Vec<SocketAddr> = here.iter().map(|inwards| inwards.to).chain(there).collect();
+                (Balanced { transport: entry.transport, port: entry.port, to, elsewhere }, here)
+            });
+            for (is_v4, own, other) in [(true, &v4, &v6), (false, &v6, &v4)] {
+                let to = if own.0.to.is_empty() { &other.0.to } else { &own.0.to };
+                if to.is_empty() {
+                    continue;
+                }
+                let at = SocketAddr::new(unspecified(is_v4), entry.port);
+                let listener = Listener { transport: entry.transport, at };
+                self.listeners.insert(listener, Behind { holder: Holder::Service(service), to: to.clone() });
+                if !own.0.to.is_empty() && !cut.host.closed.contains(&listener) {
+                    self.ingress.push(own.0.clone());
+                    own.1.iter().for_each(|inwards| self.by_loopback(inwards.link.clone(), is_v4));
                 }
             }
         }
     }
 }
 
-/// At which addresses of one family; the outer `None`: at none. What is sent to `[::1]` cannot leave by another link.
+fn unspecified(is_v4: bool) -> IpAddr {
+    if is_v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// At which addresses of one family; the outer `None`: at none.
 fn host_ip(port: &PublishedPort, is_v4: bool) -> Option<Option<IpAddr>> {
     match port.host_ip {
         None => Some(None),
-        Some(ip) if ip.is_ipv4() != is_v4 || (ip.is_ipv6() && ip.is_loopback()) => None,
+        Some(ip) if ip.is_ipv4() != is_v4 => None,
         Some(ip) if ip.is_unspecified() => Some(None),
         Some(ip) => Some(Some(ip)),
     }

@@ -43,6 +43,41 @@ fn a_published_port_is_reached_from_everywhere_and_the_client_is_seen() -> anyho
 }
 
 #[test]
+fn a_port_has_one_owner_also_among_the_programs_of_its_host() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        let theirs = "mkdir -p /tmp/theirs; echo theirs > /tmp/theirs/index.html; busybox httpd -p 8000 -h /tmp/theirs";
+        lab.exec("m1", ["sh", "-c", theirs])?.success()?;
+        ensure!(serves(lab, "m1", "http://127.0.0.1:8000/")? == "theirs", "the host's own server");
+        let refused = lab.shoal("m1", ["run", "-d", "--name", "web", "-p", "8000:80", "page", "serve"])?;
+        ensure!(!refused.status.success(), "{refused}");
+        ensure!(refused.stderr.contains("port 8000/tcp of this host is in use by busybox (pid "), "{refused}");
+        for url in ["http://127.0.0.1:8000/", "http://172.31.0.11:8000/"] {
+            ensure!(host_get(lab, "m1", url)? == "theirs", "{url} is theirs");
+        }
+        // An address that is somebody else's.
+        let line = ["run", "-d", "--name", "astray", "-p", "192.0.2.9:80:80", "page", "serve"];
+        let astray = lab.shoal("m1", line)?;
+        ensure!(!astray.status.success() && astray.stderr.contains("no address 192.0.2.9"), "{astray}");
+        // Once it has ended the port is to be had, and then nobody else gets it; not even while no daemon runs.
+        lab.exec("m1", ["pkill", "-f", "httpd -p 8000"])?.success()?;
+        lab.shoal("m1", ["start", "web"])?.success()?;
+        ensure!(serves(lab, "m1", "http://127.0.0.1:8000/")? == "web", "the container");
+        let late = ["busybox", "httpd", "-f", "-p", "8000"];
+        lab.exec("m1", late)?.failure(1)?;
+        lab.lab(["kill", "m1"])?.success()?;
+        lab.exec("m1", late)?.failure(1)?;
+        ensure!(host_get(lab, "m1", "http://[::1]:8000/")? == "web", "by the other family, without a daemon");
+        lab.lab(["start", "m1"])?.success()?;
+        // A resolver that ended is replaced, and its ports are held again.
+        lab.exec("m1", ["pkill", "-9", "-f", "resolve /run/shoal"])?.success()?;
+        ensure!(serves(lab, "m1", "http://[::1]:8000/")? == "web", "held again");
+        lab.shoal("m1", ["rm", "-f", "web", "astray"])?.success()?;
+        eventually("the port is free", SETTLES_WITHIN, || lab.exec("m1", ["sh", "-c", theirs])?.success().map(drop))
+    })
+}
+
+#[test]
 fn every_exposed_port_is_published_on_a_port_that_is_free() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 0 }, |lab| {
         lab.import("page")?;
@@ -75,6 +110,17 @@ fn both_address_families_work_alike() -> anyhow::Result<()> {
         let seen = host_get(lab, "w1", &format!("http://{host6}:8000/cgi-bin/client"))?;
         ensure!(seen == "fd5a:10ab::65", "{seen}");
         host_get(lab, "m1", &format!("http://{host6}:8000/"))?;
+        // Of IPv6, too, there is a localhost: among all addresses, or alone.
+        host_get(lab, "m1", "http://[::1]:8000/")?;
+        run(lab, "m1", "near", &["--network", "dual", "-p", "[::1]:8001:80"], &["serve"])?;
+        ensure!(serves(lab, "m1", "http://[::1]:8001/")? == "near", "by [::1] alone");
+        let refused = lab.exec("w1", ["curl", "-gsS", "--max-time", "2", &format!("http://{host6}:8001/")])?;
+        ensure!(!refused.status.success(), "{refused}");
+        // A container that has IPv4 only.
+        run(lab, "m1", "four", &["-p", "8004:80"], &["serve"])?;
+        for (from, url) in [("m1", "http://[::1]:8004/"), ("w1", &format!("http://{host6}:8004/"))] {
+            ensure!(serves(lab, from, url)? == "four", "{url} from {from}");
+        }
         // Asked for by name of the address.
         run(lab, "m1", "c", &["--network", "own", "--ip", "192.0.2.77", "--ip6", "2001:db8:7::77"], &["serve"])?;
         serves(lab, "m1", "http://[2001:db8:7::77]/")?;
