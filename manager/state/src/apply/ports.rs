@@ -3,8 +3,9 @@
 use shoal_common::{
     Invalid, NodeId,
     container::{PortSpec, PublishedPort},
-    service::{IngressPort, Publish, PublishMode, ServiceSpec},
+    service::{IngressPort, Protocol, Publish, PublishMode, ServiceSpec},
 };
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     reply::Rejection,
@@ -12,7 +13,27 @@ use crate::{
 };
 
 /// Ports that are taken, and by whom.
-type Taken = Vec<(PublishedPort, String)>;
+#[derive(Debug, Default)]
+struct Taken(BTreeMap<(Protocol, u16), Vec<(PublishedPort, String)>>);
+
+impl FromIterator<(PublishedPort, String)> for Taken {
+    fn from_iter<I: IntoIterator<Item = (PublishedPort, String)>>(ports: I) -> Self {
+        let mut taken = Self::default();
+        ports.into_iter().for_each(|(port, holder)| taken.add(port, holder));
+        taken
+    }
+}
+
+impl Taken {
+    fn add(&mut self, port: PublishedPort, holder: String) {
+        self.0.entry((port.protocol, port.host_port)).or_default().push((port, holder));
+    }
+
+    fn holder(&self, port: &PublishedPort) -> Option<&str> {
+        let same = self.0.get(&(port.protocol, port.host_port)).into_iter().flatten();
+        same.into_iter().find(|(other, _)| other.clashes(port)).map(|(_, holder)| holder.as_str())
+    }
+}
 
 impl State {
     /// The services that every host publishes ports for.
@@ -38,7 +59,7 @@ impl State {
             container_port: publish.target,
             protocol: publish.protocol,
         };
-        let taken = if task.publish.is_empty() { Vec::new() } else { self.taken_on(node, |_| false) };
+        let taken = if task.publish.is_empty() { Taken::default() } else { self.taken_on(node, |_| false) };
         hand_out(task.publish.iter().map(spec).collect(), taken, &format!("task {}", task.name()))
             .ok_or(Rejection::PortsExhausted { node })?
     }
@@ -46,18 +67,16 @@ impl State {
     /// Those that a service gets on every host. One that nobody named stays as it is over an update.
     pub(super) fn ingress_ports(&self, service: &Service) -> Result<Vec<IngressPort>, Rejection> {
         let mut taken = self.taken_anywhere(service);
+        let who = format!("service {}", service.spec.name);
         let (named, free): (Vec<&Publish>, Vec<&Publish>) =
             service.spec.published(PublishMode::Ingress).partition(|p| p.published.is_some());
         let mut ports = Vec::new();
         for publish in named.into_iter().chain(free) {
             let at = |port| IngressPort { port, target: publish.target, protocol: publish.protocol };
-            let holder = |port: IngressPort| holder(&taken, &port.on_a_host());
+            let holder = |port: IngressPort| taken.holder(&port.on_a_host());
             let port = match publish.published {
                 Some(port) => match holder(at(port)) {
-                    Some(holder) => {
-                        let port = format!("{port}/{}", publish.protocol);
-                        return Err(Rejection::PortTaken { port, holder: holder.to_owned() });
-                    }
+                    Some(holder) => return Err(clash(format!("{port}/{}", publish.protocol), holder, &who)),
                     None => at(port),
                 },
                 None => {
@@ -67,7 +86,7 @@ impl State {
                     candidates.find(|port| holder(*port).is_none()).ok_or(Rejection::IngressExhausted)?
                 }
             };
-            taken.push((port.on_a_host(), format!("service {}", service.spec.name)));
+            taken.add(port.on_a_host(), who.clone());
             ports.push(port);
         }
         Ok(ports)
@@ -115,13 +134,19 @@ fn ports_of_service(service: &Service) -> impl Iterator<Item = (PublishedPort, S
     service.ingress.iter().map(|port| (port.on_a_host(), format!("service {}", service.spec.name)))
 }
 
-fn holder<'a>(taken: &'a Taken, port: &PublishedPort) -> Option<&'a str> {
-    taken.iter().find(|(other, _)| other.clashes(port)).map(|(_, holder)| holder.as_str())
+/// `holder` has the port that `who` asks for.
+fn clash(port: String, holder: &str, who: &str) -> Rejection {
+    if holder == who {
+        return Invalid::new("publish", port, "each port of the host once: this one is given twice").into();
+    }
+    Rejection::PortTaken { port, holder: holder.to_owned() }
 }
 
 /// The named ones first, so that none of the others takes one of them. `None`: no port is free.
 fn hand_out(wanted: Vec<PortSpec>, mut taken: Taken, who: &str) -> Option<Result<Vec<PublishedPort>, Rejection>> {
     let mut ports = Vec::new();
+    // From where on it is worth while to look for a free one: those before were taken, and so they are still.
+    let mut free_from: BTreeMap<(Option<IpAddr>, Protocol), u16> = BTreeMap::new();
     let (named, free): (Vec<PortSpec>, Vec<PortSpec>) = wanted.into_iter().partition(|p| p.host_port.is_some());
     for spec in named.into_iter().chain(free) {
         let at = |host_port| PublishedPort {
@@ -131,16 +156,20 @@ fn hand_out(wanted: Vec<PortSpec>, mut taken: Taken, who: &str) -> Option<Result
             protocol: spec.protocol,
         };
         let port = match spec.host_port.map(at) {
-            Some(port) => match holder(&taken, &port) {
+            Some(port) => match taken.holder(&port) {
                 Some(holder) => {
-                    let port = format!("{}/{}", port.host_port, spec.protocol);
-                    return Some(Err(Rejection::PortTaken { port, holder: holder.to_owned() }));
+                    return Some(Err(clash(format!("{}/{}", port.host_port, spec.protocol), holder, who)));
                 }
                 None => port,
             },
-            None => PortSpec::EPHEMERAL.map(at).find(|port| holder(&taken, port).is_none())?,
+            None => {
+                let from = free_from.entry((spec.host_ip, spec.protocol)).or_insert(*PortSpec::EPHEMERAL.start());
+                let found = (*from..=*PortSpec::EPHEMERAL.end()).map(at).find(|port| taken.holder(port).is_none())?;
+                *from = found.host_port;
+                found
+            }
         };
-        taken.push((port, who.to_owned()));
+        taken.add(port, who.to_owned());
         ports.push(port);
     }
     Some(Ok(ports))

@@ -58,7 +58,8 @@ fn a_port_of_the_cluster_has_one_owner_and_one_that_nobody_named_stays() {
     assert_eq!(w.state.services[&web].spec_version, spec_version, "no task is made anew for it");
     update(&mut w, web, &[at(Some(9000), Host)]).unwrap();
     assert!(shown(&w, web).is_empty() && w.state.services[&web].spec_version > spec_version);
-    taken(create(&mut w, publishing("late", &[at(Some(8080), Ingress), at(Some(8080), Ingress)])), "service late");
+    let twice = create(&mut w, publishing("late", &[at(Some(8080), Ingress), at(Some(8080), Ingress)]));
+    assert!(matches!(twice, Err(Rejection::Invalid(why)) if why.to_string().contains("given twice")));
 }
 
 #[test]
