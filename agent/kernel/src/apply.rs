@@ -3,15 +3,13 @@
 //! Requests to the same namespace are put to the kernel together, as long as none needs the index of a link that one
 //! before it makes. What is true already counts as done: an address that is there, a route that is not.
 
-use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::LinkAttribute;
 use shoal_common::{LinkName, Mtu};
-use shoal_plan::{Ns, Op};
+use shoal_plan::{Flows, Ns, Op};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
     os::fd::AsFd,
     sync::{Arc, PoisonError},
 };
@@ -310,10 +308,10 @@ impl Run<'_> {
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
                 Ok(nft::delete(&namespace, *family)?)
             }
-            Op::FlushUdpFlows { pools, keep, .. } => {
+            Op::FlushUdpFlows { flows, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                flush_udp_flows(&namespace, pools, keep)?;
+                flush_udp_flows(&namespace, flows)?;
                 Ok(())
             }
         }
@@ -421,21 +419,20 @@ impl Run<'_> {
     }
 }
 
-/// Forgets UDP flows translated to an address of these pools, or to one that was a backend, and none to be kept.
-/// Looking for them walks the conntrack table of all namespaces together, which takes 7 ms with the kernel's defaults;
-/// so it is done only when a backend went since the last time.
-fn flush_udp_flows(namespace: &Namespace, pools: &BTreeSet<IpNet>, keep: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
-    let mut flows_to = namespace.flows_to.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = flows_to.take();
-    if before.as_ref().is_none_or(|backends| !backends.is_subset(keep)) {
-        let before = before.unwrap_or_default();
-        let ours = |ip: &IpAddr| before.contains(ip) || pools.iter().any(|pool| pool.contains(ip));
-        let stale =
-            |f: &conntrack::Flow| f.is_udp() && f.is_translated() && ours(&f.answers) && !keep.contains(&f.answers);
-        let forgotten = conntrack::forget(&mut namespace.filter(), stale)?;
+/// Looking for flows walks the conntrack table of all namespaces together, which takes 7 ms with the kernel's defaults;
+/// so it is done only when some may lead astray since the last time.
+fn flush_udp_flows(namespace: &Namespace, flows: &Flows) -> Result<(), Refusal> {
+    let mut known = namespace.flows.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = known.take();
+    if before.as_ref().is_none_or(|before| flows.end_some(before)) {
+        let stale = |f: &conntrack::Flow| match f.is_translated() {
+            true => flows.concerns(before.as_ref(), f.answers.ip()) && !flows.keeps(f.answers.ip(), f.answers.port()),
+            false => flows.open.contains(&f.destination.port()),
+        };
+        let forgotten = conntrack::forget(&mut namespace.filter(), |f| f.is_udp() && stale(f))?;
         tracing::debug!(ns = %namespace.ns, forgotten, "forgot UDP flows");
     }
-    *flows_to = Some(keep.clone());
+    *known = Some(flows.clone());
     Ok(())
 }
 

@@ -1,11 +1,9 @@
 //! One network namespace, held open: a handle on it and sockets that belong to it.
 
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use shoal_plan::Ns;
+use shoal_plan::{Flows, Ns};
 use std::{
-    collections::BTreeSet,
     io,
-    net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,8 +27,8 @@ pub(crate) struct Namespace {
     filter: Mutex<Socket>,
     pub(crate) tables: Mutex<nft::Memory>,
     pub(crate) sysctls: Mutex<sysctl::Open>,
-    /// To which backends translated UDP flows may lead, if that is known.
-    pub(crate) flows_to: Mutex<Option<BTreeSet<IpAddr>>>,
+    /// Which UDP flows there may be, if that is known.
+    pub(crate) flows: Mutex<Option<Flows>>,
     _monitor: Monitor,
 }
 
@@ -59,7 +57,7 @@ impl Namespace {
             filter: Mutex::new(filter),
             tables: Mutex::new(nft::Memory::load(memory)),
             sysctls: Mutex::default(),
-            flows_to: Mutex::new(None),
+            flows: Mutex::new(None),
             _monitor: monitor,
         })
     }

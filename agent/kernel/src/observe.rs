@@ -12,7 +12,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use shoal_common::{LinkName, MacAddr, Mtu, network::MacvlanMode};
-use shoal_plan::{Fdb, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
+use shoal_plan::{Fdb, Flows, Link, LinkKind, Namespace as Seen, Neighbour, Ns, PortFlags, Route, Table, World, names};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -113,12 +113,7 @@ impl Reading {
         reading.parents(kernel).map_err(failed("parents of macvlan links"))?;
         for ((family, _), comment) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
             if let Some(family) = nft::family(family) {
-                let table = Table {
-                    chains: Vec::new(),
-                    digest: comment.unwrap_or_default(),
-                    backends: BTreeSet::new(),
-                    pools: BTreeSet::new(),
-                };
+                let table = Table { chains: Vec::new(), digest: comment.unwrap_or_default(), flows: Flows::default() };
                 reading.seen.tables.insert(family, table);
             }
         }

@@ -150,7 +150,7 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_udp_flow_does_not_stay_with_a_container_that_stopped() {
-    let mut cluster = cluster();
+    let cluster = cluster();
     let [a, b] = wired(&cluster).await;
     for (network, last) in [(BRIDGE, 31), (BLUE, 41)] {
         echo_datagrams(&a, task(last), (v4_in(network, last), 53));
@@ -166,6 +166,16 @@ async fn a_udp_flow_does_not_stay_with_a_container_that_stopped() {
     let flows = "conntrack -L -p udp --dst-nat 2>/dev/null";
     eventually("the flows are known", async || a.run(Ns::Host, flows).contains("dport=7053")).await;
     assert!(a.run(Ns::Host, flows).contains("dport=8053"));
+    // One that began before its port led anywhere; and a second container by the same way as 41.
+    b.run(Ns::Host, "bash -c 'echo x > /dev/udp/192.0.2.1/8054'");
+    let early = "conntrack -L -p udp --orig-port-dst 8054 2>/dev/null";
+    eventually("it is known", async || a.run(Ns::Host, early).contains("dport=8054")).await;
+    let mut cluster = cluster.run_at(42, &[BLUE], &[published("", 8054, 53, Protocol::Udp)]);
+    converge(&a, &cluster.assignment(1)).await;
+    let left = a.run(Ns::Host, early);
+    assert!(!left.contains("dport=8054"), "{left}");
+    echo_datagrams(&a, task(42), (v4_in(BLUE, 42), 53));
+    assert_eq!(ask(&b, Ns::Host, (HERE, 8054)).unwrap(), (v4_in(BLUE, 42).into(), THERE));
     cluster.runs.get_mut(&31).unwrap().wanted = Wanted::Stopped;
     converge(&a, &cluster.assignment(1)).await;
     let left = a.run(Ns::Host, flows);
@@ -174,6 +184,7 @@ async fn a_udp_flow_does_not_stay_with_a_container_that_stopped() {
     converge(&a, &cluster.assignment(1)).await;
     let left = a.run(Ns::Host, flows);
     assert!(!left.contains("dport=9053") && left.contains("dport=7053"), "{left}");
+    assert!(left.contains("dport=8054"), "{left}");
     assert!(!a.run(Ns::Sandbox(BLUE), flows).contains("dport=9053"));
     // Nor does anybody get in by a port that is no longer published.
     assert!(call(&b, Ns::Host, (HERE, 8080)).is_err());

@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Host, eventually};
 use ipnet::IpNet;
 use shoal_common::{LinkName, MacAddr, Mtu, NetworkId, TaskId, Vni};
-use shoal_plan::{Fdb, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, Table, names, nft};
+use shoal_plan::{Backend, Fdb, Flows, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, Table, names, nft};
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
@@ -309,11 +309,9 @@ async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forg
     let flows = "conntrack -L -p udp --dst-nat 2>/dev/null";
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && seen.contains("src=10.0.9.13"), "{seen}");
-    done(
-        &a,
-        vec![Op::FlushUdpFlows { ns: SANDBOX, pools: ["10.0.9.0/24".parse().unwrap()].into(), keep: [v4(12)].into() }],
-    )
-    .await;
+    let keep = [Backend { ip: v4(12), port: None }];
+    let flows_left = Flows { keep: keep.into(), pools: ["10.0.9.0/24".parse().unwrap()].into(), open: [].into() };
+    done(&a, vec![Op::FlushUdpFlows { ns: SANDBOX, flows: flows_left }]).await;
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && !seen.contains("src=10.0.9.13"), "{seen}");
 }

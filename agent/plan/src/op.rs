@@ -9,7 +9,7 @@ use crate::{
     names,
     nft::{Chain, Family},
     ns::Ns,
-    world::{Fdb, Neighbour, PortFlags, Route, World},
+    world::{Fdb, Flows, Neighbour, PortFlags, Route, World},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,12 +172,11 @@ pub enum Op {
         ns: Ns,
         family: Family,
     },
-    /// Forgets UDP flows that were translated to an address of these pools, but for those to be kept: they would go on
-    /// to a backend that is gone. TCP needs none: a dead peer answers, or the connection times out.
+    /// Forgets UDP flows that lead elsewhere than the table says, which would go on for as long as their clients send. TCP
+    /// needs none: a dead peer answers, or the connection times out.
     FlushUdpFlows {
         ns: Ns,
-        pools: BTreeSet<IpNet>,
-        keep: BTreeSet<IpAddr>,
+        flows: Flows,
     },
 }
 
@@ -364,8 +363,11 @@ impl fmt::Display for Op {
                 write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", names::TABLE)
             }
             Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", names::TABLE),
-            Op::FlushUdpFlows { ns, keep, .. } => {
-                write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", keep.len())
+            Op::FlushUdpFlows { ns, flows } => {
+                write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", flows.keep.len())?;
+                flows.open.iter().try_for_each(|port| {
+                    write!(f, "; ip netns exec {ns} conntrack -D -p udp --dport {port} # not translated")
+                })
             }
         }
     }

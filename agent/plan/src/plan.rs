@@ -355,9 +355,9 @@ fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
             (Ns::Sandbox(_), Family::Inet) => &mut steps.add_tables,
         };
         step.push(op);
-        if before.is_some() && !table.pools.is_empty() {
-            let (pools, keep) = (table.pools.clone(), table.backends.clone());
-            step.push(Op::FlushUdpFlows { ns, pools, keep });
+        // Without a table before, flows are none of ours but those that came too early.
+        if !table.flows.open.is_empty() || (before.is_some() && !table.flows.pools.is_empty()) {
+            step.push(Op::FlushUdpFlows { ns, flows: table.flows.clone() });
         }
     }
 }

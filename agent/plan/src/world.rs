@@ -179,9 +179,41 @@ pub struct Table {
     /// Of the chains' text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
     /// table was changed since we made it, or when that cannot be told: then it is replaced.
     pub digest: String,
-    /// IPv4 and IPv6 addresses to which this table sends VIP traffic; UDP flows to any other are forgotten when the
-    /// table is replaced. Observed: empty.
-    pub backends: BTreeSet<IpAddr>,
-    /// What backends are taken from: flows to elsewhere are not this table's. Observed: empty.
+    /// Which UDP flows go on when the table is replaced. Observed: empty.
+    pub flows: Flows,
+}
+
+/// What a table makes of UDP flows. One has no end that the kernel could see: while its client goes on sending, it leads
+/// where its first packet was led, also when that is nobody's any more, and nowhere if that packet came too early.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// To whom the table leads.
+    pub keep: BTreeSet<Backend>,
+    /// What those are taken from: flows to elsewhere are not this table's.
     pub pools: BTreeSet<IpNet>,
+    /// Ports that it leads somewhere else: a flow that stays at one of these began before it did.
+    pub open: BTreeSet<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Backend {
+    pub ip: IpAddr,
+    /// `None`: all of them.
+    pub port: Option<u16>,
+}
+
+impl Flows {
+    /// Whether a flow of the time when `before` was true may lead astray.
+    pub fn end_some(&self, before: &Flows) -> bool {
+        !before.keep.is_subset(&self.keep) || !self.open.is_subset(&before.open)
+    }
+
+    pub fn keeps(&self, ip: IpAddr, port: u16) -> bool {
+        [None, Some(port)].iter().any(|port| self.keep.contains(&Backend { ip, port: *port }))
+    }
+
+    /// Whether the table, now or as it was before, leads to this address.
+    pub fn concerns(&self, before: Option<&Flows>, ip: IpAddr) -> bool {
+        self.pools.iter().any(|pool| pool.contains(&ip)) || before.is_some_and(|b| b.keep.iter().any(|k| k.ip == ip))
+    }
 }

@@ -126,7 +126,13 @@ fn a_container_is_wired_as_a_task_is() {
         assignment.services.clear();
         let mut world = wanted(&assignment);
         // Only by hand has anybody ports, and flows by them.
-        world.namespaces.get_mut(&Ns::Host).unwrap().tables.values_mut().for_each(|table| table.pools.clear());
+        world
+            .namespaces
+            .get_mut(&Ns::Host)
+            .unwrap()
+            .tables
+            .values_mut()
+            .for_each(|table| table.flows = Default::default());
         world
     };
     let both = [BLUE, RED];

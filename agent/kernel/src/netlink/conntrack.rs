@@ -1,7 +1,7 @@
 //! Forgetting flows (`linux/netfilter/nfnetlink_conntrack.h`). A UDP flow has no end that the kernel could see:
 //! while it goes on it stays with the backend that it was given to, also after that is gone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Refusal, Socket,
@@ -18,6 +18,8 @@ const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
@@ -27,8 +29,8 @@ const CTA_IP_V6_DST: u16 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) protocol: u8,
-    pub(crate) destination: IpAddr,
-    pub(crate) answers: IpAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) answers: SocketAddr,
 }
 
 impl Flow {
@@ -37,7 +39,7 @@ impl Flow {
         self.protocol == IPPROTO_UDP
     }
 
-    /// Whether another address answers than it was sent to: DNAT.
+    /// Whether another answers than it was sent to: DNAT.
     pub(crate) fn is_translated(&self) -> bool {
         self.answers != self.destination
     }
@@ -45,6 +47,12 @@ impl Flow {
 
 fn inner<'a>(message: &Message<'a>) -> &'a [u8] {
     message.payload.get(NFGEN..).unwrap_or(&[])
+}
+
+fn port(tuple: &[u8], which: u16) -> u16 {
+    let port = attribute(tuple, CTA_TUPLE_PROTO).and_then(|proto| attribute(proto, which));
+    // Not every protocol has ports.
+    port.and_then(|v| <[u8; 2]>::try_from(v).ok()).map_or(0, u16::from_be_bytes)
 }
 
 fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
@@ -57,8 +65,11 @@ fn flow(message: &Message<'_>) -> Option<Flow> {
     let (original, reply) = (attribute(inner(message), CTA_TUPLE_ORIG)?, attribute(inner(message), CTA_TUPLE_REPLY)?);
     Some(Flow {
         protocol: *attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?,
-        destination: address(original, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
-        answers: address(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        destination: SocketAddr::new(
+            address(original, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
+            port(original, CTA_PROTO_DST_PORT),
+        ),
+        answers: SocketAddr::new(address(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?, port(reply, CTA_PROTO_SRC_PORT)),
     })
 }
 

@@ -187,7 +187,7 @@ fn flows_are_forgotten_by_what_they_were_sent_to() {
     })
     .unwrap();
     let forgotten = conntrack::forget(&mut ns.filter, |f| {
-        f.protocol == 17 && f.destination == std::net::Ipv4Addr::new(127, 0, 0, 2)
+        f.protocol == 17 && f.destination.ip() == std::net::Ipv4Addr::new(127, 0, 0, 2)
     });
     assert_eq!(forgotten.unwrap(), 1);
     let seen = sh(&ns, "conntrack -L -p udp 2>/dev/null");

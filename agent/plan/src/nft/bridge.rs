@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Action, Hook, Interface, Match, at, rule, table};
-use crate::world::Table;
+use crate::world::{Flows, Table};
 
 /// A container's port on a bridge of this namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,5 +55,5 @@ pub fn ports(of: &[Port]) -> Option<Table> {
     if !alone.is_empty() {
         chains.push(at(Hook::BridgeForward, "across", vec![drop_if(Match::In(Interface::OneOf(alone)))]));
     }
-    Some(table(chains, BTreeSet::new(), BTreeSet::new()))
+    Some(table(chains, Flows::default()))
 }

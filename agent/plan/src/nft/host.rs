@@ -7,10 +7,13 @@ use std::{
 };
 
 use super::{
-    Action, Addresses, Balanced, Hook, Interface, Match, Publication, Rule, Transport, at, balance, publish, rule,
-    table,
+    Action, Addresses, Balanced, Hook, Interface, Match, Publication, Rule, Transport, at, backend, balance, publish,
+    rule, table,
 };
-use crate::{names, world::Table};
+use crate::{
+    names,
+    world::{Flows, Table},
+};
 
 /// What the host's table is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +57,9 @@ pub fn host(of: &Host) -> Table {
     ]);
     let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
     let backends = of.ports.iter().map(|p| p.to).chain(of.ingress.iter().flat_map(|p| p.to.iter().copied()));
-    table(chains, backends.map(|to| to.ip()).collect(), pools)
+    let open = of.ports.iter().map(|p| (p.transport, p.port)).chain(of.ingress.iter().map(|p| (p.transport, p.port)));
+    let open = open.filter(|(transport, _)| *transport == Transport::Udp).map(|(_, port)| port).collect();
+    table(chains, Flows { keep: backends.map(backend).collect(), pools, open })
 }
 
 fn uplinks() -> Interface {

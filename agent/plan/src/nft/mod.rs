@@ -18,7 +18,10 @@ pub use bridge::{Port, ports};
 pub use host::{Bridge, Host, host};
 pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Match, Rule, Transport};
 
-use crate::{names, world::Table};
+use crate::{
+    names,
+    world::{Backend, Flows, Table},
+};
 
 /// The whole table as `nft -f` takes it. nft 1.0.6 wants one statement a line.
 pub fn text(family: Family, name: &str, digest: &str, chains: &[Chain]) -> String {
@@ -29,9 +32,9 @@ fn body(chains: &[Chain]) -> String {
     chains.iter().map(ToString::to_string).collect()
 }
 
-fn table(chains: Vec<Chain>, backends: BTreeSet<IpAddr>, pools: BTreeSet<IpNet>) -> Table {
+fn table(chains: Vec<Chain>, flows: Flows) -> Table {
     let digest = HEXLOWER.encode(&Sha256::digest(body(&chains).as_bytes())[..16]);
-    Table { chains, digest, backends, pools }
+    Table { chains, digest, flows }
 }
 
 /// The table without what it says of these links. A rule about none but them goes; one about all but them, too.
@@ -76,7 +79,11 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
             })
         });
     }
-    table(chains, of.backends.clone(), of.pools.clone())
+    table(chains, of.flows.clone())
+}
+
+fn backend(to: SocketAddr) -> Backend {
+    Backend { ip: to.ip(), port: Some(to.port()) }
 }
 
 fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
@@ -216,12 +223,12 @@ pub fn sandbox(of: &Sandbox) -> Table {
         }
     }
     let (mut chains, mut pre, mut post, mut input) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut all = BTreeSet::new();
+    let mut keep = BTreeSet::new();
     for vips in [four, six] {
         chains.extend(vips.chains);
         if !vips.to_chain.is_empty() {
             pre.push(rule([], Action::GotoByDestination(vips.to_chain)));
-            all.extend(&vips.backends);
+            keep.extend(vips.backends.iter().map(|ip| Backend { ip: *ip, port: None }));
             // A backend that is sent to itself would see its own address as the client's, and answer past the
             // translation.
             post.push(rule([Match::Translated, Match::ToItself(vips.backends)], Action::Masquerade));
@@ -232,14 +239,14 @@ pub fn sandbox(of: &Sandbox) -> Table {
         }
     }
     pre.extend(publish(&of.ports, false));
-    all.extend(of.ports.iter().map(|p| p.to.ip()));
+    keep.extend(of.ports.iter().map(|p| backend(p.to)));
     if of.masquerade {
         post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
     }
     chains.push(at(Hook::NatPrerouting, "pre", pre));
     chains.push(at(Hook::NatPostrouting, "post", post));
     chains.push(at(Hook::FilterInput, "in", input));
-    table(chains, all, of.pools.clone())
+    table(chains, Flows { keep, pools: of.pools.clone(), open: BTreeSet::new() })
 }
 
 /// A task: what it asks 127.0.0.11 goes to the resolver's own port, so that port 53 stays free for the container.
@@ -250,5 +257,5 @@ pub fn task() -> Table {
         rule(matches, Action::TranslateTo(resolver, names::RESOLVER_PORT))
     };
     let rules = [Transport::Udp, Transport::Tcp].map(redirect).into();
-    table(vec![at(Hook::NatOutput, "out", rules)], BTreeSet::new(), BTreeSet::new())
+    table(vec![at(Hook::NatOutput, "out", rules)], Flows::default())
 }
