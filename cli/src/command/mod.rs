@@ -61,16 +61,17 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// A row for each value, by a template; aligned if it is that of a table.
 fn rows(template: &str, values: impl IntoIterator<Item = serde_json::Value>) -> Result<(), Failure> {
-    let template = Template::parse(template)?;
+    let wrong = |why| Failure::usage(format!("format: {why}"));
+    let template = Template::parse(template).map_err(wrong)?;
     let mut lines = Vec::new();
     for value in values {
-        lines.push(template.render(&value)?);
+        lines.push(template.render(&value).map_err(wrong)?);
     }
     if !template.is_table {
         return lines.iter().try_for_each(out::line);
     }
     let cells = |line: &String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
-    let header = cells(&template.header());
+    let header = cells(&template.header("ID"));
     out::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), lines.iter().map(cells).collect())
 }
 

@@ -62,8 +62,9 @@ pub(super) fn show(values: &[serde_json::Value], format: Option<&str>) -> Result
         None => out::json_array(values),
         Some("json") => values.iter().try_for_each(out::json),
         Some(template) => {
-            let template = Template::parse(template)?;
-            values.iter().try_for_each(|value| out::line(template.render(value)?))
+            let wrong = |why| Failure::usage(format!("format: {why}"));
+            let template = Template::parse(template).map_err(wrong)?;
+            values.iter().try_for_each(|value| out::line(template.render(value).map_err(wrong)?))
         }
     }
 }
