@@ -3,6 +3,7 @@
 //! `continue`, `call`, and what escapes for web pages. Apart from Go, a field that is not there is an error that names
 //! those that are. Our own, for the one crate that has Go's templates renders what is missing as an error in the middle.
 
+mod compare;
 mod eval;
 mod functions;
 mod header;

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    functions::{self, Function, is_true},
+    compare::is_true,
+    functions::{self, Function},
     parse::{Command, Node, Pipeline, Term},
     printf::text,
 };

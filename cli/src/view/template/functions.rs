@@ -1,9 +1,12 @@
 //! The functions of Go's templates, and Docker's own.
 
-use serde_json::{Number, Value};
-use std::{cmp::Ordering, fmt, str::FromStr};
+use serde_json::Value;
+use std::{fmt, str::FromStr};
 
-use super::printf::{printf, sprint, text};
+use super::{
+    compare::{is_equal, is_true, order},
+    printf::{printf, sprint, text},
+};
 
 /// Blanks that `pad`, and a width of `printf`, may ask for: an error beyond, not a terminal full of them.
 pub(super) const MAX_PADDING: usize = 1000;
@@ -76,17 +79,6 @@ impl FromStr for Function {
 impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAMES.iter().find(|(_, function)| function == self).map_or("", |(name, _)| name))
-    }
-}
-
-pub(super) fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(yes) => *yes,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(items) => !items.is_empty(),
     }
 }
 
@@ -180,31 +172,6 @@ fn takes(function: Function) -> &'static str {
         Function::Len => "a list, a map or a text",
         Function::And | Function::Or | Function::Print | Function::Println => "any values",
         Function::Not | Function::Json | Function::Title | Function::Upper | Function::Lower => "one value",
-    }
-}
-
-fn is_equal(a: &Value, b: &Value) -> Result<bool, String> {
-    match (a, b) {
-        (Value::Null, _) | (_, Value::Null) => Ok(a == b),
-        (Value::Number(a), Value::Number(b)) => Ok(compared(a, b) == Some(Ordering::Equal)),
-        _ if std::mem::discriminant(a) == std::mem::discriminant(b) => Ok(a == b),
-        _ => Err(format!("{a} and {b} are of two kinds")),
-    }
-}
-
-fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Number(a), Value::Number(b)) => compared(a, b),
-        _ => None,
-    }
-    .ok_or_else(|| format!("{a} and {b} have no order: two numbers have, and two texts"))
-}
-
-fn compared(a: &Number, b: &Number) -> Option<Ordering> {
-    match (a.as_i128(), b.as_i128()) {
-        (Some(a), Some(b)) => Some(a.cmp(&b)),
-        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn header(nodes: &[Node], id: &str) -> String {
 /// That of the last field that is named.
 fn of_pipeline(pipeline: &Pipeline, id: &str) -> String {
     let words = pipeline.commands.iter().flat_map(|c| std::iter::once(&c.first).chain(&c.arguments));
-    words.filter_map(|term| of_term(term, id)).last().unwrap_or_default()
+    let named: Vec<String> = words.filter_map(|term| of_term(term, id)).collect();
+    named.last().cloned().unwrap_or_default()
 }
 
 fn of_term(term: &Term, id: &str) -> Option<String> {
@@ -47,8 +48,7 @@ fn of_field(name: &str, id: &str) -> String {
     // CreatedAt is CREATED AT, and IPv6 is IPV6.
     let mut out = String::new();
     let mut before = ' ';
-    let mut chars = name.chars().peekable();
-    while let Some(c) = chars.next() {
+    for c in name.chars() {
         if c == '_' || (c.is_uppercase() && before.is_lowercase()) {
             out.push(' ');
         }
