@@ -73,7 +73,7 @@ ask() { on "${manager:-m1}" shoal "$@"; }
 hosts="m1 m2 m3 w1 w2"
 
 # The tasks of a service that run: id, host, addresses.
-running() { ask service ps "$1" --format json | jq -r 'select(.state == "running" and .desired_state == "running") | [.id, .node_name, (.endpoints[0].v4 | split("/")[0]), (.endpoints[0].v6 | split("/")[0])] | @tsv'; }
+running() { ask service ps "$1" --format json | jq -r 'select(.State == "running" and .DesiredState == "Running") | [.ID, .Node, .Endpoints[0].IPv4, .Endpoints[0].IPv6] | @tsv'; }
 
 # inside HOST TASK COMMAND…: this machine's program, with that container's network and its resolv.conf.
 inside() {
@@ -94,14 +94,14 @@ up=yes
 
 is_cluster() {
     local ready
-    ready=$(ask node ls --format json | jq -r 'select(.status == "ready") | .hostname' | sort | xargs)
+    ready=$(ask node ls --format json | jq -r 'select(.Status == "Ready") | .Hostname' | sort | xargs)
     [ "$ready" = "$hosts" ] || { echo "ready: $ready"; return 1; }
 }
 check "five hosts are one cluster, by init and join" within 10 is_cluster
-voters() { [ "$(ask node ls --format json | jq -r 'select(.raft == "leader" or .raft == "voter") | .hostname' | wc -l)" = 3 ]; }
+voters() { [ "$(ask node ls --format json | jq -r 'select(.Raft == "leader" or .Raft == "voter") | .Hostname' | wc -l)" = 3 ]; }
 check "three managers vote" within 10 voters
 
-is_ready() { ask node ls --format json | jq -es --arg h "$1" 'any(.hostname == $h and .status == "ready")' >/dev/null; }
+is_ready() { ask node ls --format json | jq -es --arg h "$1" 'any(.Hostname == $h and .Status == "Ready")' >/dev/null; }
 
 echo "== an image, without any network"
 mkdir -p "$work/root/bin" "$work/root/www" "$work/root/etc" "$work/root/tmp"
@@ -139,8 +139,8 @@ check "web: 3 replicas on blue, converged" ask service create --name web --repli
 check "client: one on every host, on blue" ask service create --name client --mode global --network blue demo:1 idle
 check "stranger: on red" ask service create --name stranger --network red demo:1 idle
 
-vip4=$(ask service inspect web | jq -r '.[0].vips[0].v4')
-vip6=$(ask service inspect web | jq -r '.[0].vips[0].v6')
+vip4=$(ask service inspect web --format '{{(index .Endpoint.VirtualIPs 0).Addr}}')
+vip6=$(ask service inspect web --format '{{(index .Endpoint.VirtualIPs 0).IPv6}}')
 declare -A client
 while read -r task host _; do client[$host]=$task; done < <(running client)
 
@@ -176,7 +176,7 @@ check "red, with the same subnet, neither knows nor reaches web" isolated
 
 echo "== a host dies"
 # A host that runs a replica, and is not the leader.
-leader=$(ask node ls --format json | jq -r 'select(.raft == "leader") | .hostname')
+leader=$(ask node ls --format json | jq -r 'select(.Raft == "leader") | .Hostname')
 victim=$(running web | awk -v l="$leader" '$2 != l { print $2 }' | tail -n1)
 stale=$(running web | awk -v h="$victim" '$2 == h { print $3 }')
 for m in m1 m2 m3; do [ "$m" = "$victim" ] || [ "$m" = "$leader" ] || manager=$m; done
@@ -200,7 +200,7 @@ not_stale() {
 check "no host answers with an address of $victim, and every request succeeds" not_stale
 
 echo "== the leader dies"
-leader=$(ask node ls --format json | jq -r 'select(.raft == "leader") | .hostname')
+leader=$(ask node ls --format json | jq -r 'select(.Raft == "leader") | .Hostname')
 for m in m1 m2 m3; do [ "$m" = "$victim" ] || [ "$m" = "$leader" ] || manager=$m; done
 if [ "$victim" = m1 ] || [ "$victim" = m2 ] || [ "$victim" = m3 ]; then
     # Two of three managers would be gone: the first one comes back before.

@@ -25,9 +25,11 @@ const REPLICAS: usize = 100;
 const ASK_EVERY: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Task {
+    #[serde(rename = "ID")]
     id: String,
-    node_name: String,
+    node: String,
 }
 
 fn main() {
@@ -100,13 +102,15 @@ fn many_replicas(lab: &Lab) {
 
 fn wait_for_running(lab: &Lab, service: &str, count: usize, begin: Instant) -> Duration {
     #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
     struct Service {
         name: String,
-        running: usize,
+        replicas: String,
     }
+    let running = |s: &Service| s.replicas.split('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     loop {
         let all = lab.shoal("m2", ["service", "ls", "--format", "json"]).unwrap().json::<Service>().unwrap();
-        if all.iter().any(|s| s.name == service && s.running >= count) {
+        if all.iter().any(|s| s.name == service && running(s) >= count) {
             return begin.elapsed();
         }
         assert!(begin.elapsed() < Duration::from_secs(120), "not all run");
@@ -167,7 +171,7 @@ struct Probe {
 impl Probe {
     fn start(lab: &Lab, client: &Task) -> Self {
         let procs = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
-            .map(|root| format!("{root}/shoal/{}/{}/{}/cgroup.procs", lab.name(), client.node_name, client.id))
+            .map(|root| format!("{root}/shoal/{}/{}/{}/cgroup.procs", lab.name(), client.node, client.id))
             .into_iter()
             .find_map(|path| fs::read_to_string(path).ok())
             .unwrap();

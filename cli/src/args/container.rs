@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Rows, health::Health, service::Tail};
+use super::{Format, Rows, health::Health, service::Tail};
 use crate::units::{KeyValue, Since, Words, bytes, cpus, key_value, seconds, since, words};
 
 /// The same verbs, where Docker has them too.
@@ -283,9 +283,8 @@ pub(crate) struct Ps {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Such as {{.State.Status}}, or json
-    #[arg(short, long)]
-    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
     /// container, network, service, node or task
     #[arg(long = "type", value_parser = ["container", "network", "service", "node", "task"])]
     pub(crate) kind: Option<String>,
@@ -378,9 +377,8 @@ pub(crate) struct Stats {
     /// Once, and not again and again
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// Such as {{.Name}}, or json
-    #[arg(long)]
-    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) on: On,
     /// Names or ids; none: all that run

@@ -14,6 +14,8 @@ pub(crate) mod unbuilt;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+use crate::view::Form;
+
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/shoal/shoal.sock";
 
@@ -107,21 +109,14 @@ pub(crate) enum Command {
     Lab(lab::Lab),
 }
 
-/// How rows that have a template are printed.
+/// How rows that can be chosen from are printed.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Rows {
-    /// Only ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// json, or a template such as '{{.Name}}' or 'table {{.ID}}\t{{.Name}}'
-    #[arg(long)]
-    pub(crate) format: Option<String>,
     /// KEY=VALUE; repeatable
     #[arg(short, long, value_parser = crate::units::key_value)]
     pub(crate) filter: Vec<crate::units::KeyValue>,
-    /// Accepted for Docker's sake: nothing is ever truncated
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
 }
 
 /// How a listing is printed.
@@ -130,35 +125,20 @@ pub(crate) struct Listing {
     /// Only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    #[command(flatten)]
-    pub(crate) format: Format,
+    /// json, or a template such as '{{.Name}}' or 'table {{.ID}}\t{{.Name}}'
+    #[arg(long)]
+    pub(crate) format: Option<Form>,
     /// Accepted for Docker's sake: nothing is ever truncated
     #[arg(long)]
     pub(crate) no_trunc: bool,
 }
 
+/// How one thing is printed.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Format {
-    /// json: one object per line
-    #[arg(long, value_parser = format)]
-    pub(crate) format: Option<Json>,
-}
-
-impl Format {
-    pub(crate) fn json(&self) -> bool {
-        self.format.is_some()
-    }
-}
-
-/// The one format besides a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Json;
-
-fn format(s: &str) -> Result<Json, String> {
-    match s {
-        "json" => Ok(Json),
-        _ => Err("templates are not built yet: use --format json, or nothing for a table".to_owned()),
-    }
+    /// json, or a template such as '{{.Name}}'
+    #[arg(short, long)]
+    pub(crate) format: Option<Form>,
 }
 
 fn socket(s: &str) -> Result<PathBuf, String> {

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 
 use super::{
-    Rows,
+    Format, Rows,
     container::{Connect, Disconnect, On},
 };
 use crate::units::{KeyValue, key_value};
@@ -83,9 +83,8 @@ pub(crate) struct Inspect {
     /// Accepted for Docker's sake: everything is shown
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// Such as {{.Name}}, or json
-    #[arg(short, long)]
-    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) on: On,
 }

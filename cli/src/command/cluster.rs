@@ -5,6 +5,7 @@ use shoal_common::node::Role;
 use shoal_proto::{convert::enumerated, pb};
 use std::path::Path;
 
+use super::show;
 use crate::{
     args::{
         Format,
@@ -12,7 +13,7 @@ use crate::{
     },
     client::Client,
     failure::{Exit, Failure},
-    out, units, view,
+    out, view,
 };
 
 pub(super) async fn init(client: &Client, a: &Init) -> Result<(), Failure> {
@@ -82,9 +83,10 @@ pub(super) async fn info(client: &Client, format: &Format) -> Result<(), Failure
         None
     };
     let info = view::Info { host, cluster };
-    if format.json() {
-        return out::json(&info);
-    }
+    show::one(format.format.as_ref(), &info.shown(), || words(&info))
+}
+
+fn words(info: &view::Info) -> Result<(), Failure> {
     let (h, c) = (&info.host, &info.cluster);
     let mut lines: Vec<(&str, String)> = vec![
         ("Host", h.hostname.clone()),
@@ -122,30 +124,34 @@ pub(super) async fn info(client: &Client, format: &Format) -> Result<(), Failure
     lines.into_iter().try_for_each(|(what, value)| out::line(format!("{what}: {value}").trim_end()))
 }
 
-/// `version --format json`.
+/// Of `version`, in Docker's words.
 #[derive(Debug, Serialize)]
-struct Version {
-    client: String,
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    client: Version,
     /// Absent: no daemon answers.
-    daemon: Option<String>,
+    server: Option<Version>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    version: String,
 }
 
 pub(super) async fn version(host: &Path, format: &Format) -> Result<(), Failure> {
-    let client = env!("CARGO_PKG_VERSION").to_owned();
+    let client = Version { version: env!("CARGO_PKG_VERSION").to_owned() };
     let answer = async { Ok::<_, Failure>(Client::connect(host).await?.local().status(pb::StatusRequest {}).await?) };
-    let (daemon, why_not) = match answer.await {
-        Ok(status) => (Some(status.into_inner().version), None),
-        Err(f) if f.exit == Exit::NoManager || f.exit == Exit::NotAllowed => (None, Some(f.message)),
+    let (server, why_not) = match answer.await {
+        Ok(status) => (Some(Version { version: status.into_inner().version }), String::new()),
+        Err(f) if f.exit == Exit::NoManager || f.exit == Exit::NotAllowed => (None, f.message),
         Err(f) => return Err(f),
     };
-    if format.json() {
-        return out::json(&Version { client, daemon });
-    }
-    out::line(format!("Client: {client}"))?;
-    match daemon {
-        Some(daemon) => out::line(format!("Daemon: {daemon}")),
-        None => out::line(format!("Daemon: {}", why_not.unwrap_or_default())),
-    }
+    let versions = Versions { client, server };
+    show::one(format.format.as_ref(), &versions, || {
+        out::line(format!("Client: {}", versions.client.version))?;
+        out::line(format!("Daemon: {}", versions.server.as_ref().map_or(why_not.as_str(), |s| &s.version)))
+    })
 }
 
 /// `self`, and nothing else, is looked up here: managers do not know which host is asking.
@@ -157,10 +163,4 @@ pub(super) async fn resolve_self(client: &Client, node: &str) -> Result<String, 
         0 => Err(Failure::new(Exit::NotFound, "this host is in no cluster: see 'shoal init' and 'shoal join'")),
         n => Ok(format!("node-{n}")),
     }
-}
-
-/// `5 minutes ago`.
-pub(super) fn ago(epoch_ms: u64) -> String {
-    let now = crate::progress::follow::now();
-    format!("{} ago", units::approximately(now.since(shoal_common::Timestamp(epoch_ms))))
 }

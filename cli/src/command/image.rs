@@ -8,12 +8,14 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{cluster::ago, each};
+use super::{each, show};
 use crate::{
     args::{Listing, image::Image, image::Import, image::Load},
     client::Client,
     failure::Failure,
-    out, units, view,
+    out,
+    progress::follow::now,
+    view::image::rows,
 };
 
 /// One message of a stream; well under the 4 MiB at which gRPC servers refuse.
@@ -124,47 +126,17 @@ async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
     if listing.quiet {
         return images.iter().try_for_each(|i| out::line(&i.id));
     }
-    if listing.format.json() {
-        return images.into_iter().map(view::Image::from).try_for_each(|i| out::json(&i));
-    }
-    let mut rows = Vec::new();
-    for image in &images {
-        let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
-        let id = id.get(..12).filter(|_| !listing.no_trunc).unwrap_or(&image.id).to_owned();
-        let names: Vec<(&str, &str)> = match image.references.as_slice() {
-            [] => vec![("<none>", "<none>")],
-            references => references.iter().map(|r| split(r)).collect(),
-        };
-        for (repository, tag) in names {
-            let created = if image.created_ms == 0 { "N/A".to_owned() } else { ago(image.created_ms) };
-            rows.push(vec![repository.to_owned(), tag.to_owned(), id.clone(), created, units::size(image.size_bytes)]);
-        }
-    }
-    out::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)
-}
-
-/// Repository and tag: a colon before the last slash is a port's.
-fn split(reference: &str) -> (&str, &str) {
-    if let Some((repository, _)) = reference.split_once('@') {
-        return (repository, "<none>");
-    }
-    match reference.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        Some(_) | None => (reference, "latest"),
-    }
+    let now = now().0;
+    let rows: Vec<_> = images.iter().flat_map(|i| rows(i, listing.no_trunc, now)).collect();
+    show::rows(listing.format.as_ref(), "IMAGE ID", &rows, || {
+        let cells = rows.iter().map(|i| [&i.repository, &i.tag, &i.id, &i.created_since, &i.size].map(String::clone));
+        out::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], cells.map(Vec::from).collect())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reference_is_split_at_its_tag_and_not_at_its_port() {
-        assert_eq!(split("nginx:1.27"), ("nginx", "1.27"));
-        assert_eq!(split("registry:5000/team/app:v2"), ("registry:5000/team/app", "v2"));
-        assert_eq!(split("registry:5000/team/app"), ("registry:5000/team/app", "latest"));
-        assert_eq!(split("web@sha256:abc"), ("web", "<none>"));
-    }
 
     #[tokio::test]
     async fn an_archive_arrives_in_pieces_and_whole() {

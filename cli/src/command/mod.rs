@@ -7,6 +7,7 @@ mod logs;
 mod network;
 mod node;
 mod service;
+pub(crate) mod show;
 mod tasks;
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     client::Client,
     failure::Failure,
     out,
-    view::template::Template,
 };
 use std::process::ExitCode;
 
@@ -57,21 +57,6 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rename(a) => return container::run(host, &Container::Rename(a)).await,
     }
     .map(|()| ExitCode::SUCCESS)
-}
-
-/// A row for each value, by a template; aligned if it is that of a table.
-fn rows(template: &str, values: impl IntoIterator<Item = serde_json::Value>) -> Result<(), Failure> {
-    let template = Template::parse(template)?;
-    let mut lines = Vec::new();
-    for value in values {
-        lines.push(template.render(&value)?);
-    }
-    if !template.is_table {
-        return lines.iter().try_for_each(out::line);
-    }
-    let cells = |line: &String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
-    let header = cells(&template.header());
-    out::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), lines.iter().map(cells).collect())
 }
 
 /// Does the same to each; all are tried, the first failure is the command's, and the others are told before it.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::each;
+use super::{each, show};
 use crate::{
     args::{
         container::{Connect, Disconnect, On},
@@ -15,7 +15,7 @@ use crate::{
     client::{Client, request_id},
     failure::{Exit, Failure},
     out, spec,
-    view::{self, template::Template},
+    view::network::{inspected as shown, predefined, row},
 };
 
 /// What every host has besides its bridge, by name and driver: they hold nothing, so no manager knows of them.
@@ -37,7 +37,7 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
         Network::Ls(a) => ls(client, a).await,
         Network::Inspect(i) => {
             let networks = inspected(client, &i.networks, &i.on).await?;
-            show(&networks, i.format.as_deref())
+            show::inspected(i.format.format.as_ref(), &networks)
         }
         Network::Rm(rm) => {
             each(&rm.networks, |name| async move {
@@ -56,47 +56,37 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
     }
 }
 
-/// What `inspect` prints: by a template, or as an array.
-pub(super) fn show(values: &[serde_json::Value], format: Option<&str>) -> Result<(), Failure> {
-    match format {
-        None => out::json_array(values),
-        Some("json") => values.iter().try_for_each(out::json),
-        Some(template) => {
-            let template = Template::parse(template)?;
-            values.iter().try_for_each(|value| out::line(template.render(value)?))
-        }
-    }
-}
-
 pub(super) async fn inspected(client: &Client, names: &[String], on: &On) -> Result<Vec<serde_json::Value>, Failure> {
     let mut all = Vec::new();
     for name in names {
         match PREDEFINED.iter().find(|(known, _)| known == name) {
-            Some((name, driver)) => all.push(view::Network::predefined(name, driver).fields()),
-            None => all.extend(list(client, std::slice::from_ref(name), on).await?.iter().map(view::Network::fields)),
+            Some((name, driver)) => all.push(shown(&predefined(name, driver))),
+            None => all.extend(list(client, std::slice::from_ref(name), on).await?.iter().map(shown)),
         }
     }
     Ok(all)
 }
 
-pub(super) async fn list(client: &Client, names: &[String], on: &On) -> Result<Vec<view::Network>, Failure> {
+pub(super) async fn list(client: &Client, names: &[String], on: &On) -> Result<Vec<pb::Network>, Failure> {
     let request = pb::ListNetworksRequest { networks: names.to_vec(), node: on.node.clone() };
-    let reply = client.hosts().list_host_networks(request).await?.into_inner();
-    Ok(reply.networks.into_iter().map(Into::into).collect())
+    Ok(client.hosts().list_host_networks(request).await?.into_inner().networks)
 }
 
 async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
     let mut networks = list(client, &[], &a.on).await?;
-    networks.extend(PREDEFINED.map(|(name, driver)| view::Network::predefined(name, driver)));
+    networks.extend(PREDEFINED.map(|(name, driver)| predefined(name, driver)));
     for filter in &a.rows.filter {
-        let wanted = |n: &view::Network| match filter.key.as_str() {
-            "driver" => Some(n.driver == filter.value),
-            "name" => Some(n.name.contains(&filter.value)),
-            "id" => Some(n.id.starts_with(&filter.value)),
-            "scope" => Some(n.scope == filter.value || (filter.value == "swarm" && n.scope == "cluster")),
-            "label" => Some(has_label(&n.labels, &filter.value)),
-            "type" => Some((filter.value == "builtin") == is_predefined(n)),
-            _ => None,
+        let wanted = |n: &pb::Network| {
+            let row = row(n);
+            match filter.key.as_str() {
+                "driver" => Some(row.driver == filter.value),
+                "name" => Some(row.name.contains(&filter.value)),
+                "id" => Some(row.id.starts_with(&filter.value)),
+                "scope" => Some(row.scope == filter.value || n.scope == filter.value),
+                "label" => Some(n.spec.as_ref().is_some_and(|s| has_label(&s.labels, &filter.value))),
+                "type" => Some((filter.value == "builtin") == is_predefined(n)),
+                _ => None,
+            }
         };
         if networks.first().is_some_and(|n| wanted(n).is_none()) {
             let known = "driver, id, label, name, scope and type are known";
@@ -104,24 +94,22 @@ async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
         }
         networks.retain(|n| wanted(n).unwrap_or(true));
     }
-    if a.rows.quiet {
-        return networks.iter().filter(|n| !n.id.is_empty()).try_for_each(|n| out::line(&n.id));
+    let rows: Vec<_> = networks.iter().map(row).collect();
+    let listing = &a.rows.listing;
+    if listing.quiet {
+        return rows.iter().filter(|n| !n.id.is_empty()).try_for_each(|n| out::line(&n.id));
     }
-    match a.rows.format.as_deref() {
-        Some("json") => networks.iter().try_for_each(out::json),
-        Some(template) => super::rows(template, networks.iter().map(view::Network::fields)),
-        None => {
-            let rows = networks.iter().map(|n| {
-                let subnets: Vec<&str> = n.subnets.iter().map(|s| s.subnet.as_str()).collect();
-                vec![n.id.clone(), n.name.clone(), n.driver.clone(), n.scope.clone(), subnets.join(" ")]
-            });
-            out::table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"], rows.collect())
-        }
-    }
+    show::rows(listing.format.as_ref(), "NETWORK ID", &rows, || {
+        let cells = rows.iter().map(|n| {
+            vec![n.id.clone(), n.name.clone(), n.driver.clone(), n.scope.clone(), n.subnets.replace(',', " ")]
+        });
+        out::table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"], cells.collect())
+    })
 }
 
-fn is_predefined(n: &view::Network) -> bool {
-    n.id.is_empty() || n.options.contains_key("com.docker.network.bridge.default_bridge")
+fn is_predefined(n: &pb::Network) -> bool {
+    let is_default = |spec: &pb::NetworkSpec| spec.bridge.as_ref().is_some_and(|b| b.is_default);
+    n.id == 0 || n.spec.as_ref().is_some_and(is_default)
 }
 
 /// `KEY` or `KEY=VALUE`.
@@ -175,13 +163,14 @@ async fn prune(client: &Client, p: &Prune) -> Result<(), Failure> {
     let on = On::default();
     let mut failures = Vec::new();
     for network in list(client, &[], &on).await? {
-        let labelled = p.filter.iter().all(|f| has_label(&network.labels, &f.value));
+        let spec = network.spec.clone().unwrap_or_default();
+        let labelled = p.filter.iter().all(|f| has_label(&spec.labels, &f.value));
         if is_predefined(&network) || !network.users.is_empty() || !labelled {
             continue;
         }
-        let request = pb::RemoveNetworkRequest { network: network.id.clone(), node: String::new() };
+        let request = pb::RemoveNetworkRequest { network: format!("net-{}", network.id), node: String::new() };
         match client.hosts().remove_host_network(request).await {
-            Ok(_) => out::line(&network.name)?,
+            Ok(_) => out::line(&spec.name)?,
             // A service without tasks uses it.
             Err(s) if s.code() == tonic::Code::FailedPrecondition => {}
             // What is the cluster's is a manager's to remove.

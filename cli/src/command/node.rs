@@ -3,13 +3,13 @@
 use shoal_proto::pb;
 use std::{collections::BTreeMap, path::Path};
 
-use super::{cluster::resolve_self, each, tasks};
+use super::{cluster::resolve_self, each, show, tasks};
 use crate::{
     args::{Listing, node::Node, node::Update},
     client::Client,
     failure::Failure,
     out,
-    view::{self, capital},
+    view::node::{inspected, row},
 };
 
 pub(super) async fn run(host: &Path, verb: &Node) -> Result<(), Failure> {
@@ -18,7 +18,7 @@ pub(super) async fn run(host: &Path, verb: &Node) -> Result<(), Failure> {
         Node::Ls(listing) => ls(client, listing).await,
         Node::Inspect(i) => {
             let nodes = list(client, &i.names.nodes).await?;
-            if i.format.json() { nodes.iter().try_for_each(out::json) } else { out::json_array(&nodes) }
+            show::inspected(i.format.format.as_ref(), &nodes.iter().map(inspected).collect::<Vec<_>>())
         }
         Node::Promote(n) => set_role(client, &n.nodes, pb::Role::Manager).await,
         Node::Demote(n) => set_role(client, &n.nodes, pb::Role::Worker).await,
@@ -44,29 +44,27 @@ pub(super) async fn run(host: &Path, verb: &Node) -> Result<(), Failure> {
     }
 }
 
-async fn list(client: &Client, names: &[String]) -> Result<Vec<view::Node>, Failure> {
+async fn list(client: &Client, names: &[String]) -> Result<Vec<pb::Node>, Failure> {
     let mut nodes = Vec::new();
     for name in names {
         nodes.push(resolve_self(client, name).await?);
     }
-    let reply = client.control().list_nodes(pb::ListNodesRequest { nodes }).await?.into_inner();
-    Ok(reply.nodes.into_iter().map(Into::into).collect())
+    Ok(client.control().list_nodes(pb::ListNodesRequest { nodes }).await?.into_inner().nodes)
 }
 
 async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
-    let nodes = list(client, &[]).await?;
+    let rows: Vec<_> = list(client, &[]).await?.iter().map(row).collect();
     if listing.quiet {
-        return nodes.iter().try_for_each(|n| out::line(&n.id));
+        return rows.iter().try_for_each(|n| out::line(&n.id));
     }
-    if listing.format.json() {
-        return nodes.iter().try_for_each(out::json);
-    }
-    let rows = nodes.iter().map(|n| {
-        let id = if n.is_self { format!("{} *", n.id) } else { n.id.clone() };
-        let manager = n.manager_status().to_owned();
-        vec![id, n.hostname.clone(), capital(&n.status), capital(&n.availability), manager, n.version.clone()]
-    });
-    out::table(&["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "VERSION"], rows.collect())
+    show::rows(listing.format.as_ref(), "ID", &rows, || {
+        let cells = rows.iter().map(|n| {
+            let id = if n.is_self { format!("{} *", n.id) } else { n.id.clone() };
+            let (status, availability) = (n.status.clone(), n.availability.clone());
+            vec![id, n.hostname.clone(), status, availability, n.manager_status.clone(), n.engine_version.clone()]
+        });
+        out::table(&["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "VERSION"], cells.collect())
+    })
 }
 
 async fn set_role(client: &Client, names: &[String], role: pb::Role) -> Result<(), Failure> {

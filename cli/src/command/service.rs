@@ -3,7 +3,7 @@
 use shoal_proto::pb;
 use std::path::Path;
 
-use super::{each, logs, network, tasks};
+use super::{each, logs, network, show, tasks};
 use crate::{
     args::{
         Listing,
@@ -13,7 +13,8 @@ use crate::{
     failure::{Exit, Failure},
     out,
     progress::follow::follow,
-    spec, view,
+    spec,
+    view::service::{inspected, row},
 };
 
 /// An update is a change to what was read; when somebody else's change came between, it is made again on theirs.
@@ -34,8 +35,7 @@ pub(super) async fn run(host: &Path, verb: &Service) -> Result<(), Failure> {
         }
         Service::Inspect(i) => {
             let services = list(&Client::connect(host).await?, &i.services).await?;
-            let views: Vec<view::Service> = services.into_iter().map(Into::into).collect();
-            if i.format.json() { views.iter().try_for_each(out::json) } else { out::json_array(&views) }
+            show::inspected(i.format.format.as_ref(), &services.iter().map(inspected).collect::<Vec<_>>())
         }
         Service::Scale(s) => scale(&Client::connect(host).await?, s).await,
         Service::Update(u) => update(&Client::connect(host).await?, u).await,
@@ -71,18 +71,14 @@ async fn list(client: &Client, names: &[String]) -> Result<Vec<pb::Service>, Fai
 }
 
 async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
-    let services: Vec<view::Service> = list(client, &[]).await?.into_iter().map(Into::into).collect();
+    let rows: Vec<_> = list(client, &[]).await?.iter().map(row).collect();
     if listing.quiet {
-        return services.iter().try_for_each(|s| out::line(&s.id));
+        return rows.iter().try_for_each(|s| out::line(&s.id));
     }
-    if listing.format.json() {
-        return services.iter().try_for_each(out::json);
-    }
-    let rows = services.iter().map(|s| {
-        let replicas = format!("{}/{}", s.running, s.wanted);
-        vec![s.id.clone(), s.name.clone(), s.mode.to_owned(), replicas, s.container.image.clone(), s.ports_shown()]
-    });
-    out::table(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], rows.collect())
+    show::rows(listing.format.as_ref(), "ID", &rows, || {
+        let cells = rows.iter().map(|s| [&s.id, &s.name, &s.mode, &s.replicas, &s.image, &s.ports].map(String::clone));
+        out::table(&["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"], cells.map(Vec::from).collect())
+    })
 }
 
 /// Reads the service, changes its spec, and proposes it on the version that was read.
@@ -120,7 +116,7 @@ async fn update(client: &Client, u: &Update) -> Result<(), Failure> {
         names => network::list(client, names, &crate::args::container::On::default())
             .await?
             .into_iter()
-            .map(|n| n.id)
+            .map(|n| format!("net-{}", n.id))
             .collect(),
     };
     let (name, r) = change(client, &u.service, |spec| spec::service::update(spec, u, &networks_gone)).await?;

@@ -2,39 +2,40 @@
 
 use shoal_proto::pb;
 
-use super::cluster::ago;
+use super::show;
 use crate::{
     args::Listing,
     failure::Failure,
     out,
-    view::{Task, capital},
+    progress::follow::now,
+    view::task::{Row, row},
 };
 
 pub(super) fn print(tasks: Vec<pb::Task>, listing: &Listing) -> Result<(), Failure> {
-    let tasks = ordered(tasks);
+    let tasks = ordered(&tasks);
     if listing.quiet {
         return tasks.iter().try_for_each(|t| out::line(&t.id));
     }
-    if listing.format.json() {
-        return tasks.iter().try_for_each(out::json);
-    }
-    let header = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"];
-    out::table(&header, rows(&tasks))
+    show::rows(listing.format.as_ref(), "ID", &tasks, || {
+        let header = ["ID", "NAME", "IMAGE", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"];
+        out::table(&header, cells(&tasks))
+    })
 }
 
-fn ordered(tasks: Vec<pb::Task>) -> Vec<Task> {
-    let mut tasks: Vec<Task> = tasks.into_iter().map(Task::from).collect();
-    let wanted_last = |t: &Task| t.desired_state != "running";
+fn ordered(tasks: &[pb::Task]) -> Vec<Row> {
+    let now = now().0;
+    let mut tasks: Vec<Row> = tasks.iter().map(|t| row(t, now)).collect();
+    let wanted_last = |t: &Row| t.desired_state != "Running";
     tasks.sort_by(|a, b| {
-        let key = |t: &Task| (t.service_name.clone(), t.order, wanted_last(t));
+        let key = |t: &Row| (t.service.clone(), t.order, wanted_last(t));
         key(a).cmp(&key(b)).then(b.number.cmp(&a.number))
     });
     tasks.dedup_by_key(|t| t.number);
     tasks
 }
 
-fn rows(tasks: &[Task]) -> Vec<Vec<String>> {
-    let mut before: Option<&Task> = None;
+fn cells(tasks: &[Row]) -> Vec<Vec<String>> {
+    let mut before: Option<&Row> = None;
     let mut rows = Vec::new();
     for t in tasks {
         let same_slot = before.is_some_and(|b| b.service == t.service && b.slot == t.slot);
@@ -42,11 +43,11 @@ fn rows(tasks: &[Task]) -> Vec<Vec<String>> {
             t.id.clone(),
             if same_slot { format!(" \\_ {}", t.name) } else { t.name.clone() },
             t.image.clone(),
-            t.node_name.clone(),
-            capital(&t.desired_state),
-            format!("{} {}", capital(&t.state), ago(t.since_ms)),
-            t.error(),
-            t.ports.join(", "),
+            t.node.clone(),
+            t.desired_state.clone(),
+            t.current_state.clone(),
+            t.error.clone(),
+            t.ports.clone(),
         ]);
         before = Some(t);
     }
@@ -75,14 +76,14 @@ mod tests {
             ..Default::default()
         };
         let why = "no address left in net app";
-        let tasks = ordered(vec![
+        let tasks = ordered(&[
             task(10, 10, pb::DesiredState::Running, pb::TaskState::Running, ""),
             task(1, 2, pb::DesiredState::Shutdown, pb::TaskState::Failed, ""),
             task(3, 2, pb::DesiredState::Running, pb::TaskState::Pending, why),
             task(2, 2, pb::DesiredState::Shutdown, pb::TaskState::Shutdown, ""),
         ]);
         let shown: Vec<(String, String, String)> =
-            rows(&tasks).into_iter().map(|r| (r[0].clone(), r[1].clone(), r[6].clone())).collect();
+            cells(&tasks).into_iter().map(|r| (r[0].clone(), r[1].clone(), r[6].clone())).collect();
         let want = [
             ("task-3", "web.2", why),
             ("task-2", " \\_ web.2", ""),

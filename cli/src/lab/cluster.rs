@@ -1,7 +1,6 @@
 //! Making one cluster of hosts whose daemons answer: as a user would, with our own `init`, `join-token`, `join` and
 //! `node ls`, each asked at the host's socket.
 
-use serde::Deserialize;
 use shoal_common::node::Role;
 use std::{
     env,
@@ -12,7 +11,10 @@ use std::{
 };
 
 use super::{layout::Layout, name::HostName, state::State};
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    view::node::Row,
+};
 
 /// One answer of a daemon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -20,15 +22,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const CONVERGES_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ENDED_EVERY: Duration = Duration::from_millis(5);
-
-/// What we read of `node ls --format json`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Node {
-    hostname: String,
-    status: String,
-    role: String,
-    raft: String,
-}
 
 pub(super) fn form(layout: &Layout, state: &State) -> Result<(), Failure> {
     let mut hosts = state.hosts.keys().copied();
@@ -64,20 +57,20 @@ pub(super) fn form(layout: &Layout, state: &State) -> Result<(), Failure> {
     }
 }
 
-fn nodes(text: &str) -> Result<Vec<Node>, Failure> {
+fn nodes(text: &str) -> Result<Vec<Row>, Failure> {
     let node = |line: &str| serde_json::from_str(line);
     let bad = |e| Failure::new(Exit::General, format!("'node ls' printed what is no node: {e}"));
     text.lines().map(node).collect::<Result<_, _>>().map_err(bad)
 }
 
 /// What each host lacks to be a full member; empty when all is well.
-fn missing(nodes: &[Node], state: &State) -> String {
+fn missing(nodes: &[Row], state: &State) -> String {
     let lacks = |host: &HostName| {
         let Some(node) = nodes.iter().find(|n| n.hostname == host.to_string()) else {
             return Some(format!("{host} is not listed"));
         };
-        if node.status != "ready" {
-            Some(format!("{host} is {}", node.status))
+        if node.status != "Ready" {
+            Some(format!("{host} is {}", node.status.to_lowercase()))
         } else if node.role != host.role().to_string() {
             Some(format!("{host} is a {}", node.role))
         } else if host.role() == Role::Manager && !matches!(node.raft.as_str(), "leader" | "voter") {
@@ -138,21 +131,24 @@ fn gather(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::{self, node::row};
+    use shoal_proto::pb;
 
     #[test]
     fn a_cluster_is_complete_when_all_are_ready_and_managers_vote() {
         let state = State::new(HostName::all(2, 1), "/bin/shoal".into());
-        let line = |host: &str, status: &str, role: &str, raft: &str| {
-            format!(
-                r#"{{"id":"node-1","hostname":"{host}","status":"{status}","role":"{role}","raft":"{raft}","tasks":0}}"#
-            )
+        let line = |host: &str, liveness: pb::Liveness, role: pb::Role, raft: &str| {
+            let description = Some(pb::NodeDescription { hostname: host.into(), ..Default::default() });
+            let (liveness, role, raft) = (liveness.into(), role.into(), raft.into());
+            view::value(&row(&pb::Node { description, liveness, role, raft, ..Default::default() })).to_string()
         };
-        let m1 = line("m1", "ready", "manager", "leader");
+        let (ready, manager, worker) = (pb::Liveness::Ready, pb::Role::Manager, pb::Role::Worker);
+        let m1 = line("m1", ready, manager, "leader");
         let said = |lines: &[String]| missing(&nodes(&lines.join("\n")).unwrap(), &state);
         assert_eq!(said(std::slice::from_ref(&m1)), "m2 is not listed, w1 is not listed");
-        let (m2, w1) = (line("m2", "ready", "manager", "learner"), line("w1", "unknown", "worker", ""));
+        let (m2, w1) = (line("m2", ready, manager, "learner"), line("w1", pb::Liveness::Unknown, worker, ""));
         assert_eq!(said(&[m1.clone(), m2, w1]), "m2 does not vote, w1 is unknown");
-        let (m2, w1) = (line("m2", "ready", "manager", "voter"), line("w1", "ready", "worker", ""));
+        let (m2, w1) = (line("m2", ready, manager, "voter"), line("w1", ready, worker, ""));
         assert_eq!(said(&[m1, m2, w1]), "");
     }
 }

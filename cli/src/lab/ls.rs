@@ -7,7 +7,7 @@ use super::{
     layout::Layout,
     state::{MAIN_BRIDGE, State},
 };
-use crate::{args::Format, failure::Failure, out};
+use crate::{args::Format, command::show, failure::Failure, out};
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -50,19 +50,19 @@ pub(super) fn ls(labs: &[Layout], format: &Format) -> Result<(), Failure> {
         }
     }
     if !rows.is_empty() || failures.is_empty() {
-        show(rows, format)?;
+        listed(&rows, format)?;
     }
     super::told(failures)
 }
 
-fn show(rows: Vec<Row>, format: &Format) -> Result<(), Failure> {
-    if format.json() {
-        return rows.iter().try_for_each(out::json);
-    }
-    let cells = |row: Row| {
-        let partition = if row.partition == MAIN_BRIDGE { String::new() } else { row.partition.to_string() };
-        vec![row.lab, row.host, row.role, row.address, row.state, partition, row.socket]
-    };
-    let header = ["LAB", "HOST", "ROLE", "ADDRESS", "STATE", "PARTITION", "SOCKET"];
-    out::table(&header, rows.into_iter().map(cells).collect())
+fn listed(rows: &[Row], format: &Format) -> Result<(), Failure> {
+    show::rows(format.format.as_ref(), "ID", rows, || {
+        let cells = |row: &Row| {
+            let partition = if row.partition == MAIN_BRIDGE { String::new() } else { row.partition.to_string() };
+            let (lab, host, role, address) = (row.lab.clone(), row.host.clone(), row.role.clone(), row.address.clone());
+            vec![lab, host, role, address, row.state.clone(), partition, row.socket.clone()]
+        };
+        let header = ["LAB", "HOST", "ROLE", "ADDRESS", "STATE", "PARTITION", "SOCKET"];
+        out::table(&header, rows.iter().map(cells).collect())
+    })
 }

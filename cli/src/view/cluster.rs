@@ -1,19 +1,19 @@
 //! `info`: this host, and its cluster as far as a manager answers here.
 
-use serde::Serialize;
+use serde_json::{Value, json};
 use shoal_common::node::Role;
 use shoal_proto::pb;
 
 use super::{some_id, time, word};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Info {
     pub(crate) host: Host,
     /// Absent on a host that is not a manager.
     pub(crate) cluster: Option<Cluster>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) version: String,
     pub(crate) hostname: String,
@@ -34,6 +34,63 @@ pub(crate) struct Host {
     pub(crate) images: u32,
     pub(crate) connected: bool,
     pub(crate) certificate_expires: String,
+}
+
+impl Info {
+    /// In Docker's shape, with ours beside it.
+    pub(crate) fn shown(&self) -> Value {
+        let (h, c) = (&self.host, &self.cluster);
+        let mut swarm = json!({
+            "NodeID": h.node,
+            "NodeAddr": h.advertise_addr,
+            // Docker's word.
+            "LocalNodeState": if h.state == "joining" { "pending" } else { &h.state },
+            "ControlAvailable": c.is_some(),
+            "Error": h.message,
+            // Ours.
+            "Role": h.role,
+            "Connected": h.connected,
+            "Generation": h.generation,
+            "ConvergedGeneration": h.converged_generation,
+            "FailedOperations": h.failed_operations,
+            "CertificateExpires": h.certificate_expires,
+        });
+        if let (Some(swarm), Some(c)) = (swarm.as_object_mut(), c) {
+            swarm.insert("Nodes".to_owned(), json!(c.nodes));
+            swarm.insert("Managers".to_owned(), json!(c.managers));
+            swarm.insert("Cluster".to_owned(), c.shown());
+        }
+        json!({
+            "ID": h.node,
+            "Name": h.hostname,
+            "ServerVersion": h.version,
+            "Containers": h.containers,
+            "ContainersRunning": h.containers_running,
+            "ContainersStopped": h.containers.saturating_sub(h.containers_running),
+            "Images": h.images,
+            "DockerRootDir": h.data_dir,
+            "Swarm": swarm,
+        })
+    }
+}
+
+impl Cluster {
+    fn shown(&self) -> Value {
+        json!({
+            "ID": self.id,
+            "CreatedAt": self.created,
+            "DefaultAddrPool": self.address_pools,
+            "SubnetSize": self.subnet_prefix_len,
+            "DataPathPort": self.data_path_port,
+            // Ours.
+            "Leader": self.leader,
+            "Term": self.term,
+            "Applied": self.applied,
+            "Voters": self.voters,
+            "ULAPrefix": self.ula_prefix,
+            "CADigest": self.ca_sha256,
+        })
+    }
 }
 
 impl From<pb::StatusReply> for Host {
@@ -59,11 +116,10 @@ impl From<pb::StatusReply> for Host {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) id: String,
     pub(crate) created: String,
-    pub(crate) this_node: String,
     /// Empty: there is none.
     pub(crate) leader: String,
     pub(crate) term: u64,
@@ -83,7 +139,6 @@ impl From<pb::GetClusterReply> for Cluster {
         Self {
             id: c.id,
             created: time(c.created_ms),
-            this_node: some_id("node", c.this_node),
             leader: some_id("node", c.leader),
             term: c.term,
             applied: c.applied,
@@ -96,5 +151,34 @@ impl From<pb::GetClusterReply> for Cluster {
             data_path_port: c.data_path_port,
             ca_sha256: c.ca_sha256,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_dockers_shape_with_and_without_a_manager() {
+        let host = pb::StatusReply {
+            hostname: "m1".into(),
+            state: "joining".into(),
+            node: 1,
+            containers: 3,
+            containers_running: 2,
+            ..Default::default()
+        };
+        let alone = Info { host: host.clone().into(), cluster: None }.shown();
+        assert_eq!(
+            (&alone["Name"], &alone["ContainersStopped"], &alone["ID"]),
+            (&json!("m1"), &json!(1), &json!("node-1"))
+        );
+        assert_eq!(alone["Swarm"]["LocalNodeState"], "pending");
+        assert_eq!(alone["Swarm"]["ControlAvailable"], false);
+        assert_eq!(alone["Swarm"].get("Cluster"), None);
+        let cluster = pb::GetClusterReply { id: "c".into(), nodes: 5, managers: 3, ..Default::default() };
+        let led = Info { host: host.into(), cluster: Some(cluster.into()) }.shown();
+        assert_eq!(led["Swarm"]["ControlAvailable"], true);
+        assert_eq!((&led["Swarm"]["Nodes"], &led["Swarm"]["Cluster"]["ID"]), (&json!(5), &json!("c")));
     }
 }

@@ -4,9 +4,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shoal_proto::pb;
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{some_id, time};
+use super::{listed, nanos, some_id, time};
 use crate::units::approximately;
 
 /// A row of `ps`: Docker's names for `--format`.
@@ -25,10 +25,15 @@ pub(crate) struct Row {
     pub(crate) names: String,
     pub(crate) networks: String,
     pub(crate) node: String,
-    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    #[serde(serialize_with = "in_a_row")]
+    pub(crate) labels: BTreeMap<String, String>,
     /// starting, healthy, unhealthy or none.
     #[serde(skip)]
     pub(crate) health: String,
+}
+
+fn in_a_row<S: serde::Serializer>(labels: &BTreeMap<String, String>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&listed(labels))
 }
 
 pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
@@ -201,9 +206,8 @@ fn checked(status: &pb::RunStatus) -> Value {
 }
 
 /// Docker counts in nanoseconds. What is 0 is as the image says.
-fn healthcheck(check: Option<&pb::HealthCheck>) -> Value {
+pub(super) fn healthcheck(check: Option<&pb::HealthCheck>) -> Value {
     let check = check.cloned().unwrap_or_default();
-    let nanos = |ms: u64| ms.saturating_mul(1_000_000);
     json!({
         "Test": check.test,
         "Interval": nanos(check.interval_ms),

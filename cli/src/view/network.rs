@@ -1,83 +1,135 @@
 //! Networks.
 
+use ipnet::IpNet;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use shoal_proto::pb;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{some_id, time};
+use super::{listed, some_id, time};
 
+/// A row of `network ls`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Network {
-    pub(crate) id: String,
-    pub(crate) name: String,
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Row {
+    pub(crate) created_at: String,
     pub(crate) driver: String,
-    /// cluster, or local
+    #[serde(rename = "ID")]
+    pub(crate) id: String,
+    #[serde(rename = "IPv6")]
+    pub(crate) ipv6: String,
+    pub(crate) internal: String,
+    pub(crate) labels: String,
+    pub(crate) name: String,
+    /// swarm or local
     pub(crate) scope: String,
     /// Of a local one: its host.
     pub(crate) node: String,
-    /// In the words of `--opt`.
-    pub(crate) options: BTreeMap<String, String>,
-    pub(crate) vni: u32,
-    pub(crate) subnets: Vec<Subnet>,
-    pub(crate) ipv6: bool,
-    pub(crate) internal: bool,
-    pub(crate) attachable: bool,
-    pub(crate) allow_overlap: bool,
-    /// 0: the underlay's less VXLAN's overhead
-    pub(crate) mtu: u32,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) created: String,
-    pub(crate) users: Vec<User>,
+    pub(crate) subnets: String,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Subnet {
-    pub(crate) subnet: String,
-    pub(crate) gateway: String,
-    /// Empty: the whole subnet.
-    pub(crate) ip_range: String,
-    pub(crate) aux_addresses: BTreeMap<String, String>,
-    /// How many can be handed out; text, because an IPv6 subnet has more than JSON's numbers hold.
-    pub(crate) addresses: String,
-    pub(crate) used: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    /// task, container or vip
-    pub(crate) kind: String,
-    pub(crate) node: String,
-    pub(crate) mac: String,
-    pub(crate) v4: String,
-    pub(crate) v6: String,
-}
-
-impl From<pb::Network> for Network {
-    fn from(n: pb::Network) -> Self {
-        let spec = n.spec.unwrap_or_default();
-        let options = options(&spec);
-        Self {
-            id: some_id("net", n.id),
-            name: spec.name,
-            driver: spec.driver,
-            scope: n.scope,
-            node: n.node_name,
-            options,
-            vni: n.vni,
-            subnets: n.subnets.into_iter().map(Into::into).collect(),
-            ipv6: spec.ipv6,
-            internal: spec.internal,
-            attachable: spec.attachable,
-            allow_overlap: spec.allow_overlap,
-            mtu: spec.mtu,
-            labels: spec.labels,
-            created: time(n.created_ms),
-            users: n.users.into_iter().map(Into::into).collect(),
-        }
+pub(crate) fn row(n: &pb::Network) -> Row {
+    let spec = n.spec.clone().unwrap_or_default();
+    Row {
+        created_at: time(n.created_ms),
+        driver: spec.driver,
+        id: some_id("net", n.id),
+        ipv6: spec.ipv6.to_string(),
+        internal: spec.internal.to_string(),
+        labels: listed(&spec.labels),
+        name: spec.name,
+        scope: scope(n).to_owned(),
+        node: n.node_name.clone(),
+        subnets: n.subnets.iter().map(|s| s.subnet.as_str()).collect::<Vec<_>>().join(","),
     }
 }
 
+/// Docker's word for what is the cluster's.
+fn scope(n: &pb::Network) -> &str {
+    if n.scope == "cluster" { "swarm" } else { &n.scope }
+}
+
+/// A network that every host has, and that holds nothing.
+pub(crate) fn predefined(name: &str, driver: &str) -> pb::Network {
+    let spec = pb::NetworkSpec { name: name.to_owned(), driver: driver.to_owned(), ..Default::default() };
+    pb::Network { spec: Some(spec), scope: "local".to_owned(), ..Default::default() }
+}
+
+pub(crate) fn inspected(n: &pb::Network) -> Value {
+    let spec = n.spec.clone().unwrap_or_default();
+    let has_v4 = n.subnets.iter().any(|s| s.subnet.parse::<IpNet>().is_ok_and(|net| net.addr().is_ipv4()));
+    let vips = n.users.iter().filter(|u| u.kind == "vip");
+    let containers = n.users.iter().filter(|u| u.kind != "vip");
+    json!({
+        "Name": spec.name,
+        "Id": some_id("net", n.id),
+        "Created": time(n.created_ms),
+        "Scope": scope(n),
+        "Driver": spec.driver,
+        "EnableIPv4": has_v4 || n.subnets.is_empty(),
+        "EnableIPv6": spec.ipv6,
+        "IPAM": {
+            "Driver": "default",
+            "Options": {},
+            "Config": n.subnets.iter().map(subnet).collect::<Vec<_>>(),
+        },
+        "Internal": spec.internal,
+        "Attachable": spec.attachable,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": containers.map(|u| (some_id("task", u.id), container(n, u))).collect::<Map<_, _>>(),
+        "Options": options(&spec),
+        "Labels": spec.labels,
+        // Ours.
+        "Node": n.node_name,
+        "VNI": n.vni,
+        "MTU": spec.mtu,
+        "AllowOverlap": spec.allow_overlap,
+        "Services": vips.map(|u| (u.name.clone(), json!({ "VIPv4": u.v4, "VIPv6": u.v6 }))).collect::<Map<_, _>>(),
+    })
+}
+
+fn subnet(s: &pb::Subnet) -> Value {
+    let mut out = json!({
+        "Subnet": s.subnet,
+        // How many can be handed out; text, because an IPv6 subnet has more than JSON's numbers hold.
+        "Addresses": s.addresses,
+        "Used": s.used,
+    });
+    // Docker has these where they are.
+    if let Some(out) = out.as_object_mut() {
+        for (key, value) in [("Gateway", &s.gateway), ("IPRange", &s.ip_range)] {
+            if !value.is_empty() {
+                out.insert(key.to_owned(), json!(value));
+            }
+        }
+        if !s.aux_addresses.is_empty() {
+            out.insert("AuxiliaryAddresses".to_owned(), json!(s.aux_addresses));
+        }
+    }
+    out
+}
+
+fn container(n: &pb::Network, u: &pb::NetworkUser) -> Value {
+    json!({
+        "Name": u.name,
+        "MacAddress": u.mac,
+        "IPv4Address": with_length(n, &u.v4),
+        "IPv6Address": with_length(n, &u.v6),
+        "Node": u.node,
+    })
+}
+
+/// `10.0.0.2/24`, as its subnet says.
+fn with_length(n: &pb::Network, address: &str) -> String {
+    let Ok(ip) = address.parse::<IpAddr>() else { return address.to_owned() };
+    let mut subnets = n.subnets.iter().filter_map(|s| s.subnet.parse::<IpNet>().ok());
+    let found = subnets.find(|net| net.contains(&ip));
+    found.map_or_else(|| address.to_owned(), |net| format!("{address}/{}", net.prefix_len()))
+}
+
+/// In the words of `--opt`.
 fn options(spec: &pb::NetworkSpec) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut option = |key: &str, value: &str| {
@@ -103,70 +155,91 @@ fn options(spec: &pb::NetworkSpec) -> BTreeMap<String, String> {
     out
 }
 
-impl Network {
-    /// A network that every host has, and that holds nothing.
-    pub(crate) fn predefined(name: &str, driver: &str) -> Self {
-        let spec = pb::NetworkSpec { name: name.to_owned(), driver: driver.to_owned(), ..Default::default() };
-        pb::Network { spec: Some(spec), scope: "local".to_owned(), ..Default::default() }.into()
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// For templates, which are written with Docker's names, and with ours.
-    pub(crate) fn fields(&self) -> serde_json::Value {
-        let mut fields = serde_json::to_value(self).unwrap_or_default();
-        let ipam: Vec<_> = self.subnets.iter().map(|s| {
-            serde_json::json!({ "Subnet": s.subnet, "Gateway": s.gateway, "IPRange": s.ip_range, "AuxiliaryAddresses": s.aux_addresses })
-        }).collect();
-        let containers: BTreeMap<&str, _> = self
-            .users
-            .iter()
-            .filter(|u| u.kind != "vip")
-            .map(|u| {
-                (
-                    u.name.as_str(),
-                    serde_json::json!({
-                        "Name": u.name, "MacAddress": u.mac, "IPv4Address": u.v4, "IPv6Address": u.v6, "Node": u.node,
-                    }),
-                )
-            })
-            .collect();
-        if let Some(fields) = fields.as_object_mut() {
-            for (name, value) in [
-                ("Id", serde_json::json!(self.id)),
-                ("ID", serde_json::json!(self.id)),
-                ("Name", serde_json::json!(self.name)),
-                ("Driver", serde_json::json!(self.driver)),
-                ("Scope", serde_json::json!(self.scope)),
-                ("Created", serde_json::json!(self.created)),
-                ("EnableIPv6", serde_json::json!(self.ipv6)),
-                ("Internal", serde_json::json!(self.internal)),
-                ("Attachable", serde_json::json!(self.attachable)),
-                ("Labels", serde_json::json!(self.labels)),
-                ("Options", serde_json::json!(self.options)),
-                ("IPAM", serde_json::json!({ "Driver": "default", "Config": ipam })),
-                ("Containers", serde_json::json!(containers)),
-            ] {
-                fields.insert(name.to_owned(), value);
-            }
-        }
-        fields
-    }
-}
-
-impl From<pb::Subnet> for Subnet {
-    fn from(s: pb::Subnet) -> Self {
-        Self {
-            subnet: s.subnet,
-            gateway: s.gateway,
-            ip_range: s.ip_range,
-            aux_addresses: s.aux_addresses,
-            addresses: s.addresses,
-            used: s.used,
+    fn blue() -> pb::Network {
+        let user = |id, name: &str, kind: &str, v4: &str, v6: &str| pb::NetworkUser {
+            id,
+            name: name.into(),
+            kind: kind.into(),
+            v4: v4.into(),
+            v6: v6.into(),
+            ..Default::default()
+        };
+        let aux = BTreeMap::from([("router".to_owned(), "10.0.1.5".to_owned())]);
+        let v4 = pb::Subnet {
+            subnet: "10.0.1.0/24".into(),
+            gateway: "10.0.1.1".into(),
+            aux_addresses: aux,
+            addresses: "252".into(),
+            used: 3,
+            ..Default::default()
+        };
+        let v6 = pb::Subnet { subnet: "fd00::/64".into(), ip_range: "fd00::/80".into(), ..Default::default() };
+        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+        let spec =
+            pb::NetworkSpec { name: "blue".into(), driver: "overlay".into(), ipv6: true, labels, ..Default::default() };
+        pb::Network {
+            id: 4,
+            spec: Some(spec),
+            vni: 4096,
+            subnets: vec![v4, v6],
+            created_ms: 1_000,
+            users: vec![
+                user(9, "web", "vip", "10.0.1.2", "fd00::2"),
+                user(13, "web.1", "task", "10.0.1.3", "fd00::3"),
+                user(14, "by-hand", "container", "10.0.1.4", ""),
+                // Of another host: names of containers are each host's own.
+                user(15, "by-hand", "container", "10.0.1.6", ""),
+            ],
+            scope: "cluster".into(),
+            node_name: String::new(),
         }
     }
-}
 
-impl From<pb::NetworkUser> for User {
-    fn from(u: pb::NetworkUser) -> Self {
-        Self { name: u.name, kind: u.kind, node: u.node, mac: u.mac, v4: u.v4, v6: u.v6 }
+    #[test]
+    fn a_row_has_dockers_names_and_text_only() {
+        let want = json!({
+            "CreatedAt": "1970-01-01T00:00:01.000Z", "Driver": "overlay", "ID": "net-4", "IPv6": "true",
+            "Internal": "false", "Labels": "a=1,b=2", "Name": "blue", "Scope": "swarm", "Node": "",
+            "Subnets": "10.0.1.0/24,fd00::/64",
+        });
+        assert_eq!(super::super::value(&row(&blue())), want);
+    }
+
+    #[test]
+    fn an_inspected_one_has_dockers_shape_and_ours_beside_it() {
+        let want = json!({
+            "Name": "blue", "Id": "net-4", "Created": "1970-01-01T00:00:01.000Z", "Scope": "swarm",
+            "Driver": "overlay", "EnableIPv4": true, "EnableIPv6": true,
+            "IPAM": { "Driver": "default", "Options": {}, "Config": [
+                { "Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1", "AuxiliaryAddresses": { "router": "10.0.1.5" },
+                  "Addresses": "252", "Used": 3 },
+                { "Subnet": "fd00::/64", "IPRange": "fd00::/80", "Addresses": "", "Used": 0 },
+            ] },
+            "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" },
+            "ConfigOnly": false,
+            "Containers": {
+                "task-13": { "Name": "web.1", "MacAddress": "", "IPv4Address": "10.0.1.3/24",
+                             "IPv6Address": "fd00::3/64", "Node": "" },
+                "task-14": { "Name": "by-hand", "MacAddress": "", "IPv4Address": "10.0.1.4/24",
+                             "IPv6Address": "", "Node": "" },
+                "task-15": { "Name": "by-hand", "MacAddress": "", "IPv4Address": "10.0.1.6/24",
+                             "IPv6Address": "", "Node": "" },
+            },
+            "Options": {}, "Labels": { "a": "1", "b": "2" },
+            "Node": "", "VNI": 4096, "MTU": 0, "AllowOverlap": false,
+            "Services": { "web": { "VIPv4": "10.0.1.2", "VIPv6": "fd00::2" } },
+        });
+        assert_eq!(inspected(&blue()), want);
+    }
+
+    #[test]
+    fn what_every_host_has_is_shown_without_an_id() {
+        let none = predefined("none", "null");
+        assert_eq!((row(&none).id, row(&none).scope), (String::new(), "local".to_owned()));
+        assert_eq!(inspected(&none)["IPAM"]["Config"], json!([]));
     }
 }

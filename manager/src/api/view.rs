@@ -81,6 +81,7 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
                 mac: String::new(),
                 v4: text(vip.v4),
                 v6: text(vip.v6),
+                id: service.id.0,
             });
         }
     }
@@ -93,6 +94,7 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
                 mac: endpoint.mac.to_string(),
                 v4: text(endpoint.v4),
                 v6: text(endpoint.v6),
+                id: task.id.0,
             });
         }
     }
@@ -105,6 +107,7 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
                 mac: endpoint.mac.to_string(),
                 v4: text(endpoint.v4),
                 v6: text(endpoint.v6),
+                id: container.id.0,
             });
         }
     }

@@ -13,21 +13,19 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 const SHAPE: Shape = Shape { managers: 1, workers: 2 };
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Task {
+    #[serde(rename = "ID")]
     id: String,
     name: String,
-    node_name: String,
+    node: String,
     state: String,
     endpoints: Vec<Address>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Service {
-    vips: Vec<Address>,
-}
-
-#[derive(Debug, Deserialize)]
 struct Address {
+    #[serde(rename = "IPv4")]
     v4: String,
 }
 
@@ -52,13 +50,13 @@ fn tell(lab: &Lab) -> anyhow::Result<()> {
 
     let replicas = running(lab, "web")?;
     ensure!(replicas.len() == 3, "{replicas:?}");
-    let hosts: BTreeSet<&str> = replicas.iter().map(|t| t.node_name.as_str()).collect();
+    let hosts: BTreeSet<&str> = replicas.iter().map(|t| t.node.as_str()).collect();
     ensure!(hosts == BTreeSet::from(["m1", "w1", "w2"]), "three replicas are spread over three hosts: {hosts:?}");
     let client = running(lab, "client")?.into_iter().next().context("the client runs")?;
-    ensure!(client.node_name == "w2", "{client:?}");
+    ensure!(client.node == "w2", "{client:?}");
 
-    let inspected = lab.shoal("m1", ["service", "inspect", "web"])?.json::<Service>()?;
-    let vip = bare(&inspected.first().and_then(|s| s.vips.first()).context("web has a VIP")?.v4);
+    let vip = ["service", "inspect", "--format", "{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}", "web"];
+    let vip = bare(lab.shoal("m1", vip)?.success()?.trim());
     ensure!(resolve(lab, &client, "web")? == BTreeSet::from([vip.clone()]), "the name is the VIP {vip}");
     let addresses: BTreeSet<String> = replicas.iter().map(address).collect::<Result<_, _>>()?;
     ensure!(resolve(lab, &client, "tasks.web")? == addresses, "tasks.web is {addresses:?}");
@@ -123,7 +121,7 @@ fn bare(address: &str) -> String {
 /// What a name is in a task's container, by dig's word.
 fn resolve(lab: &Lab, task: &Task, name: &str) -> anyhow::Result<BTreeSet<String>> {
     let dig = ["dig", "+short", "+time=2", "+tries=2", "@127.0.0.11", name, "A"];
-    let said = lab.inside(&task.node_name, &task.id, dig)?.success()?;
+    let said = lab.inside(&task.node, &task.id, dig)?.success()?;
     Ok(said.lines().map(str::to_owned).collect())
 }
 
@@ -131,5 +129,5 @@ fn resolve(lab: &Lab, task: &Task, name: &str) -> anyhow::Result<BTreeSet<String
 fn get(lab: &Lab, task: &Task, address: &str, path: &str) -> anyhow::Result<String> {
     let url = format!("http://{address}{path}");
     let curl = ["curl", "--silent", "--show-error", "--fail", "--max-time", "5", url.as_str()];
-    Ok(lab.inside(&task.node_name, &task.id, curl)?.success()?.trim().to_owned())
+    Ok(lab.inside(&task.node, &task.id, curl)?.success()?.trim().to_owned())
 }

@@ -93,11 +93,11 @@ fn a_task_is_reached_while_it_is_healthy_and_replaced_when_it_is_not() -> anyhow
         create("never", &never)?;
         eventually("its process runs", SETTLES_WITHIN, || {
             let seen = tasks(lab, "never")?;
-            let node = seen[0]["node_name"].as_str().context("a node")?.to_owned();
-            let addr = seen[0]["endpoints"][0]["v4"].as_str().context("an address")?.to_owned();
+            let node = seen[0]["Node"].as_str().context("a node")?.to_owned();
+            let addr = seen[0]["Endpoints"][0]["IPv4"].as_str().context("an address")?.to_owned();
             lab.inside("m1", client.trim(), ["curl", "-sS", "--max-time", "1", &format!("http://{addr}/")])?
                 .success()?;
-            ensure!(!node.is_empty() && seen[0]["state"] == "starting", "{seen:?}");
+            ensure!(!node.is_empty() && seen[0]["State"] == "starting", "{seen:?}");
             Ok(())
         })?;
         let resolved = |name: &str| {
@@ -113,8 +113,8 @@ fn a_task_is_reached_while_it_is_healthy_and_replaced_when_it_is_not() -> anyhow
         create("web", &[&check[..], &["--replicas", "2", "page", "serve"]].concat())?;
         ensure!(resolved("tasks.web")?.len() == 2, "{:?}", resolved("tasks.web")?);
         let before = tasks(lab, "web")?;
-        let sick = before.iter().find(|t| t["name"] == "web.1").context("web.1")?.clone();
-        let addr = sick["endpoints"][0]["v4"].as_str().context("an address")?;
+        let sick = before.iter().find(|t| t["Name"] == "web.1").context("web.1")?.clone();
+        let addr = sick["Endpoints"][0]["IPv4"].as_str().context("an address")?;
 
         // Whoever asks the service is never sent to one that is ending.
         let done = AtomicBool::new(false);
@@ -134,10 +134,10 @@ fn a_task_is_reached_while_it_is_healthy_and_replaced_when_it_is_not() -> anyhow
                 lab.inside("m1", client.trim(), ["curl", "-sS", "--max-time", "2", &sicken])?.success()?;
                 eventually("web.1 is replaced", SETTLES_WITHIN, || {
                     let now = tasks(lab, "web")?;
-                    let old = now.iter().find(|t| t["id"] == sick["id"]).context("the old one")?;
-                    let message = old["message"].as_str().unwrap_or_default();
-                    ensure!(old["state"] == "failed" && message.starts_with("health check failed 2 times"), "{old}");
-                    let running = now.iter().filter(|t| t["state"] == "running").count();
+                    let old = now.iter().find(|t| t["ID"] == sick["ID"]).context("the old one")?;
+                    let message = old["Message"].as_str().unwrap_or_default();
+                    ensure!(old["State"] == "failed" && message.starts_with("health check failed 2 times"), "{old}");
+                    let running = now.iter().filter(|t| t["State"] == "running").count();
                     ensure!(running == 2, "{now:?}");
                     Ok(())
                 })

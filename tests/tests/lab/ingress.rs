@@ -43,7 +43,7 @@ fn everybody(lab: &Lab, from: &str, url: &str) -> anyhow::Result<BTreeSet<String
 
 fn tasks(lab: &Lab, service: &str) -> anyhow::Result<Vec<Value>> {
     let all = lab.shoal("m1", ["service", "ps", "--format", "json", service])?.json::<Value>()?;
-    Ok(all.into_iter().filter(|t| t["desired_state"] == "running").collect())
+    Ok(all.into_iter().filter(|t| t["DesiredState"] == "Running").collect())
 }
 
 fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
@@ -103,7 +103,7 @@ fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_cl
         closed(lab, "w2", "http://172.31.0.11:8080/")?;
         closed(lab, "m1", "http://172.31.0.101:8080/")?;
         let after = tasks(lab, "web")?;
-        ensure!(before.iter().map(|t| &t["id"]).eq(after.iter().map(|t| &t["id"])), "{before:?}, then {after:?}");
+        ensure!(before.iter().map(|t| &t["ID"]).eq(after.iter().map(|t| &t["ID"])), "{before:?}, then {after:?}");
         lab.shoal("m1", ["service", "scale", "web=1"])?.success()?;
         for (_, ip, _) in HOSTS {
             eventually("web.1 alone answers", SETTLES_WITHIN, || {
@@ -127,7 +127,7 @@ fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Resu
         let create = ["service", "create", "--name", "plain", "-p", "80", "--constraint", "node.hostname==w1"];
         lab.shoal("m1", [&create[..], &["page", "serve"]].concat())?.success()?;
         let shown = lab.shoal("m1", ["service", "inspect", "plain"])?.json::<Value>()?;
-        let port = shown[0]["ports"][0]["published"].as_u64().context("a port")?;
+        let port = shown[0]["Endpoint"]["Ports"][0]["PublishedPort"].as_u64().context("a port")?;
         ensure!((30_000..=32_767).contains(&port), "{port}");
         for (_, ip, _) in &HOSTS[..2] {
             let answer = answers(lab, "m1", &format!("http://{ip}:{port}/"))?;
@@ -136,7 +136,7 @@ fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Resu
         // It reaches the world by its host's default bridge.
         lab.shoal("m1", ["run", "-d", "--name", "far", "-p", "8000:80", "page", "serve"])?.success()?;
         answers(lab, "w1", "http://172.31.0.11:8000/")?;
-        let id = tasks(lab, "plain")?[0]["id"].as_str().context("an id")?.to_owned();
+        let id = tasks(lab, "plain")?[0]["ID"].as_str().context("an id")?.to_owned();
         let out =
             lab.inside("w1", &id, ["curl", "-sS", "--max-time", "3", "http://172.31.0.11:8000/cgi-bin/client"])?;
         ensure!(out.success()?.trim() == "172.31.0.101", "by its host's address");
@@ -161,7 +161,7 @@ fn a_port_of_each_tasks_own_host_leads_to_that_task_and_places_one_on_each_host(
             met.insert(answer);
         }
         ensure!(met.len() == 3, "{met:?}");
-        let waiting: Vec<Value> = tasks(lab, "own")?.into_iter().filter(|t| t["state"] == "pending").collect();
+        let waiting: Vec<Value> = tasks(lab, "own")?.into_iter().filter(|t| t["State"] == "pending").collect();
         ensure!(waiting.len() == 1 && waiting[0].to_string().contains("port 8090/tcp"), "{waiting:?}");
         let shown = lab.shoal("m1", ["service", "ps", "own"])?.success()?;
         ensure!(shown.contains("*:8090->80/tcp"), "{shown}");

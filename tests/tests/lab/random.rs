@@ -70,7 +70,7 @@ fn after_any_operations_the_kernel_is_what_the_managers_say_and_nothing_is_left(
         })?;
         for host in HOSTS {
             let bridge = lab.shoal(host, ["network", "inspect", "bridge"])?.json::<Value>()?;
-            ensure!(bridge[0]["subnets"][0]["used"] == 0, "addresses are left: {bridge:?}");
+            ensure!(bridge[0]["IPAM"]["Config"][0]["Used"] == 0, "addresses are left: {bridge:?}");
         }
         Ok(())
     })

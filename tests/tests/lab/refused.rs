@@ -144,7 +144,7 @@ fn a_network_that_is_full_says_so_and_the_next_task_starts_by_itself_when_there_
 
         let count = |state: &str| -> anyhow::Result<usize> {
             let tasks = lab.shoal("m1", ["service", "ps", "--format", "json", "web"])?.json::<serde_json::Value>()?;
-            Ok(tasks.iter().filter(|t| t["state"] == state).count())
+            Ok(tasks.iter().filter(|t| t["State"] == state).count())
         };
         ensure!((count("running")?, count("pending")?) == (3, 2), "three of the five have room");
         let why = lab.shoal("m1", ["service", "ps", "web"])?.success()?;

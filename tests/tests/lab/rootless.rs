@@ -52,8 +52,8 @@ fn hosts_of_nobody_die_and_come_back_and_all_at_once_too() -> anyhow::Result<()>
         lab.shoal("m1", web)?.success()?;
         let status = |host: &str| -> anyhow::Result<String> {
             let nodes = lab.shoal("m1", ["node", "ls", "--format", "json"])?.json::<serde_json::Value>()?;
-            let node = nodes.iter().find(|n| n["hostname"] == host).context("it is a node")?;
-            Ok(node["status"].as_str().unwrap_or_default().to_owned())
+            let node = nodes.iter().find(|n| n["Hostname"] == host).context("it is a node")?;
+            Ok(node["Status"].as_str().unwrap_or_default().to_owned())
         };
         let becomes = |host: &str, wanted: &str| {
             eventually(&format!("{host} is {wanted}"), NOTICED_WITHIN, || {
@@ -74,15 +74,15 @@ fn hosts_of_nobody_die_and_come_back_and_all_at_once_too() -> anyhow::Result<()>
         ensure!(lab.state_of("w1")? == "up" && container()? == before, "and are taken up by the next");
 
         lab.lab(["partition", "w1"])?.success()?;
-        becomes("w1", "down")?;
+        becomes("w1", "Down")?;
         lab.lab(["heal"])?.success()?;
-        becomes("w1", "ready")?;
+        becomes("w1", "Ready")?;
 
         lab.lab(["power-off", "w1"])?.success()?;
         lab.exec("w1", ["true"])?.failure(CONFLICT)?;
-        becomes("w1", "down")?;
+        becomes("w1", "Down")?;
         lab.lab(["start", "w1"])?.success()?;
-        becomes("w1", "ready")?;
+        becomes("w1", "Ready")?;
 
         // Another user, be it root, goes by none of this one's records.
         let labs = lab.dir("m1")?.ancestors().nth(3).context("a lab is in a directory")?.to_owned();

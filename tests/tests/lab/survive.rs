@@ -16,9 +16,11 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(25);
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Task {
+    #[serde(rename = "ID")]
     id: String,
-    node_name: String,
+    node: String,
     state: String,
     desired_state: String,
     endpoints: Vec<Address>,
@@ -26,11 +28,14 @@ struct Task {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Address {
+    #[serde(rename = "IPv4")]
     v4: String,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Node {
+    #[serde(rename = "ID")]
     id: String,
     hostname: String,
     status: String,
@@ -40,7 +45,7 @@ struct Node {
 
 fn running(lab: &Lab, at: &str, service: &str) -> anyhow::Result<Vec<Task>> {
     let mut tasks = lab.shoal(at, ["service", "ps", "--format", "json", service])?.json::<Task>()?;
-    tasks.retain(|t| t.state == "running" && t.desired_state == "running");
+    tasks.retain(|t| t.state == "running" && t.desired_state == "Running");
     tasks.sort();
     Ok(tasks)
 }
@@ -58,19 +63,16 @@ fn leader(lab: &Lab, at: &str) -> anyhow::Result<String> {
 /// The first process of a task's container, as this machine counts.
 fn pid(lab: &Lab, task: &Task) -> Option<u32> {
     ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
-        .map(|root| format!("{root}/shoal/{}/{}/{}/cgroup.procs", lab.name(), task.node_name, task.id))
+        .map(|root| format!("{root}/shoal/{}/{}/{}/cgroup.procs", lab.name(), task.node, task.id))
         .into_iter()
         .find_map(|path| fs::read_to_string(path).ok())
         .and_then(|procs| procs.lines().next()?.parse().ok())
 }
 
 fn vip(lab: &Lab, at: &str, service: &str) -> anyhow::Result<String> {
-    #[derive(Deserialize)]
-    struct Service {
-        vips: Vec<Address>,
-    }
-    let found = lab.shoal(at, ["service", "inspect", service])?.json::<Service>()?;
-    Ok(found.first().and_then(|s| s.vips.first()).context("it has a VIP")?.v4.clone())
+    let found = lab.shoal(at, ["service", "inspect", service])?.json::<serde_json::Value>()?;
+    let vip = found.first().and_then(|s| s["Endpoint"]["VirtualIPs"][0]["Addr"].as_str());
+    vip.map(str::to_owned).context("it has a VIP")
 }
 
 /// web: three replicas, and a client on every host, on one network.
@@ -90,7 +92,7 @@ fn requests(lab: &Lab, from: &Task, url: &str, seconds: u32) -> anyhow::Result<u
         "end=$(($(date +%s) + {seconds})); n=0; while [ $(date +%s) -lt $end ]; do \
          curl -sS --fail --max-time 3 {url} >/dev/null || exit 1; n=$((n+1)); done; echo $n"
     );
-    Ok(lab.inside(&from.node_name, &from.id, ["sh", "-c", &script])?.success()?.trim().parse()?)
+    Ok(lab.inside(&from.node, &from.id, ["sh", "-c", &script])?.success()?.trim().parse()?)
 }
 
 /// Of containers, networks and rules, on a host that is in no cluster any more.
@@ -118,7 +120,7 @@ fn every_daemon_is_killed_at_once_and_nobody_notices() -> anyhow::Result<()> {
             lab.lab(["kill"].into_iter().chain(hosts.iter().copied()))?.success()?;
             // Names too, while there is none.
             let dig = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", "web", "A"];
-            let name = lab.inside(&clients[0].node_name, &clients[0].id, dig)?.success()?;
+            let name = lab.inside(&clients[0].node, &clients[0].id, dig)?.success()?;
             ensure!(url.contains(name.trim()) && !name.trim().is_empty(), "{name:?} is not in {url}");
             lab.lab(["start"].into_iter().chain(hosts.iter().copied()))?.success()?;
             asked.into_iter().map(|a| a.join().expect("it does not panic")).collect::<anyhow::Result<Vec<u32>>>()
@@ -127,7 +129,7 @@ fn every_daemon_is_killed_at_once_and_nobody_notices() -> anyhow::Result<()> {
 
         eventually("the managers answer again", SETTLES_WITHIN, || {
             let nodes = nodes(lab, "m2")?;
-            ensure!(nodes.values().all(|n| n.status == "ready"), "{nodes:?}");
+            ensure!(nodes.values().all(|n| n.status == "Ready"), "{nodes:?}");
             Ok(())
         })?;
         ensure!(running(lab, "m2", "web")? == web && running(lab, "m2", "client")? == clients, "tasks were replaced");
@@ -142,22 +144,20 @@ fn a_host_without_a_daemon_is_replaced_after_the_timeout_and_stops_only_that_whe
     story(Shape { managers: 1, workers: 2 }, |lab| {
         stage(lab)?;
         let before = running(lab, "m1", "web")?;
-        let lost = before.iter().find(|t| t.node_name == "w1").context("one replica is on w1")?.clone();
-        let client =
-            running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "w1").context("a client on w1")?;
+        let lost = before.iter().find(|t| t.node == "w1").context("one replica is on w1")?.clone();
+        let client = running(lab, "m1", "client")?.into_iter().find(|t| t.node == "w1").context("a client on w1")?;
         lab.lab(["kill", "w1"])?.success()?;
         let after = eventually("three replicas run elsewhere", REPLACED_WITHIN, || {
             let now = running(lab, "m1", "web")?;
-            ensure!(now.len() == 3 && now.iter().all(|t| t.node_name != "w1"), "{now:?}");
+            ensure!(now.len() == 3 && now.iter().all(|t| t.node != "w1"), "{now:?}");
             Ok(now)
         })?;
         // The others were let be; its address went to nobody yet; it runs on where it is.
-        let kept: Vec<&Task> = before.iter().filter(|t| t.node_name != "w1").collect();
+        let kept: Vec<&Task> = before.iter().filter(|t| t.node != "w1").collect();
         ensure!(kept.iter().all(|t| after.contains(t)), "{before:?} became {after:?}");
         ensure!(after.iter().all(|t| t.endpoints != lost.endpoints), "an address was given out at once: {after:?}");
         ensure!(pid(lab, &lost).is_some(), "the container was ended with its daemon");
-        let other =
-            running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "w2").context("a client on w2")?;
+        let other = running(lab, "m1", "client")?.into_iter().find(|t| t.node == "w2").context("a client on w2")?;
         let dig = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.11", "tasks.web", "A"];
         let named = lab.inside("w2", &other.id, dig)?.success()?;
         ensure!(!named.contains(&lost.endpoints[0].v4), "the lost address is still named: {named}");
@@ -170,7 +170,7 @@ fn a_host_without_a_daemon_is_replaced_after_the_timeout_and_stops_only_that_whe
         ensure!(running(lab, "m1", "web")? == after, "its return moved a task");
         eventually("its client is there again, as another task", SETTLES_WITHIN, || {
             let clients = running(lab, "m1", "client")?;
-            ensure!(clients.iter().any(|t| t.node_name == "w1" && t.id != client.id), "{clients:?}");
+            ensure!(clients.iter().any(|t| t.node == "w1" && t.id != client.id), "{clients:?}");
             Ok(())
         })?;
         Ok(())
@@ -199,7 +199,7 @@ fn no_acknowledged_write_is_lost_with_its_leader_and_without_a_quorum_there_is_a
             lab.lab(["start", &lost])?.success()?;
             eventually("all are there again", SETTLES_WITHIN, || {
                 let nodes = nodes(lab, &lost)?;
-                ensure!(nodes.values().all(|n| n.status == "ready"), "{nodes:?}");
+                ensure!(nodes.values().all(|n| n.status == "Ready"), "{nodes:?}");
                 Ok(())
             })?;
         }
@@ -221,7 +221,7 @@ fn no_acknowledged_write_is_lost_with_its_leader_and_without_a_quorum_there_is_a
                 let listed = lab
                     .shoal(at, ["network", "ls", "--filter", "driver=overlay", "--format", "json"])?
                     .json::<serde_json::Value>()?;
-                let listed: Vec<String> = listed.iter().filter_map(|n| n["name"].as_str().map(str::to_owned)).collect();
+                let listed: Vec<String> = listed.iter().filter_map(|n| n["Name"].as_str().map(str::to_owned)).collect();
                 ensure!(listed.len() == acknowledged.len(), "{listed:?}");
                 ensure!(listed.into_iter().collect::<BTreeSet<_>>() == acknowledged, "not what was acknowledged");
                 Ok(())
@@ -261,7 +261,7 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
         lab.shoal("w1", ["node", "update", "--availability", "drain", "w3"])?.success()?;
         eventually("w3 is empty", SETTLES_WITHIN, || {
             let on_w3 = nodes(lab, "w1")?.remove("w3").context("w3 is there")?;
-            ensure!(on_w3.tasks == 0 && on_w3.status == "ready", "{on_w3:?}");
+            ensure!(on_w3.tasks == 0 && on_w3.status == "Ready", "{on_w3:?}");
             let left = lab.exec("w3", ["ls", "/run/shoal/netns"])?.success()?;
             ensure!(left.is_empty(), "{left}");
             Ok(())
@@ -275,7 +275,7 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
         nothing_is_left(lab, "w3")?;
         // At once: nobody waits for a host that said that it goes.
         let nodes_now = nodes(lab, "w1")?;
-        ensure!(nodes_now["w3"].status == "down", "{nodes_now:?}");
+        ensure!(nodes_now["w3"].status == "Down", "{nodes_now:?}");
         lab.shoal("w1", ["node", "rm", &nodes_now["w3"].id])?.success()?;
         ensure!(!nodes(lab, "w1")?.contains_key("w3"), "w3 is still listed");
         // And it may come back, as another node.
@@ -283,9 +283,9 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
         lab.shoal("w3", ["join", "--token", token.trim(), "172.31.0.101:2377"])?.success()?;
         eventually("w3 is back, and used", SETTLES_WITHIN, || {
             let node = nodes(lab, "w1")?.remove("w3").context("w3 is there")?;
-            ensure!(node.status == "ready" && node.id != nodes_now["w3"].id, "{node:?}");
+            ensure!(node.status == "Ready" && node.id != nodes_now["w3"].id, "{node:?}");
             let clients = running(lab, "w1", "client")?;
-            ensure!(clients.iter().any(|t| t.node_name == "w3"), "{clients:?}");
+            ensure!(clients.iter().any(|t| t.node == "w3"), "{clients:?}");
             Ok(())
         })
     })
@@ -307,11 +307,11 @@ fn a_host_that_leaves_ends_what_it_runs_only_after_nobody_is_sent_there() -> any
     story(Shape { managers: 1, workers: 2 }, |lab| {
         stage(lab)?;
         let before = running(lab, "m1", "web")?;
-        ensure!(before.iter().any(|t| t.node_name == "w1"), "none to move: {before:?}");
+        ensure!(before.iter().any(|t| t.node == "w1"), "none to move: {before:?}");
         lab.shoal("w1", ["leave"])?.success()?;
         let web = running(lab, "m1", "web")?;
-        ensure!(web.iter().all(|t| t.node_name != "w1"), "{web:?}");
-        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "m1").context("on m1")?;
+        ensure!(web.iter().all(|t| t.node != "w1"), "{web:?}");
+        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node == "m1").context("on m1")?;
         let names = answered_to(lab, &asker)?;
         ensure!(!names.is_empty() && names.is_subset(&addresses(&web)), "{names:?} are answered, {web:?} run");
         lab.shoal("m1", ["node", "rm", "w1"])?.success().map(drop)
@@ -369,7 +369,7 @@ fn a_leave_and_a_demotion_that_were_cut_short_are_finished_at_the_next_start() -
         let log = lab.data("w2")?.join("raft");
         fs::create_dir(&log)?;
         fs::write(log.join("db"), "of a manager")?;
-        let on_w2: Vec<Task> = running(lab, "m1", "client")?.into_iter().filter(|t| t.node_name == "w2").collect();
+        let on_w2: Vec<Task> = running(lab, "m1", "client")?.into_iter().filter(|t| t.node == "w2").collect();
         lab.lab(["start", "w1", "w2"])?.success()?;
 
         eventually("nothing of the cluster is left on w1", SETTLES_WITHIN, || nothing_is_left(lab, "w1"))?;
@@ -377,7 +377,7 @@ fn a_leave_and_a_demotion_that_were_cut_short_are_finished_at_the_next_start() -
             ensure!(!log.exists(), "{} is still there", log.display());
             Ok(())
         })?;
-        ensure!(running(lab, "m1", "client")?.into_iter().filter(|t| t.node_name == "w2").eq(on_w2), "it was replaced");
+        ensure!(running(lab, "m1", "client")?.into_iter().filter(|t| t.node == "w2").eq(on_w2), "it was replaced");
         // And it is a host like any other.
         let token = lab.shoal("m1", ["join-token", "-q", "worker"])?.success()?;
         lab.shoal("w1", ["join", "--token", token.trim(), "172.31.0.11:2377"])?.success().map(drop)
@@ -388,12 +388,12 @@ fn a_leave_and_a_demotion_that_were_cut_short_are_finished_at_the_next_start() -
 fn a_host_that_lost_its_power_is_replaced_and_comes_back_with_nothing_of_before() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 2 }, |lab| {
         stage(lab)?;
-        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node_name == "m1").context("on m1")?;
+        let asker = running(lab, "m1", "client")?.into_iter().find(|t| t.node == "m1").context("on m1")?;
         let answered = || answered_to(lab, &asker);
         lab.lab(["power-off", "w1"])?.success()?;
         let web = eventually("web runs elsewhere", REPLACED_WITHIN, || {
             let web = running(lab, "m1", "web")?;
-            ensure!(web.len() == 3 && web.iter().all(|t| t.node_name != "w1"), "{web:?}");
+            ensure!(web.len() == 3 && web.iter().all(|t| t.node != "w1"), "{web:?}");
             Ok(web)
         })?;
         ensure!(answered()? == addresses(&web), "{:?} is answered, {web:?} runs", answered()?);
@@ -401,7 +401,7 @@ fn a_host_that_lost_its_power_is_replaced_and_comes_back_with_nothing_of_before(
         lab.lab(["start", "w1"])?.success()?;
         let client = eventually("w1 works again", SETTLES_WITHIN, || {
             let clients = running(lab, "m1", "client")?;
-            clients.into_iter().find(|t| t.node_name == "w1").context("a client on w1")
+            clients.into_iter().find(|t| t.node == "w1").context("a client on w1")
         })?;
         // Its own network namespace and that of the network; nothing of the tasks that it had.
         eventually("w1 has what it should", SETTLES_WITHIN, || {

@@ -8,10 +8,12 @@ use std::{collections::BTreeSet, thread, time::Duration};
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Task {
+    #[serde(rename = "ID")]
     id: String,
     name: String,
-    node_name: String,
+    node: String,
     state: String,
     desired_state: String,
     message: String,
@@ -21,7 +23,9 @@ struct Task {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Address {
+    #[serde(rename = "IPv4")]
     v4: String,
+    #[serde(rename = "IPv6")]
     v6: String,
 }
 
@@ -31,7 +35,7 @@ fn tasks(lab: &Lab, service: &str) -> anyhow::Result<Vec<Task>> {
 
 fn running(lab: &Lab, service: &str) -> anyhow::Result<Vec<Task>> {
     let mut tasks = tasks(lab, service)?;
-    tasks.retain(|t| t.state == "running" && t.desired_state == "running");
+    tasks.retain(|t| t.state == "running" && t.desired_state == "Running");
     tasks.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tasks)
 }
@@ -47,7 +51,7 @@ fn create(lab: &Lab, args: &[&str]) -> anyhow::Result<()> {
 
 fn dig(lab: &Lab, from: &Task, args: &[&str]) -> anyhow::Result<String> {
     let dig = [&["dig", "+time=2", "+tries=1", "@127.0.0.11"], args].concat();
-    lab.inside(&from.node_name, &from.id, dig)?.success()
+    lab.inside(&from.node, &from.id, dig)?.success()
 }
 
 fn short(lab: &Lab, from: &Task, args: &[&str]) -> anyhow::Result<BTreeSet<String>> {
@@ -66,7 +70,7 @@ fn a_rolling_update_is_noticed_by_nobody_who_asks() -> anyhow::Result<()> {
         create(lab, &["--name", "client", "--network", "blue", "--constraint", "node.hostname==w2", "page", "idle"])?;
         create(lab, &["--name", "web", "--network", "blue", "--replicas", "3", "page", "serve"])?;
         let (client, before) = (only(lab, "client")?, running(lab, "web")?);
-        ensure!(client.node_name == "w2", "{client:?}");
+        ensure!(client.node == "w2", "{client:?}");
 
         let vip = short(lab, &client, &["web", "A"])?.into_iter().next().context("web has a VIP")?;
         let stop = tempfile::tempdir()?.path().with_extension("stop");

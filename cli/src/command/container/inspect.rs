@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::{
     args::container::Inspect,
     client::Client,
-    command::network::{inspected, show},
+    command::{network::inspected, show},
     failure::{Exit, Failure},
     view,
 };
@@ -18,7 +18,7 @@ pub(in crate::command) async fn run(host: &Path, a: &Inspect) -> Result<(), Fail
     for name in &a.names {
         all.push(find(&client, a, name).await?);
     }
-    show(&all, a.format.as_deref())
+    show::inspected(a.format.format.as_ref(), &all)
 }
 
 async fn find(client: &Client, a: &Inspect, name: &str) -> Result<Value, Failure> {
@@ -47,24 +47,23 @@ async fn find(client: &Client, a: &Inspect, name: &str) -> Result<Value, Failure
 async fn of_kind(client: &Client, a: &Inspect, kind: &str, name: &str) -> Result<Value, Failure> {
     let none = || Failure::new(Exit::NotFound, format!("there is no {kind} {name}"));
     let names = vec![name.to_owned()];
-    let value = |v: Result<Value, serde_json::Error>| v.map_err(|e| Failure::new(Exit::General, e.to_string()));
     match kind {
         "container" => Ok(view::container::inspected(&super::one(client, name, &a.on.node).await?)),
         "network" => inspected(client, &names, &a.on).await?.into_iter().next().ok_or_else(none),
         "service" => {
             let request = pb::ListServicesRequest { services: names };
             let found = client.control().list_services(request).await?.into_inner().services;
-            value(serde_json::to_value(view::Service::from(found.into_iter().next().ok_or_else(none)?)))
+            found.first().map(view::service::inspected).ok_or_else(none)
         }
         "node" => {
             let request = pb::ListNodesRequest { nodes: names };
             let found = client.control().list_nodes(request).await?.into_inner().nodes;
-            value(serde_json::to_value(view::Node::from(found.into_iter().next().ok_or_else(none)?)))
+            found.first().map(view::node::inspected).ok_or_else(none)
         }
         _ => {
             let found = client.control().list_tasks(pb::ListTasksRequest::default()).await?.into_inner().tasks;
-            let task = found.into_iter().find(|t| t.name == name || format!("task-{}", t.id) == name);
-            value(serde_json::to_value(view::Task::from(task.ok_or_else(none)?)))
+            let task = found.iter().find(|t| t.name == name || format!("task-{}", t.id) == name);
+            task.map(view::task::inspected).ok_or_else(none)
         }
     }
 }

@@ -1,16 +1,19 @@
 //! `ps` and `stats`: rows of containers.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_proto::pb;
 
 use crate::{
     args::container::Ps,
     client::Client,
-    command::{network::has_label, rows},
+    command::{network::has_label, show},
     failure::Failure,
     out,
     progress::follow::now,
-    view::container::{Row, row},
+    view::{
+        Form,
+        container::{Row, row},
+    },
 };
 
 pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
@@ -34,27 +37,25 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
         }
     }
     shown.truncate(last.unwrap_or(usize::MAX));
-    if a.rows.quiet {
+    let listing = &a.rows.listing;
+    if listing.quiet {
         return shown.iter().try_for_each(|row| out::line(&row.id));
     }
-    match a.rows.format.as_deref() {
-        Some("json") => shown.iter().try_for_each(out::json),
-        Some(template) => rows(template, shown.iter().map(|row| serde_json::to_value(row).unwrap_or_default())),
-        None => {
-            let mut header = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-            if a.all_nodes {
-                header.push("NODE");
-            }
-            let cells = |row: Row| {
-                let mut cells = vec![row.id, row.image, row.command, row.running_for, row.status, row.ports, row.names];
-                if a.all_nodes {
-                    cells.push(row.node);
-                }
-                cells
-            };
-            out::table(&header, shown.into_iter().map(cells).collect())
+    show::rows(listing.format.as_ref(), "CONTAINER ID", &shown, || {
+        let mut header = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+        if a.all_nodes {
+            header.push("NODE");
         }
-    }
+        let cells = |row: &Row| {
+            let mut cells =
+                vec![&row.id, &row.image, &row.command, &row.running_for, &row.status, &row.ports, &row.names];
+            if a.all_nodes {
+                cells.push(&row.node);
+            }
+            cells.into_iter().cloned().collect()
+        };
+        out::table(&header, shown.iter().map(cells).collect())
+    })
 }
 
 fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
@@ -90,7 +91,7 @@ pub(super) fn show_stats(
     known: &[(pb::Container, bool)],
     before: Option<&pb::StatsReply>,
     now: &pb::StatsReply,
-    format: Option<&str>,
+    format: Option<&Form>,
 ) -> Result<(), Failure> {
     let values = known.iter().map(|(c, _)| {
         let used = |reply: &pb::StatsReply| reply.containers.iter().find(|s| s.container == c.id).cloned();
@@ -112,11 +113,13 @@ pub(super) fn show_stats(
             "PIDs": stats.pids.to_string(),
         })
     });
-    match format {
-        Some("json") => values.into_iter().try_for_each(|value| out::json(&value)),
-        Some(template) => rows(template, values),
-        None => rows("table {{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.PIDs}}", values),
-    }
+    let values: Vec<Value> = values.collect();
+    show::rows(format, "CONTAINER ID", &values, || {
+        let key = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        let keys = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "PIDs"];
+        let header = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"];
+        out::table(&header, values.iter().map(|value| keys.map(|k| key(value, k)).to_vec()).collect())
+    })
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -294,7 +294,7 @@ async fn stats(client: &Client, a: &Stats) -> Result<(), Failure> {
         let containers = known.iter().filter(|(_, runs)| *runs).map(|(c, _)| c.id).collect();
         let now = client.containers(node).stats(pb::StatsRequest { containers }).await?.into_inner();
         if before.is_some() || !a.no_stream {
-            list::show_stats(&known, before.as_ref(), &now, a.format.as_deref())?;
+            list::show_stats(&known, before.as_ref(), &now, a.format.format.as_ref())?;
         }
         if a.no_stream && before.is_some() {
             return Ok(());

@@ -145,13 +145,14 @@ fn a_network_names_everyone_who_holds_an_address_of_it() {
     let mut state = cluster();
     let web = create(&mut state, spec(Mode::Replicated { replicas: 2 }));
     let gone = start(&mut state, web, Slot::Replica(1), 2);
-    start(&mut state, web, Slot::Replica(2), 1);
+    let kept = start(&mut state, web, Slot::Replica(2), 1);
     report(&mut state, 2, gone, TaskState::Failed);
 
     let all = users(&state, &BTreeSet::from([BLUE]));
     let shown = network(&state, &state.networks[&BLUE], all[&BLUE].clone());
     let users: Vec<_> = shown.users.iter().map(|u| (u.name.as_str(), u.kind.as_str(), u.node.as_str())).collect();
     assert_eq!(users, [("web", "vip", ""), ("web.2", "task", "m1")]);
+    assert_eq!((shown.users[0].id, shown.users[1].id), (web.0, kept.0));
     let vip = state.services[&web].vips[&BLUE].v4.unwrap().to_string();
     assert_eq!((shown.users[0].v4.as_str(), shown.users[0].v6.as_str()), (vip.as_str(), ""));
     assert_ne!(shown.users[1].mac, "");

@@ -16,8 +16,25 @@ fn networks_are_listed_inspected_made_and_removed_as_dockers_users_know_it() -> 
         for part in ["my-network", "bridge", "192.0.2.0/24", "192.0.2.1", "my-container", "192.0.2.2", "local"] {
             ensure!(text.contains(part), "{part} is not in {text}");
         }
-        let name = lab.shoal("m1", ["network", "inspect", "--format", "{{.Name}}", "my-network"])?.success()?;
-        ensure!(name.trim() == "my-network", "{name}");
+        let said = |line: &[&str]| Ok::<_, anyhow::Error>(lab.shoal("m1", line)?.success()?.trim().to_owned());
+        for (noun, template, wanted) in [
+            ("network", "{{.Name}}", "my-network"),
+            ("network", "{{range .IPAM.Config}}{{.Subnet}} by {{.Gateway}}{{end}}", "192.0.2.0/24 by 192.0.2.1"),
+            ("network", "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}", "my-container 192.0.2.2/24"),
+            ("network", r#"{{index .Labels "of"}} {{len .Containers}}"#, "test 1"),
+            ("container", r#"{{(index .NetworkSettings.Networks "my-network").IPAddress}}"#, "192.0.2.2"),
+            ("container", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}", "bridge my-network"),
+            ("container", r#"{{if .State.Running}}up{{else}}down{{end}} {{slice .Name 1 | printf "%.2s"}}"#, "up my"),
+        ] {
+            let shown = said(&[noun, "inspect", "--format", template, &format!("my-{noun}")])?;
+            ensure!(shown == wanted, "{template} is {shown}, not {wanted}");
+        }
+        let id = seen[0]["Id"].as_str().context("an id")?;
+        let table = said(&["network", "ls", "--filter", "name=my-", "--format", r"table {{.ID}}\t{{.Name | upper}}"])?;
+        let words: Vec<&str> = table.split_whitespace().collect();
+        ensure!(words == ["NETWORK", "ID", "NAME", id, "MY-NETWORK"], "{table}");
+        let wrong = lab.shoal("m1", ["network", "ls", "--format", "{{.Nmae}}"])?;
+        ensure!(wrong.status.code() == Some(2) && wrong.stderr.contains("no field Nmae: there are"), "{wrong}");
         let listed =
             lab.shoal("m1", ["network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}} {{.Scope}}"])?;
         let listed = listed.success()?;

@@ -4,6 +4,7 @@ use super::*;
 use std::process::Command;
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Ended {
     state: String,
     exit_code: Option<i32>,
@@ -15,7 +16,7 @@ const TALK: &str = "exec 3<>/dev/tcp/$0/7; n=0; while [ ! -e \"$1\" ]; do n=$((n
 
 fn all_ready(lab: &Lab, at: &str) -> anyhow::Result<()> {
     let nodes = nodes(lab, at)?;
-    ensure!(nodes.values().all(|n| n.status == "ready"), "{nodes:?}");
+    ensure!(nodes.values().all(|n| n.status == "Ready"), "{nodes:?}");
     Ok(())
 }
 
@@ -43,7 +44,7 @@ fn one_connection_outlives_killed_daemons_a_short_partition_and_the_quorum() -> 
 
         let echoed = thread::scope(|s| {
             let talk = ["bash", "-c", TALK, &vip, stop.to_str().context("a path")?];
-            let talking = s.spawn(move || lab.inside(&client.node_name, &client.id, talk)?.success());
+            let talking = s.spawn(move || lab.inside(&client.node, &client.id, talk)?.success());
             let told = (|| {
                 // Killed and back within the timeout, one and then all: nothing changes.
                 lab.lab(["kill", "w1"])?.success()?;
