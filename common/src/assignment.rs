@@ -5,13 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
 use crate::{
     Generation, LinkName, LogIndex, Mtu, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Vni, Vtep,
-    container::{PublishedPort, RestartMode, RunStatus, Wanted},
+    container::{ExposedPort, PublishedPort, RestartMode, RunStatus, Wanted},
     network::{BridgeOptions, MacvlanMode},
     node::Role,
     service::{ContainerSpec, EndpointMode, IngressPort, NamedPort, Resources},
@@ -145,6 +145,9 @@ pub struct ContainerAssignment {
     /// While it is to run.
     pub ports: Vec<PublishedPort>,
     pub links: Vec<LinkAssignment>,
+    /// Names that it alone is answered.
+    #[serde(default)]
+    pub network_links: Vec<NetworkLink>,
     pub restart: RestartMode,
     pub wanted: Wanted,
     /// Counts the user's starts: another number than the one that runs means that it is to be started anew.
@@ -180,9 +183,20 @@ pub struct LinkAssignment {
     pub hostname: Option<String>,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
+    /// What the other was told of its environment and its ports; its host knows what its image adds.
     pub env: BTreeMap<String, String>,
-    /// Ports that the other publishes.
-    pub ports: Vec<PublishedPort>,
+    #[serde(default)]
+    pub exposed: BTreeSet<ExposedPort>,
+    #[serde(default)]
+    pub image: String,
+}
+
+/// `network connect --link`: on this network the alias leads to whatever has the other name there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkLink {
+    pub network: NetworkId,
+    pub container: Name,
+    pub alias: Name,
 }
 
 /// One map's difference: what is new or changed, and what is gone.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -22,6 +23,9 @@ pub struct RunSpec {
     pub resources: Resources,
     pub networking: Networking,
     pub ports: Vec<PortSpec>,
+    /// `--expose`: ports that containers linked to it are told of, besides those above and the image's.
+    #[serde(default)]
+    pub exposed: BTreeSet<ExposedPort>,
     pub restart: RestartMode,
     /// `--rm`: it goes with its end.
     pub auto_remove: bool,
@@ -51,11 +55,14 @@ pub struct Attachment {
     pub mac: Option<MacAddr>,
     /// The way out leads over the network with the highest; among equals over the one that was joined first.
     pub gw_priority: i32,
+    /// Containers of the network, under names that only this one knows; some may come later.
+    #[serde(default)]
+    pub links: Vec<ContainerLink>,
 }
 
 impl Attachment {
     pub fn to(network: NetworkId) -> Self {
-        Self { network, aliases: Vec::new(), v4: None, v6: None, mac: None, gw_priority: 0 }
+        Self { network, aliases: Vec::new(), v4: None, v6: None, mac: None, gw_priority: 0, links: Vec::new() }
     }
 }
 
@@ -80,6 +87,29 @@ pub struct PortSpec {
 impl PortSpec {
     /// Linux' default of `net.ipv4.ip_local_port_range`.
     pub const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+}
+
+/// A port of a container, said to be listened at: `80/tcp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExposedPort {
+    pub number: u16,
+    pub protocol: Protocol,
+}
+
+impl FromStr for ExposedPort {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        let bad = || Invalid::new("expose", s, "PORT[/tcp|udp|sctp]");
+        let (number, protocol) = s.split_once('/').unwrap_or((s, "tcp"));
+        let number = number.parse().ok().filter(|n| *n > 0).ok_or_else(bad)?;
+        Ok(Self { number, protocol: protocol.parse().map_err(|_| bad())? })
+    }
+}
+
+impl fmt::Display for ExposedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.number, self.protocol))
+    }
 }
 
 /// A port of the host that leads to a port of a container.
@@ -271,6 +301,17 @@ mod tests {
         assert!(!published("", 80).clashes(&published("", 81)));
         let udp = PublishedPort { protocol: Protocol::Udp, ..published("", 80) };
         assert!(!udp.clashes(&published("", 80)));
+    }
+
+    #[test]
+    fn an_exposed_port_reads_back_what_it_prints() {
+        for s in ["80/tcp", "53/udp", "9/sctp"] {
+            assert_eq!(s.parse::<ExposedPort>().map(|p| p.to_string()), Ok(s.to_owned()));
+        }
+        assert_eq!("80".parse::<ExposedPort>().map(|p| p.to_string()), Ok("80/tcp".to_owned()));
+        for s in ["", "0", "80/icmp", "70000", "80-81"] {
+            assert!(s.parse::<ExposedPort>().is_err(), "{s}");
+        }
     }
 
     #[test]

@@ -175,10 +175,18 @@ impl Lab {
 
     /// Imports the tests' image, under this name, on every host.
     pub fn import(&self, reference: &str) -> anyhow::Result<()> {
+        self.import_with(reference, &[])
+    }
+
+    /// With changes to its configuration, as lines of a Dockerfile.
+    pub fn import_with(&self, reference: &str, changes: &[&str]) -> anyhow::Result<()> {
         let tar = self.files.path().join("image.tar");
         image::write(&tar)?;
         for host in self.hosts() {
-            self.shoal(host, ["image".as_ref(), "import".as_ref(), tar.as_os_str(), reference.as_ref()])?.success()?;
+            let mut line: Vec<&OsStr> = vec!["image".as_ref(), "import".as_ref()];
+            line.extend(changes.iter().flat_map(|change| ["-c".as_ref(), OsStr::new(*change)]));
+            line.extend([tar.as_os_str(), reference.as_ref()]);
+            self.shoal(host, line)?.success()?;
         }
         Ok(())
     }

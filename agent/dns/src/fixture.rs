@@ -1,10 +1,14 @@
 //! A small host to ask about, for the tests.
 
 use shoal_common::{
-    Generation, NetworkId, NodeId, ServiceId, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, ServiceAssignment},
+    Generation, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    assignment::{
+        Assignment, ContainerAssignment, EndpointAssignment, NetworkAssignment, NetworkKind, NetworkLink,
+        ServiceAssignment, Stack,
+    },
+    container::{Phase, RestartMode, RunStatus, Wanted},
     net::MacAddr,
-    service::{EndpointMode, NamedPort, Protocol},
+    service::{ContainerSpec, EndpointMode, NamedPort, Protocol, Resources},
     subnet::Subnet,
     task::Endpoint,
 };
@@ -54,6 +58,31 @@ pub(crate) fn endpoint(network: NetworkId, service: u64, name: &str, v4: &str, s
         task_name: name.to_owned(),
         aliases: vec![],
         serving,
+    }
+}
+
+/// A container of this host that has links.
+pub(crate) fn linked(network_links: Vec<NetworkLink>) -> ContainerAssignment {
+    ContainerAssignment {
+        name: "c".parse().unwrap(),
+        container: ContainerSpec::default(),
+        resources: Resources::default(),
+        stack: Stack::Own(vec![]),
+        ports: vec![],
+        links: vec![],
+        network_links,
+        restart: RestartMode::No,
+        wanted: Wanted::Running,
+        start: 1,
+        known: RunStatus {
+            phase: Phase::Running,
+            start: 1,
+            since: Timestamp::default(),
+            message: String::new(),
+            exit_code: None,
+            restarts: 0,
+            health: None,
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use shoal_common::{
     Generation, NetworkId, ServiceId, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, ServiceAssignment},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkLink, ServiceAssignment},
     service::EndpointMode,
     task::Endpoint,
 };
@@ -28,6 +28,17 @@ use crate::{
 pub struct Zone {
     generation: Generation,
     networks: BTreeMap<NetworkId, Network>,
+    /// Names that one container alone is answered.
+    links: BTreeMap<TaskId, Vec<Link>>,
+}
+
+/// An alias of one container's own, for what has another name on the network.
+#[derive(Debug, Clone)]
+struct Link {
+    network: NetworkId,
+    /// Both by [`Labels::key`].
+    alias: Box<[u8]>,
+    target: Box<[u8]>,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +91,7 @@ pub(crate) enum FoundAddress<'z> {
 
 impl Zone {
     pub fn of(assignment: &Assignment) -> Zone {
-        let mut zone = Zone { generation: assignment.generation, networks: BTreeMap::new() };
+        let mut zone = Zone { generation: assignment.generation, ..Zone::default() };
         for (id, network) in &assignment.networks {
             zone.networks.insert(*id, Network::of(network));
         }
@@ -99,6 +110,15 @@ impl Zone {
         for ((id, service_id), service) in &assignment.services {
             let Some(network) = zone.networks.get_mut(id) else { continue };
             network.add_service(service, serving.remove(&(*id, *service_id)).unwrap_or_default());
+        }
+        for (id, container) in &assignment.containers {
+            let key = |name: &shoal_common::Name| Some(Labels::parse(name.as_str())?.key());
+            let link =
+                |l: &NetworkLink| Some(Link { network: l.network, alias: key(&l.alias)?, target: key(&l.container)? });
+            let links: Vec<Link> = container.network_links.iter().filter_map(link).collect();
+            if !links.is_empty() {
+                zone.links.insert(*id, links);
+            }
         }
         zone
     }
@@ -119,6 +139,18 @@ impl Zone {
         scope.networks.iter().filter_map(|id| self.networks.get(id))
     }
 
+    /// What a container's own aliases make of a name, of which the first `skip` labels are not part.
+    fn linked<'z>(&'z self, scope: &'z Scope, name: &Labels, skip: usize) -> impl Iterator<Item = &'z Entry> {
+        let end = name.count();
+        let links = scope.task.and_then(|task| self.links.get(&task)).into_iter().flatten();
+        links.filter(|l| scope.networks.contains(&l.network)).filter_map(move |link| {
+            let network = self.networks.get(&link.network)?;
+            let within = || *network.name == *name.label(end - 1) && *link.alias == *name.wire(skip..end - 1);
+            let asked = *link.alias == *name.wire(skip..end) || (end - skip > 1 && within());
+            if asked { network.entries.get(&link.target) } else { None }
+        })
+    }
+
     /// Looks for a name, of which the first `skip` labels are not part. Of several networks that know it, the
     /// first prevails whose entry has what is `wanted`.
     pub(crate) fn find<'z>(
@@ -134,6 +166,16 @@ impl Zone {
         }
         let (whole, last) = (name.wire(skip..end), name.label(end - 1));
         let mut first = None;
+        // An alias of the container's own prevails, as with Docker: whatever it leads to is all there is of the name.
+        for entry in self.linked(scope, name, skip) {
+            if wanted(entry) {
+                return Found::Entry(entry);
+            }
+            first = first.or(Some(entry));
+        }
+        if let Some(entry) = first {
+            return Found::Entry(entry);
+        }
         for network in self.visible(scope) {
             if let Some(entry) = network.entries.get(whole) {
                 if wanted(entry) {

@@ -8,8 +8,8 @@ use shoal_common::{
     task::Endpoint,
 };
 use shoal_dns::RESOLVER_ADDRESS;
-use shoal_runtime::{ContainerConfig, Options};
-use std::path::PathBuf;
+use shoal_runtime::{ContainerConfig, Options, image::RunConfig};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::links;
 use crate::containers;
@@ -49,7 +49,7 @@ pub(crate) fn by_hand(
     let (mut lines, mut spec) = (hosts(&container.container, endpoints, &hostname), container.container.clone());
     for link in &container.links {
         lines.extend(links::hosts(link));
-        for (name, value) in links::env(&container.name, link) {
+        for (name, value) in links::env(&container.name, link, host.images.get(&link.image)) {
             spec.env.entry(name).or_insert(value);
         }
     }
@@ -86,6 +86,8 @@ pub(crate) fn by_hand(
 pub(crate) struct HostFiles {
     pub(crate) hostname: String,
     pub(crate) resolv_conf: String,
+    /// Of the containers that it is linked to, as far as they are here.
+    pub(crate) images: BTreeMap<String, RunConfig>,
 }
 
 fn options(spec: &ContainerSpec) -> Options {

@@ -539,6 +539,7 @@ impl Tasks {
         let files = config::HostFiles {
             hostname: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             resolv_conf: self.names.host_resolv_conf().unwrap_or_default(),
+            images: links::images(self.host.runtime().images(), &container.links),
         };
         self.start_container(id, config::by_hand(id, container, netns, &files));
     }

@@ -149,7 +149,7 @@ pub(crate) struct Create {
     /// Publish every port that is exposed, each on a free one
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
-    /// A port or a range that --publish-all publishes too; repeatable
+    /// A port or a range that --publish-all publishes too, and --link tells of; repeatable
     #[arg(long)]
     pub(crate) expose: Vec<String>,
     /// A server for names that are not Shoal's; repeatable
@@ -412,6 +412,9 @@ pub(crate) struct Connect {
     /// The way out leads over the network with the highest
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) gw_priority: i32,
+    /// CONTAINER[:ALIAS]: a name that CONTAINER has there for this container alone; it may come later; repeatable
+    #[arg(long)]
+    pub(crate) link: Vec<String>,
     #[command(flatten)]
     pub(crate) on: On,
     pub(crate) network: String,

@@ -27,6 +27,10 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
         Network::Create(c) => Some(spec::network::spec(c)?),
         _ => None,
     };
+    let connected = match verb {
+        Network::Connect(c) => Some(spec::run::connected(c)?),
+        _ => None,
+    };
     let client = &Client::connect(host).await?;
     match verb {
         Network::Create(_) => {
@@ -50,7 +54,7 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
             })
             .await
         }
-        Network::Connect(c) => connect(client, c).await,
+        Network::Connect(c) => connect(client, c, connected).await,
         Network::Disconnect(d) => disconnect(client, d).await,
         Network::Prune(p) => prune(client, p).await,
     }
@@ -120,17 +124,9 @@ pub(super) fn has_label(labels: &std::collections::BTreeMap<String, String>, wan
     }
 }
 
-async fn connect(client: &Client, c: &Connect) -> Result<(), Failure> {
-    let attachment = pb::Attachment {
-        network: c.network.clone(),
-        aliases: c.alias.iter().map(ToString::to_string).collect(),
-        v4: c.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-        v6: c.ip6.map(|ip| ip.to_string()).unwrap_or_default(),
-        mac: c.mac_address.map(|mac| mac.to_string()).unwrap_or_default(),
-        gw_priority: c.gw_priority,
-    };
+async fn connect(client: &Client, c: &Connect, wish: Option<pb::Attachment>) -> Result<(), Failure> {
     let container = pb::ContainerRef { container: c.container.clone(), node: c.on.node.clone() };
-    let request = pb::ConnectContainerRequest { container: Some(container), attachment: Some(attachment) };
+    let request = pb::ConnectContainerRequest { container: Some(container), attachment: wish };
     client.hosts().connect_container(request).await?;
     Ok(())
 }

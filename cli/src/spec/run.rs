@@ -8,7 +8,10 @@ use shoal_proto::{convert::run_spec, pb};
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{env, health, map, name, ports};
-use crate::{args::container::Create, failure::Failure};
+use crate::{
+    args::container::{Connect, Create},
+    failure::Failure,
+};
 
 /// What was asked for, and what the user should hear of it.
 #[derive(Debug)]
@@ -21,23 +24,23 @@ pub(crate) struct Asked {
 pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, Failure> {
     let mut notes = Vec::new();
     let (stack, networks) = networks(c)?;
+    let mut exposes = Vec::new();
+    for text in &c.expose {
+        exposes.extend(ports::exposed(text)?);
+    }
     let mut ports = Vec::new();
     for text in &c.publish {
         ports.extend(ports::published(text)?);
     }
     if c.publish_all {
         let known: BTreeSet<(u32, String)> = ports.iter().map(|p| (p.container_port, p.protocol.clone())).collect();
-        let mut more = Vec::new();
-        for text in c.expose.iter().chain(exposed) {
+        let mut more = exposes.clone();
+        for text in exposed {
             more.extend(ports::exposed(text)?);
         }
         more.sort_by_key(|p| (p.container_port, p.protocol.clone()));
         more.dedup();
         ports.extend(more.into_iter().filter(|p| !known.contains(&(p.container_port, p.protocol.clone()))));
-    } else {
-        for text in &c.expose {
-            ports::exposed(text)?;
-        }
     }
     if stack != "own" && !ports.is_empty() {
         notes.push(format!("published ports are discarded when using {stack} network mode"));
@@ -62,6 +65,7 @@ pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, 
         restart: c.restart.to_string(),
         auto_remove: c.rm,
         links: c.link.iter().map(|text| link(text)).collect(),
+        exposed: exposes.iter().map(|p| format!("{}/{}", p.container_port, p.protocol)).collect(),
     };
     if c.rm && c.restart != shoal_common::container::RestartMode::No {
         return Err(Failure::usage(
@@ -174,6 +178,22 @@ fn attachment(text: &str) -> Result<pb::Attachment, Failure> {
     if out.network.is_empty() { Err(bad("name=NETWORK is missing")) } else { Ok(out) }
 }
 
+/// `network connect`.
+pub(crate) fn connected(c: &Connect) -> Result<pb::Attachment, Failure> {
+    let wish = pb::Attachment {
+        network: c.network.clone(),
+        aliases: c.alias.iter().map(ToString::to_string).collect(),
+        v4: c.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        v6: c.ip6.map(|ip| ip.to_string()).unwrap_or_default(),
+        mac: c.mac_address.map(|mac| mac.to_string()).unwrap_or_default(),
+        gw_priority: c.gw_priority,
+        links: c.link.iter().map(|text| link(text)).collect(),
+    };
+    shoal_proto::convert::attachment(wish.clone(), |_| Ok::<_, Invalid>(NetworkId(1)))?;
+    Ok(wish)
+}
+
+/// `CONTAINER[:ALIAS]`
 fn link(text: &str) -> pb::ContainerLink {
     let (container, alias) = text.split_once(':').unwrap_or((text, text));
     let bare = |name: &str| name.trim_start_matches('/').to_owned();
@@ -253,6 +273,8 @@ mod tests {
         let a = asked("--name myweb --link mydb:mydb -P myapp python app.py").unwrap();
         assert_eq!(a.spec.links.len(), 1);
         assert!(a.notes[0].contains("deprecated") && a.spec.ports.len() == 1);
+        let a = asked("--expose 80-81/udp web").unwrap();
+        assert_eq!((a.spec.exposed, a.spec.ports), (vec!["80/udp".to_owned(), "81/udp".to_owned()], vec![]));
         let a = asked("-it --net net1 --name cont1 busybox sh").unwrap();
         assert_eq!((a.spec.stack.as_str(), a.spec.networks[0].network.as_str()), ("own", "net1"));
     }
@@ -283,6 +305,11 @@ mod tests {
             ("--add-host nas web", "add-host"),
             ("--rm --restart always web", "--rm"),
             ("-p x web", "publish"),
+            ("--expose 80-x web", "expose"),
+            ("--link db: web", "link"),
+            ("--link a:db --link b:db web", "db leads to a already"),
+            ("--network host --link db web", "no links on the network host"),
+            ("--network none --link db web", "no links on the network none"),
         ] {
             let f = asked(line).expect_err(line);
             assert!(f.message.contains(part), "{line}: {f}");

@@ -129,6 +129,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
             "MacAddress": endpoint.mac,
             "Link": format!("eth{}", endpoint.link),
             "Aliases": wish.aliases,
+            "Links": wish.links.iter().map(|l| format!("{}:{}", l.container, l.alias)).collect::<Vec<_>>(),
             "GwPriority": wish.gw_priority,
         });
         networks.insert(attached.name, seen);

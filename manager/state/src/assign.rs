@@ -4,9 +4,9 @@ use shoal_common::{
     Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
         Assignment, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost, LinkAssignment,
-        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
+        NetworkAssignment, NetworkKind, NetworkLink, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
     },
-    container::{ContainerLink, Networking},
+    container::{ContainerLink, ExposedPort, Networking},
     network::Driver,
     service::ContainerSpec,
     task::Endpoint,
@@ -87,6 +87,7 @@ fn container_assignment(state: &State, container: &Container) -> ContainerAssign
         },
         ports: container.ports.clone(),
         links: container.spec.links.iter().filter_map(|link| link_assignment(state, container, link)).collect(),
+        network_links: network_links(container).collect(),
         restart: container.spec.restart,
         wanted: container.wanted,
         start: container.start,
@@ -99,6 +100,7 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
     let other = state.linked(of.node, link).ok()?;
     let shared = |e: &&Endpoint| of.endpoints.iter().any(|own| own.network == e.network);
     let endpoint = other.endpoints.iter().find(shared)?;
+    let published = other.spec.ports.iter().map(|p| ExposedPort { number: p.container_port, protocol: p.protocol });
     Some(LinkAssignment {
         alias: link.alias.clone(),
         name: other.spec.name.clone(),
@@ -106,7 +108,19 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
         v4: endpoint.v4,
         v6: endpoint.v6,
         env: other.spec.container.env.clone(),
-        ports: other.ports.clone(),
+        exposed: other.spec.exposed.iter().copied().chain(published).collect(),
+        image: other.spec.container.image.clone(),
+    })
+}
+
+/// By name: who has it on the network may be of another host, and may come and go.
+fn network_links(of: &Container) -> impl Iterator<Item = NetworkLink> {
+    of.attachments().iter().flat_map(|attachment| {
+        attachment.links.iter().map(|link| NetworkLink {
+            network: attachment.network,
+            container: link.container.clone(),
+            alias: link.alias.clone(),
+        })
     })
 }
 

@@ -6,8 +6,8 @@ use shoal_common::{
     Generation, Invalid, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
         Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost,
-        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, Stack,
-        TaskAssignment,
+        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NetworkLink, NodeAssignment, ServiceAssignment,
+        Stack, TaskAssignment,
     },
     container::PublishedPort,
     task::Endpoint,
@@ -21,6 +21,7 @@ use super::{
         parsed, port, read, read_unless_empty, text,
     },
     network::{bridge_options, mtu},
+    run::exposed,
 };
 
 impl TryFrom<pb::NodeAssignment> for NodeAssignment {
@@ -257,6 +258,7 @@ fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment)
             .enumerate()
             .map(|(i, l)| link(l).inside(format!("links[{i}]")))
             .collect::<Result<_, _>>()?,
+        network_links: c.network_links.into_iter().map(network_link).collect::<Result<_, _>>()?,
         restart: parsed("restart", &c.restart)?,
         wanted: parsed("wanted", &c.wanted)?,
         start: c.start,
@@ -277,7 +279,16 @@ fn link(l: pb::LinkAssignment) -> Result<LinkAssignment, Invalid> {
         v4: read_unless_empty("v4", &l.v4, AN_IPV4_ADDRESS)?,
         v6: read_unless_empty("v6", &l.v6, AN_IPV6_ADDRESS)?,
         env: l.env,
-        ports: published("ports", l.ports)?,
+        exposed: exposed(&l.exposed)?,
+        image: l.image,
+    })
+}
+
+fn network_link(l: pb::NetworkLink) -> Result<NetworkLink, Invalid> {
+    Ok(NetworkLink {
+        network: id("network", l.network, NetworkId)?,
+        container: parsed("container", &l.container)?,
+        alias: parsed("alias", &l.alias)?,
     })
 }
 
@@ -294,8 +305,11 @@ fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssi
         v4: text(l.v4),
         v6: text(l.v6),
         env: l.env,
-        ports: l.ports.into_iter().map(Into::into).collect(),
+        exposed: l.exposed.iter().map(ToString::to_string).collect(),
+        image: l.image,
     };
+    let network_link =
+        |l: NetworkLink| pb::NetworkLink { network: l.network.0, container: l.container.into(), alias: l.alias.into() };
     pb::ContainerAssignment {
         id: key.0,
         name: c.name.into(),
@@ -305,6 +319,7 @@ fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssi
         endpoints: endpoints.into_iter().map(Into::into).collect(),
         ports: c.ports.into_iter().map(Into::into).collect(),
         links: c.links.into_iter().map(link).collect(),
+        network_links: c.network_links.into_iter().map(network_link).collect(),
         restart: c.restart.to_string(),
         wanted: c.wanted.to_string(),
         start: c.start,

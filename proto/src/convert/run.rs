@@ -3,9 +3,12 @@
 use crate::pb;
 use shoal_common::{
     Invalid, NetworkId, TaskId,
-    container::{Attachment, ContainerLink, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus},
+    container::{
+        Attachment, ContainerLink, ExposedPort, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus,
+    },
     health::Health,
 };
+use std::collections::BTreeSet;
 
 use super::field::{
     AN_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, id, message, parsed, port, read_unless_empty, text,
@@ -29,8 +32,12 @@ pub fn run_spec<E: From<Invalid>>(
         "host" => Networking::Host,
         other => return Err(Invalid::new("stack", other, "none, host or own").into()),
     };
+    let links = links(r.links)?;
+    if let Some(link) = links.first().filter(|_| !matches!(networking, Networking::Own(_))) {
+        let expected = format!("no links on the network {}: there containers have no addresses to lead to", r.stack);
+        return Err(Invalid::new("link", &link.container, &expected).into());
+    }
     let ports = r.ports.into_iter().enumerate();
-    let links = r.links.into_iter().enumerate();
     Ok(RunSpec {
         name: parsed("name", &r.name)?,
         container: message("container", r.container)?,
@@ -41,13 +48,32 @@ pub fn run_spec<E: From<Invalid>>(
             .collect::<Result<_, Invalid>>()?,
         restart: parsed("restart", &r.restart)?,
         auto_remove: r.auto_remove,
-        links: links
-            .map(|(n, l)| {
-                let of = |field, text: &str| parsed(format!("links[{n}].{field}"), text);
-                Ok(ContainerLink { container: of("container", &l.container)?, alias: of("alias", &l.alias)? })
-            })
-            .collect::<Result<_, Invalid>>()?,
+        exposed: exposed(&r.exposed)?,
+        links,
     })
+}
+
+/// `--link`; an alias leads to one container.
+fn links(links: Vec<pb::ContainerLink>) -> Result<Vec<ContainerLink>, Invalid> {
+    let mut out: Vec<ContainerLink> = Vec::new();
+    for l in links {
+        let link = ContainerLink { container: parsed("link", &l.container)?, alias: parsed("link", &l.alias)? };
+        if let Some(other) = out.iter().find(|other| other.alias == link.alias) {
+            let text = format!("{}:{}", link.container, link.alias);
+            let expected = format!("each alias once: {} leads to {} already", other.alias, other.container);
+            return Err(Invalid::new("link", text, &expected));
+        }
+        out.push(link);
+    }
+    Ok(out)
+}
+
+pub(super) fn exposed(ports: &[String]) -> Result<BTreeSet<ExposedPort>, Invalid> {
+    ports.iter().map(|port| parsed("expose", port)).collect()
+}
+
+fn link_on_the_wire(l: ContainerLink) -> pb::ContainerLink {
+    pb::ContainerLink { container: l.container.into(), alias: l.alias.into() }
 }
 
 /// One wish for a place in a network.
@@ -65,6 +91,7 @@ pub fn attachment<E: From<Invalid>>(
         v6: read_unless_empty("ip6", &a.v6, AN_IPV6_ADDRESS)?,
         mac: if a.mac.is_empty() { None } else { Some(parsed("mac-address", &a.mac)?) },
         gw_priority: a.gw_priority,
+        links: links(a.links)?,
     })
 }
 
@@ -77,6 +104,7 @@ impl From<Attachment> for pb::Attachment {
             v6: text(a.v6),
             mac: text(a.mac),
             gw_priority: a.gw_priority,
+            links: a.links.into_iter().map(link_on_the_wire).collect(),
         }
     }
 }
@@ -88,7 +116,6 @@ impl From<RunSpec> for pb::RunSpec {
             Networking::Host => ("host", Vec::new()),
             Networking::Own(attachments) => ("own", attachments),
         };
-        let link = |l: ContainerLink| pb::ContainerLink { container: l.container.into(), alias: l.alias.into() };
         Self {
             name: r.name.into(),
             container: Some(r.container.into()),
@@ -98,7 +125,8 @@ impl From<RunSpec> for pb::RunSpec {
             ports: r.ports.into_iter().map(Into::into).collect(),
             restart: r.restart.to_string(),
             auto_remove: r.auto_remove,
-            links: r.links.into_iter().map(link).collect(),
+            links: r.links.into_iter().map(link_on_the_wire).collect(),
+            exposed: r.exposed.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -1,12 +1,12 @@
 use super::*;
-use crate::fixture::{BLUE, GREEN, STARTING, VAULT, assignment, endpoint};
+use crate::fixture::{BLUE, GREEN, STARTING, VAULT, assignment, endpoint, linked};
 use crate::{TTL_SECONDS, UDP_PAYLOAD};
 use hickory_proto::{
     op::{Message, MessageType, OpCode},
     rr::{DNSClass, RData},
 };
 use proptest::prelude::*;
-use shoal_common::{NetworkId, TaskId};
+use shoal_common::{NetworkId, TaskId, assignment::NetworkLink};
 use std::collections::BTreeSet;
 
 fn scope(networks: &[NetworkId]) -> Scope {
@@ -51,6 +51,37 @@ fn brief(scope: &Scope, name: &str, wanted: RecordType) -> String {
     assert!(reply.answers.iter().all(|r| r.ttl == TTL_SECONDS && r.name == reply.queries[0].name));
     data.sort();
     data.join(" ")
+}
+
+#[test]
+fn a_link_is_known_to_its_container_alone_and_prevails() {
+    let link = |container: &str, alias: &str| NetworkLink {
+        network: BLUE,
+        container: container.parse().unwrap(),
+        alias: alias.parse().unwrap(),
+    };
+    let mut known = assignment();
+    let mut mydb = endpoint(BLUE, 0, "mydb", "10.0.1.77", true);
+    mydb.service = None;
+    known.endpoints.insert((BLUE, TaskId(77)), mydb);
+    known.containers.insert(TaskId(78), linked(vec![link("mydb", "DB"), link("nobody", "web")]));
+    let zone = Zone::of(&known);
+    let told = |task: u64, networks: &[NetworkId], name: &str| {
+        let scope = Scope { task: Some(TaskId(task)), ..scope(networks) };
+        let asked = query(name, RecordType::A).to_vec().unwrap();
+        let Outcome::Reply(bytes) = answer(&asked, Transport::Udp, &scope, &zone, 7) else { panic!("{name}") };
+        let reply = Message::from_vec(&bytes).unwrap();
+        let mut data: Vec<String> = reply.answers.iter().map(|r| r.data.to_string()).collect();
+        data.sort();
+        data.join(" ")
+    };
+    for name in ["db.", "dB.", "db.blue.", "mydb."] {
+        assert_eq!(told(78, &[GREEN, BLUE], name), "10.0.1.77", "{name}");
+    }
+    let service = "10.0.1.21 10.0.1.22 10.0.1.23";
+    assert_eq!(told(79, &[BLUE], "db."), service, "another container");
+    assert_eq!(told(78, &[BLUE], "web."), "10.0.1.2", "what the link leads to is not there");
+    assert_eq!(told(78, &[GREEN], "db."), "", "it left the network");
 }
 
 #[test]

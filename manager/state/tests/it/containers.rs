@@ -3,7 +3,7 @@
 use shoal_common::{
     NetworkId, NodeId, TaskId,
     assignment::Stack,
-    container::{Attachment, Networking, Phase, PortSpec, RunSpec, Wanted},
+    container::{Attachment, ContainerLink, Networking, Phase, PortSpec, RunSpec, Wanted},
     network::{BridgeOptions, Driver},
     node::{DefaultBridge, NodeDescription},
 };
@@ -154,6 +154,24 @@ fn a_container_joins_and_leaves_networks_and_keeps_its_links() {
     let Stack::Own(endpoints) = &cut.containers[&c].stack else { panic!("it has a stack of its own") };
     // The way out over the highest priority; eth1 stayed eth1, and eth0 was free.
     assert_eq!(endpoints.iter().map(|e| (e.network, e.link)).collect::<Vec<_>>(), [(three, 0), (two, 1)]);
+}
+
+#[test]
+fn a_host_is_told_what_a_link_is_to_say_and_what_it_leads_to_on_a_network() {
+    let mut w = world();
+    let net = bridge(&mut w, 1, "net", &[]).unwrap();
+    let exposed = ["79/udp".parse().unwrap()].into();
+    create(&mut w, 1, RunSpec { exposed, ports: vec![publish(None, 80)], ..run("db", vec![]) }).unwrap();
+    let link = |alias: &str| ContainerLink { container: "db".parse().unwrap(), alias: alias.parse().unwrap() };
+    let web = create(&mut w, 1, RunSpec { links: vec![link("a")], ..run("web", vec![]) }).unwrap();
+    let attachment = Attachment { links: vec![link("b")], ..Attachment::to(net) };
+    w.apply(Command::ConnectContainer { container: web, attachment }).unwrap();
+    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&web].clone();
+    let ports: Vec<String> = told.links[0].exposed.iter().map(ToString::to_string).collect();
+    assert_eq!((ports, told.links[0].image.as_str()), (vec!["79/udp".to_owned(), "80/tcp".to_owned()], "page"));
+    assert_eq!(told.network_links.iter().map(|l| (l.network, l.alias.as_str())).collect::<Vec<_>>(), [(net, "b")]);
+    w.apply(Command::DisconnectContainer { container: web, network: net }).unwrap();
+    assert_eq!(assignment(&w.state, NodeId(1)).unwrap().containers[&web].network_links, []);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use shoal_common::{
 use shoal_state::{
     ClusterSettings, Command, Outcome, Proposal, Reply, RequestId, State, TaskChange, TaskReport, violations,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
@@ -172,6 +172,7 @@ pub(crate) fn run(name: &str, networks: Vec<Attachment>) -> RunSpec {
         resources: Resources::default(),
         networking: Networking::Own(networks),
         ports: vec![],
+        exposed: BTreeSet::new(),
         restart: RestartMode::No,
         auto_remove: false,
         links: vec![],
