@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    check::Checks,
     memory::{self, Memory},
     resolver::{self, Client},
     sessions::Waiting,
@@ -80,6 +81,7 @@ struct Inner {
     run_dir: PathBuf,
     memory: Memory,
     waiting: Waiting,
+    checks: Checks,
 }
 
 impl Host {
@@ -106,6 +108,7 @@ impl Host {
             run_dir: config.run_dir,
             memory,
             waiting: Waiting::default(),
+            checks: Checks::default(),
         })))
     }
 
@@ -124,6 +127,10 @@ impl Host {
     /// Those who are attached to containers that are about to be started.
     pub(crate) fn waiting(&self) -> &Waiting {
         &self.0.waiting
+    }
+
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.0.checks
     }
 
     pub(crate) fn memory(&self) -> &Memory {

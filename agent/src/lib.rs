@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
+mod check;
 mod containers;
 #[cfg(test)]
 mod fixture;

@@ -9,7 +9,7 @@ use shoal_common::{
     assignment::{Assignment, NetworkKind},
 };
 use shoal_kernel::{Changes, Kernel};
-use shoal_plan::{HostFacts, Ns, World, desired, listeners, plan};
+use shoal_plan::{HostFacts, Ns, Op, World, desired, link_of, listeners, plan};
 use shoal_rt::Backoff;
 use shoal_runtime::Runtime;
 use std::{
@@ -18,13 +18,14 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Host, chain,
+    check::{Check, Checked},
     containers::{self, Namespaces},
     ports::Ports,
     scope,
@@ -73,6 +74,7 @@ pub(crate) struct Reconciler {
     kernel: Kernel,
     runtime: Runtime,
     ports: Ports,
+    checks: mpsc::Receiver<Check>,
     facts: HostFacts,
     assignment: watch::Receiver<Arc<Assignment>>,
     converged: watch::Sender<Converged>,
@@ -105,6 +107,7 @@ impl Reconciler {
             kernel: host.kernel().clone(),
             runtime: host.runtime().clone(),
             ports: Ports::new(host.resolver().clone()),
+            checks: host.checks().open(),
             facts,
             assignment,
             converged,
@@ -150,6 +153,11 @@ impl Reconciler {
                     Err(_) => return,
                 },
                 dirty = kernel.next() => Due::These(settled(dirty, &mut kernel).await),
+                Some(check) = self.checks.recv() => {
+                    // Who asked may have gone.
+                    let _ = check.answer.send(self.check(check.network).await);
+                    continue;
+                }
                 _ = periodic.tick() => Due::Everything,
                 () = retry => Due::Everything,
             };
@@ -237,6 +245,30 @@ impl Reconciler {
             due = Due::Everything;
         }
         false
+    }
+
+    /// What the kernel lacks, or has too much, of one network.
+    async fn check(&mut self, network: NetworkId) -> Result<Checked, String> {
+        self.look(Due::These(BTreeSet::new())).await;
+        let told = self.told.clone();
+        let nothing = Checked { generation: told.generation, differences: Vec::new() };
+        let Some(assigned) = told.networks.get(&network) else { return Ok(nothing) };
+        let is_on_it = |task: &&TaskId| told.local_endpoints(**task).iter().any(|e| e.network == network);
+        let tasks: BTreeSet<Ns> = self.namespaces.wanted.iter().filter(is_on_it).map(|task| Ns::Task(*task)).collect();
+        let sandbox = Some(Ns::Sandbox(network)).filter(|ns| self.desired.namespaces.contains_key(ns));
+        let own: BTreeSet<Ns> = tasks.into_iter().chain(sandbox).collect();
+        let scope: BTreeSet<Ns> = own.iter().copied().chain([Ns::Host]).collect();
+        let actual = self.kernel.observe(&scope).await.map_err(|error| chain(&error))?;
+        let link = link_of(network, assigned);
+        let concerns = |op: &Op| match (op.ns(), op.link()) {
+            // The host's tables are for everybody.
+            (Ns::Host, None) => true,
+            (Ns::Host, Some(of)) => of == link.as_str() || !op.concerns(&self.desired).is_disjoint(&own),
+            (Ns::Sandbox(_) | Ns::Task(_), _) => true,
+        };
+        let differences =
+            plan(&self.desired, &actual, &scope).iter().filter(|op| concerns(op)).map(Op::to_string).collect();
+        Ok(Checked { differences, ..nothing })
     }
 
     fn scope(&self, due: &Due) -> Result<BTreeSet<Ns>, shoal_kernel::Error> {

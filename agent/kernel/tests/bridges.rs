@@ -8,6 +8,7 @@ mod fixture;
 use fixture::{
     Host,
     cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, QUIET, converge, look, task, v4_in, v6_in},
+    eventually,
     traffic::{call, echo},
 };
 use shoal_common::assignment::Assignment;
@@ -133,6 +134,9 @@ async fn a_bridge_is_known_by_its_mark_and_another_of_its_name_is_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_broken_on_the_host_is_repaired_and_an_empty_assignment_leaves_nothing() {
     let [a, _b] = Host::pair();
+    // A link that is set up has carrier a moment later.
+    let up = async || a.run(Ns::Host, "ip -o link show wire0").contains("state UP");
+    eventually("the wire is up", up).await;
     let before = a.run(Ns::Host, "ip -o link; ip -4 addr; nft list ruleset");
     let assignment = cluster().assignment(1);
     converge(&a, &assignment).await;

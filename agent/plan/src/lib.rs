@@ -11,7 +11,7 @@ pub mod plan;
 mod taken;
 pub mod world;
 
-pub use desired::{HostFacts, desired, listeners};
+pub use desired::{HostFacts, desired, link_of, listeners};
 pub use listen::{Behind, Holder, Listener, Listeners};
 pub use ns::Ns;
 pub use op::Op;

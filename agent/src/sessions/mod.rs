@@ -5,7 +5,7 @@ mod process;
 mod waiting;
 
 use futures::{StreamExt, stream::BoxStream};
-use shoal_common::{Invalid, TaskId, node::Role};
+use shoal_common::{Invalid, NetworkId, TaskId, node::Role};
 use shoal_proto::pb::{self, node_containers_server};
 use shoal_rt::Peer;
 use shoal_runtime::{Error, ExecConfig};
@@ -175,6 +175,21 @@ impl node_containers_server::NodeContainers for Sessions {
             .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
         let at_nanos = std::time::Duration::from(at).as_nanos();
         Ok(Response::new(pb::StatsReply { containers: all, at_nanos: u64::try_from(at_nanos).unwrap_or(u64::MAX) }))
+    }
+
+    async fn check_network(
+        &self,
+        request: Request<pb::CheckNetworkRequest>,
+    ) -> Result<Response<pb::CheckNetworkReply>, Status> {
+        self.check(&request)?;
+        match self.host.checks().ask(NetworkId(request.into_inner().network)).await {
+            Some(Ok(checked)) => Ok(Response::new(pb::CheckNetworkReply {
+                generation: checked.generation.0,
+                differences: checked.differences,
+            })),
+            Some(Err(why)) => Err(Status::unavailable(why)),
+            None => Err(Status::failed_precondition("this host takes part in no cluster")),
+        }
     }
 
     async fn inspect_image(

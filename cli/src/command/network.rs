@@ -4,6 +4,7 @@ use shoal_proto::pb;
 use std::{
     io::{IsTerminal as _, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use super::{each, show};
@@ -15,8 +16,11 @@ use crate::{
     client::{Client, request_id},
     failure::{Exit, Failure},
     out, spec,
-    view::network::{inspected as shown, predefined, row},
+    view::network::{Heard, inspected as shown, predefined, row},
 };
+
+/// A host that takes longer is not waited for.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What every host has besides its bridge, by name and driver: they hold nothing, so no manager knows of them.
 const PREDEFINED: [(&str, &str); 2] = [("host", "host"), ("none", "null")];
@@ -64,11 +68,31 @@ pub(super) async fn inspected(client: &Client, names: &[String], on: &On) -> Res
     let mut all = Vec::new();
     for name in names {
         match PREDEFINED.iter().find(|(known, _)| known == name) {
-            Some((name, driver)) => all.push(shown(&predefined(name, driver))),
-            None => all.extend(list(client, std::slice::from_ref(name), on).await?.iter().map(shown)),
+            Some((name, driver)) => all.push(shown(&predefined(name, driver), &Heard::new())),
+            None => {
+                for network in list(client, std::slice::from_ref(name), on).await? {
+                    let heard = checked(client, &network).await;
+                    all.push(shown(&network, &heard));
+                }
+            }
         }
     }
     Ok(all)
+}
+
+/// What each host of a network says of its kernel.
+async fn checked(client: &Client, network: &pb::Network) -> Heard {
+    let asked = network.hosts.iter().map(|host| async move {
+        let request = pb::CheckNetworkRequest { network: network.id };
+        let mut line = client.containers(Some(host.node));
+        let said = match tokio::time::timeout(CHECK_LIMIT, line.check_network(request)).await {
+            Ok(Ok(said)) => Ok(said.into_inner()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err(format!("no answer within {} s", CHECK_LIMIT.as_secs())),
+        };
+        (host.name.clone(), said)
+    });
+    futures::future::join_all(asked).await.into_iter().collect()
 }
 
 pub(super) async fn list(client: &Client, names: &[String], on: &On) -> Result<Vec<pb::Network>, Failure> {

@@ -55,7 +55,22 @@ pub(crate) fn predefined(name: &str, driver: &str) -> pb::Network {
     pb::Network { spec: Some(spec), scope: "local".to_owned(), ..Default::default() }
 }
 
-pub(crate) fn inspected(n: &pb::Network) -> Value {
+/// A host's word on whether its kernel is as the network needs it, or why there is none.
+pub(crate) type Heard = BTreeMap<String, Result<pb::CheckNetworkReply, String>>;
+
+fn hosts(heard: &Heard) -> Value {
+    let word = |heard: &Result<pb::CheckNetworkReply, String>| match heard {
+        Ok(checked) => json!({
+            "KernelAgrees": checked.differences.is_empty(),
+            "Differences": checked.differences,
+            "Generation": checked.generation,
+        }),
+        Err(why) => json!({ "KernelAgrees": null, "Error": why }),
+    };
+    heard.iter().map(|(name, heard)| (name.clone(), word(heard))).collect::<Map<_, _>>().into()
+}
+
+pub(crate) fn inspected(n: &pb::Network, heard: &Heard) -> Value {
     let spec = n.spec.clone().unwrap_or_default();
     let has_v4 = n.subnets.iter().any(|s| s.subnet.parse::<IpNet>().is_ok_and(|net| net.addr().is_ipv4()));
     let vips = n.users.iter().filter(|u| u.kind == "vip");
@@ -86,6 +101,7 @@ pub(crate) fn inspected(n: &pb::Network) -> Value {
         "VNI": n.vni,
         "MTU": spec.mtu,
         "AllowOverlap": spec.allow_overlap,
+        "Hosts": hosts(heard),
         "Services": vips.map(|u| (u.name.clone(), json!({ "VIPv4": u.v4, "VIPv6": u.v6 }))).collect::<Map<_, _>>(),
     })
 }
@@ -196,6 +212,7 @@ mod tests {
             ],
             scope: "cluster".into(),
             node_name: String::new(),
+            hosts: Vec::new(),
         }
     }
 
@@ -211,6 +228,12 @@ mod tests {
 
     #[test]
     fn an_inspected_one_has_dockers_shape_and_ours_beside_it() {
+        let lacks = pb::CheckNetworkReply { generation: 7, differences: vec!["ip netns add net-4".to_owned()] };
+        let heard = Heard::from([
+            ("m1".to_owned(), Ok(pb::CheckNetworkReply { generation: 7, differences: Vec::new() })),
+            ("w1".to_owned(), Ok(lacks)),
+            ("w2".to_owned(), Err("no answer".to_owned())),
+        ]);
         let want = json!({
             "Name": "blue", "Id": "net-4", "Created": "1970-01-01T00:00:01.000Z", "Scope": "swarm",
             "Driver": "overlay", "EnableIPv4": true, "EnableIPv6": true,
@@ -232,14 +255,19 @@ mod tests {
             "Options": {}, "Labels": { "a": "1", "b": "2" },
             "Node": "", "VNI": 4096, "MTU": 0, "AllowOverlap": false,
             "Services": { "web": { "VIPv4": "10.0.1.2", "VIPv6": "fd00::2" } },
+            "Hosts": {
+                "m1": { "KernelAgrees": true, "Differences": [], "Generation": 7 },
+                "w1": { "KernelAgrees": false, "Differences": ["ip netns add net-4"], "Generation": 7 },
+                "w2": { "KernelAgrees": null, "Error": "no answer" },
+            },
         });
-        assert_eq!(inspected(&blue()), want);
+        assert_eq!(inspected(&blue(), &heard), want);
     }
 
     #[test]
     fn what_every_host_has_is_shown_without_an_id() {
         let none = predefined("none", "null");
         assert_eq!((row(&none).id, row(&none).scope), (String::new(), "local".to_owned()));
-        assert_eq!(inspected(&none)["IPAM"]["Config"], json!([]));
+        assert_eq!(inspected(&none, &Heard::new())["IPAM"]["Config"], json!([]));
     }
 }

@@ -51,7 +51,18 @@ pub(super) fn network(state: &State, network: &Network, users: Vec<pb::NetworkUs
         subnets: subnets(network),
         created_ms: network.created.0,
         users,
+        hosts: hosts(state, network),
     }
+}
+
+/// Those of its tasks and containers; a local one is its host's, also without any.
+fn hosts(state: &State, network: &Network) -> Vec<pb::NetworkHost> {
+    let is_on = |endpoints: &[Endpoint]| endpoints.iter().any(|e| e.network == network.id);
+    let tasks = state.tasks.values().filter(|t| is_on(&t.endpoints)).filter_map(|t| t.node);
+    let containers = state.containers.values().filter(|c| is_on(&c.endpoints)).map(|c| c.node);
+    let nodes: BTreeSet<NodeId> = tasks.chain(containers).chain(network.spec.driver.node()).collect();
+    let host = |node: NodeId| pb::NetworkHost { node: node.0, name: host_name(state, Some(node)) };
+    nodes.into_iter().map(host).collect()
 }
 
 fn subnets(network: &Network) -> Vec<pb::Subnet> {

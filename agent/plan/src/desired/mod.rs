@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     listen::{Listener, Listeners},
-    nft,
+    names, nft,
     ns::Ns,
     world::{Namespace, Route, World},
 };
@@ -57,6 +57,15 @@ pub fn desired(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskI
 /// Where the host is to listen in that world; those that are closed too.
 pub fn listeners(assignment: &Assignment, host: &HostFacts, tasks: &BTreeSet<TaskId>) -> Listeners {
     Cut::of(assignment, host, tasks).map(|cut| ports::of(&cut).listeners).unwrap_or_default()
+}
+
+/// The link of the host's namespace by which a network is there.
+pub fn link_of(id: NetworkId, network: &NetworkAssignment) -> LinkName {
+    match &network.kind {
+        NetworkKind::Overlay { vni } => names::host_uplink(*vni),
+        NetworkKind::Bridge(options) => host::bridge_name(id, options),
+        NetworkKind::Macvlan { parent, .. } => parent.clone(),
+    }
 }
 
 /// What has a namespace of its own here, and where that is connected to.

@@ -40,6 +40,16 @@ fn networks_are_listed_inspected_made_and_removed_as_dockers_users_know_it() -> 
         let listed = listed.success()?;
         ensure!(listed.lines().any(|l| l == "my-network local") && !listed.contains("host"), "{listed}");
 
+        // Whether the kernel agrees; it cannot where somebody else has the name of the bridge.
+        ensure!(seen[0]["Hosts"]["m1"]["KernelAgrees"] == true, "{text}");
+        lab.exec("m1", ["ip", "link", "add", "taken0", "type", "bridge"])?.success()?;
+        let taken = ["network", "create", "-o", "com.docker.network.bridge.name=taken0", "astray"];
+        lab.shoal("m1", taken)?.success()?;
+        let astray = lab.shoal("m1", ["network", "inspect", "astray"])?.json::<Value>()?;
+        let said = &astray[0]["Hosts"]["m1"];
+        ensure!(said["KernelAgrees"] == false && said["Differences"][0].to_string().contains("taken0"), "{said}");
+        lab.shoal("m1", ["network", "rm", "astray"])?.success()?;
+
         let in_use = lab.shoal("m1", ["network", "rm", "my-network"])?;
         ensure!(!in_use.status.success() && in_use.stderr.contains("my-container"), "{in_use}");
         lab.shoal("m1", ["network", "disconnect", "my-network", "my-container"])?.success()?;
