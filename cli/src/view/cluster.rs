@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shoal_common::node::Role;
 use shoal_proto::pb;
 
-use super::{some_id, time, word};
+use super::{host, some_id, time, word};
 
 #[derive(Debug)]
 pub(crate) struct Info {
@@ -42,7 +42,7 @@ impl Info {
         let (h, c) = (&self.host, &self.cluster);
         let mut swarm = json!({
             "NodeID": h.node,
-            "NodeAddr": h.advertise_addr,
+            "NodeAddr": host(&h.advertise_addr),
             // Docker's word.
             "LocalNodeState": if h.state == "joining" { "pending" } else { &h.state },
             "ControlAvailable": c.is_some(),
@@ -164,6 +164,7 @@ mod tests {
             hostname: "m1".into(),
             state: "joining".into(),
             node: 1,
+            advertise_addr: "172.31.0.11:2377".into(),
             containers: 3,
             containers_running: 2,
             ..Default::default()
@@ -174,6 +175,7 @@ mod tests {
             (&json!("m1"), &json!(1), &json!("node-1"))
         );
         assert_eq!(alone["Swarm"]["LocalNodeState"], "pending");
+        assert_eq!(alone["Swarm"]["NodeAddr"], "172.31.0.11");
         assert_eq!(alone["Swarm"]["ControlAvailable"], false);
         assert_eq!(alone["Swarm"].get("Cluster"), None);
         let cluster = pb::GetClusterReply { id: "c".into(), nodes: 5, managers: 3, ..Default::default() };

@@ -46,6 +46,11 @@ fn some_id(prefix: &str, n: u64) -> String {
     if n == 0 { String::new() } else { format!("{prefix}-{n}") }
 }
 
+/// Of HOST:PORT its host, without brackets.
+fn host(address: &str) -> &str {
+    address.rsplit_once(':').map_or("", |(host, _)| host.trim_matches(['[', ']']))
+}
+
 /// Docker counts durations in these.
 fn nanos(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use shoal_common::node::{Availability, Liveness, Role};
 use shoal_proto::pb;
 
-use super::{capital, some_id, time, word};
+use super::{capital, host, some_id, time, word};
 
 /// A row of `node ls`, which a lab reads back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +62,6 @@ fn manager_status(n: &pb::Node) -> &'static str {
 pub(crate) fn inspected(n: &pb::Node) -> Value {
     let description = n.description.clone().unwrap_or_default();
     let capacity = description.capacity.unwrap_or_default();
-    let host = description.control_addr.rsplit_once(':').map_or("", |(host, _)| host);
     let mut out = json!({
         "ID": some_id("node", n.id),
         "CreatedAt": time(n.joined_ms),
@@ -79,7 +78,7 @@ pub(crate) fn inspected(n: &pb::Node) -> Value {
         },
         "Status": {
             "State": word::<pb::Liveness, Liveness>(n.liveness),
-            "Addr": host.trim_matches(['[', ']']),
+            "Addr": host(&description.control_addr),
             "Since": time(n.liveness_since_ms),
         },
         // Ours.

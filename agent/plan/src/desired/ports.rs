@@ -77,7 +77,7 @@ impl Ports {
         let listener = Listener { transport: entry.transport, at };
         self.listeners.insert(listener, Behind { holder: Holder::Container(id), to: vec![behind] });
         // What is sent from ::1 would be answered by a link, where the kernel takes nothing for ::1.
-        let is_led = !(at.is_ipv6() && at.ip().is_loopback()) && !cut.host.closed.contains(&listener);
+        let is_led = !(cut.host.closed.contains(&listener) || (at.is_ipv6() && at.ip().is_loopback()));
         if let Some(Inwards { to, link }) = inwards.filter(|_| is_led) {
             self.host.push(Publication { host_ip, transport: entry.transport, port: entry.port, to });
             self.by_loopback(link, is_v4);
