@@ -40,9 +40,11 @@ use crate::{
     containers::{self, Containers},
     reconcile::Converged,
     report::Reports,
+    sessions::Waiter,
 };
 use health::{Probed, Watch};
 use names::{Names, Serving};
+use run::Unstarted;
 use step::{Image, Step, View, next};
 
 /// Images looked for at once: each may be a pull, and a disk and a line can be shared only so far.
@@ -81,7 +83,7 @@ pub(crate) struct Tasks {
 #[derive(Debug)]
 struct Life {
     image: Image,
-    failure: Option<String>,
+    failure: Option<Unstarted>,
     serving: Option<Serving>,
     /// A step is under way.
     busy: bool,
@@ -145,7 +147,7 @@ impl Default for Life {
 enum Outcome {
     Image(Result<(), String>),
     Serving(Result<Serving, String>),
-    Started(Result<(), String>),
+    Started(Result<(), Unstarted>),
     /// Stopped or removed: what there is now can be looked up.
     Done(Result<(), String>),
     /// It was no longer wanted when its turn came.
@@ -370,7 +372,7 @@ impl Tasks {
             wired,
             named: !unnamed,
             kept,
-            failure: life.failure.as_deref(),
+            failure: life.failure.as_ref().map(|failure| failure.why.as_str()),
             health: life.watch().map(|watch| (watch.health(), watch.why())),
         });
         if let Some(told) = told {
@@ -449,6 +451,7 @@ impl Tasks {
             life.patience(wired, converged.failure(assignment, id), now);
             wired
         };
+        let known = &assigned.known;
         let (step, told) = run::next(&run::View {
             wanted: assigned.wanted,
             start: assigned.start,
@@ -457,8 +460,9 @@ impl Tasks {
             image: &life.image,
             wired,
             named: scope.networks.is_empty() || life.is_served(&scope),
-            failure: life.failure.as_deref(),
+            failure: life.failure.as_ref(),
             restarts: life.run.restarts,
+            known: if known.start == assigned.start { known.phase } else { Phase::Created },
         });
         if let Some(told) = told {
             let watch = life.watch().filter(|_| told.phase == Phase::Running);
@@ -470,6 +474,7 @@ impl Tasks {
                 exit_code: told.exit_code,
                 restarts: life.run.restarts,
                 health: watch.map(Watch::health),
+                unstarted: told.unstarted,
             });
         }
         if life.rest_until.is_some_and(|until| now < until) {
@@ -541,7 +546,7 @@ impl Tasks {
         self.start_container(id, config::by_hand(id, container, netns, &files));
     }
 
-    fn start_container(&mut self, id: TaskId, config: ContainerConfig) {
+    fn start_container(&mut self, id: TaskId, mut config: ContainerConfig) {
         let (runtime, waiting) = (self.host.runtime().clone(), self.host.waiting().clone());
         let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
         self.begin(id, async move {
@@ -552,9 +557,12 @@ impl Tasks {
             let started = match waiting.take(id) {
                 None => runtime.start(config).await.map(drop),
                 // Who has gone meanwhile misses nothing.
-                Some(waiter) => runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session))),
+                Some(Waiter { session: waiter, size }) => {
+                    config.options.size = size;
+                    runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session)))
+                }
             };
-            Outcome::Started(started.map_err(|e| chain(&e)))
+            Outcome::Started(started.map_err(|e| Unstarted { why: chain(&e), fault: e.fault() }))
         });
     }
 
@@ -616,7 +624,7 @@ impl Life {
             Some(why) if !wired && self.image == Image::Here && self.failure.is_none() => {
                 let since = *self.unwired_since.get_or_insert(now);
                 if now >= since + WIRE_PATIENCE {
-                    self.failure = Some(format!("its network cannot be set up on this host: {why}"));
+                    self.failure = Some(Unstarted::other(format!("its network cannot be set up on this host: {why}")));
                     self.unwired_since = None;
                 }
             }
