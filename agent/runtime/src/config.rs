@@ -149,6 +149,7 @@ pub struct ContainerStatus {
     pub image: String,
     pub state: ContainerState,
     pub labels: Labels,
+    pub hostname: String,
     pub options: Options,
     pub created_at_ms: u64,
     /// Of the last start, also when it has ended since. `None` if it never ran.

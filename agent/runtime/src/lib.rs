@@ -51,6 +51,7 @@ mod error;
 mod exec;
 mod exits;
 mod frame;
+mod hosts;
 mod ids;
 pub mod image;
 mod log;

@@ -24,7 +24,7 @@ use crate::{
     cgroup::Cgroups,
     client::Client,
     config::{Exit, Fault},
-    ends, exec,
+    ends, exec, hosts,
     ids::Ids,
     log::{FILE_MAX_BYTES, Log},
     mounts,
@@ -261,13 +261,10 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
 }
 
 fn write_files(record: &Record, dir: &Dir) -> Result<(), Failure> {
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for line in &record.hosts {
-        hosts.push_str(line);
-        hosts.push('\n');
-    }
+    hosts::forget(dir).map_err(os("forget the lines of an earlier start"))?;
+    let hosts = hosts::first(&record.hosts);
     for (name, text) in
-        [("hosts", &hosts), ("hostname", &format!("{}\n", record.hostname)), ("resolv.conf", &record.resolv_conf)]
+        [(hosts::FILE, &hosts), ("hostname", &format!("{}\n", record.hostname)), ("resolv.conf", &record.resolv_conf)]
     {
         fs::write(dir.at(name), text).map_err(os("write a file for /etc"))?;
     }

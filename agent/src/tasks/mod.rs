@@ -121,6 +121,8 @@ struct Run {
     running_since: Option<Instant>,
     /// It ended, and is started again then.
     restart_at: Option<Instant>,
+    /// What its `/etc/hosts` was last made to say, and in which container: when that one started.
+    hosts: Option<(u64, Vec<String>)>,
 }
 
 impl Default for Life {
@@ -148,6 +150,7 @@ enum Outcome {
     Image(Result<(), String>),
     Serving(Result<Serving, String>),
     Started(Result<(), Unstarted>),
+    Hosts(u64, Vec<String>, Result<(), String>),
     /// Stopped or removed: what there is now can be looked up.
     Done(Result<(), String>),
     /// It was no longer wanted when its turn came.
@@ -255,7 +258,11 @@ impl Tasks {
                 life.serving = Some(serving);
                 None
             }
-            Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) => Some(why),
+            Outcome::Hosts(started_at_ms, lines, Ok(())) => {
+                life.run.hosts = Some((started_at_ms, lines));
+                None
+            }
+            Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) | Outcome::Hosts(.., Err(why)) => Some(why),
         };
         match failed {
             None => life.backoff.reset(),
@@ -396,6 +403,7 @@ impl Tasks {
             (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
                 unreachable!("only what is assigned is prepared and started")
             }
+            (Step::WriteHosts, _) => unreachable!("a task is on the same networks as long as it is"),
             // One that the managers have forgotten has no network any more: nothing reaches it.
             (Step::Stop, Some(task)) if !task.endpoints.is_empty() => {
                 let since = *life.draining_since.get_or_insert(now);
@@ -451,6 +459,14 @@ impl Tasks {
             life.patience(wired, converged.failure(assignment, id), now);
             wired
         };
+        let hosts = match container {
+            Some((&ContainerState::Running { started_at_ms, .. }, _)) => {
+                let status = self.host.runtime().status(&containers::id(id)).ok();
+                // It is called as it was at its start.
+                status.map(|status| (started_at_ms, config::hosts_by_hand(assigned, &status.hostname)))
+            }
+            Some((ContainerState::Created | ContainerState::Exited(_), _)) | None => None,
+        };
         let known = &assigned.known;
         let (step, told) = run::next(&run::View {
             wanted: assigned.wanted,
@@ -460,6 +476,7 @@ impl Tasks {
             image: &life.image,
             wired,
             named: scope.networks.is_empty() || life.is_served(&scope),
+            hosted: hosts.is_none() || life.run.hosts == hosts,
             failure: life.failure.as_ref(),
             restarts: life.run.restarts,
             known: if known.start == assigned.start { known.phase } else { Phase::Created },
@@ -486,6 +503,10 @@ impl Tasks {
             Step::Forget => drop(self.lives.remove(&id)),
             Step::FetchImage => self.fetch(id, assigned.container.image.clone()),
             Step::ServeNames => self.serve_names(id, scope),
+            Step::WriteHosts => {
+                let (started_at_ms, lines) = hosts.expect("it runs");
+                self.write_hosts(id, started_at_ms, lines);
+            }
             Step::Start => {
                 let by_policy =
                     matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
@@ -526,6 +547,14 @@ impl Tasks {
     fn serve_names(&mut self, id: TaskId, scope: Scope) {
         let names = self.names.clone();
         self.begin(id, async move { Outcome::Serving(names.serve(id, scope).await.map_err(|e| chain(&e))) });
+    }
+
+    fn write_hosts(&mut self, id: TaskId, started_at_ms: u64, lines: Vec<String>) {
+        let runtime = self.host.runtime().clone();
+        self.begin(id, async move {
+            let written = runtime.set_hosts(&containers::id(id), lines.clone()).await;
+            Outcome::Hosts(started_at_ms, lines, written.map_err(|e| chain(&e)))
+        });
     }
 
     fn start(&mut self, id: TaskId, task: &TaskAssignment) {

@@ -20,6 +20,8 @@ pub(crate) struct View<'a> {
     pub(crate) wired: bool,
     /// Its resolver listens, or it needs none.
     pub(crate) named: bool,
+    /// Its `/etc/hosts` says where it is.
+    pub(crate) hosted: bool,
     /// Why it could not be started.
     pub(crate) failure: Option<&'a Unstarted>,
     /// Starts by policy since its user's last.
@@ -84,7 +86,8 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
         (Wanted::Running, Some((ContainerState::Created, _))) => (names_or(Step::Wait, view), None),
         (Wanted::Running, Some((ContainerState::Running { .. }, start))) if start < view.start => (Step::Stop, None),
         (Wanted::Running, Some((ContainerState::Running { .. }, _))) => {
-            (names_or(Step::Wait, view), Told::plain(Phase::Running))
+            let step = if view.hosted { Step::Wait } else { Step::WriteHosts };
+            (names_or(step, view), Told::plain(Phase::Running))
         }
         (Wanted::Running, Some((ContainerState::Exited(_), start))) if start < view.start => beginning(view, None),
         (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit) => {
@@ -148,6 +151,7 @@ mod tests {
             image: &Image::Here,
             wired: true,
             named: true,
+            hosted: true,
             failure: None,
             restarts: 0,
             known: Phase::Created,
@@ -179,6 +183,15 @@ mod tests {
         ] {
             assert_eq!(said(&view(wanted, container)), (step, phase), "{wanted} {container:?}");
         }
+    }
+
+    #[test]
+    fn one_that_runs_is_named_and_then_told_where_it_is() {
+        let running = View { named: false, hosted: false, ..view(Wanted::Running, Some((&RUNNING, 2))) };
+        let told = Some(Phase::Running);
+        assert_eq!(said(&running), (Step::ServeNames, told));
+        assert_eq!(said(&View { named: true, ..running }), (Step::WriteHosts, told));
+        assert_eq!(said(&View { hosted: false, ..view(Wanted::Stopped, Some((&RUNNING, 2))) }).0, Step::Stop);
     }
 
     #[test]
