@@ -19,6 +19,23 @@ pub(crate) enum Exit {
     /// No daemon, no manager or no quorum.
     NoManager = 7,
     NotAllowed = 8,
+    /// Of `run` alone: whatever is not the program's; as Docker.
+    NotRun = 125,
+    /// Of a program that cannot be executed.
+    NotExecutable = 126,
+    /// Of a program that is not there.
+    NoProgram = 127,
+}
+
+impl Exit {
+    /// Of a process that could not be started, by its exit code.
+    pub(crate) fn of_unstarted(code: Option<i32>) -> Self {
+        match code {
+            Some(126) => Exit::NotExecutable,
+            Some(127) => Exit::NoProgram,
+            Some(_) | None => Exit::NotRun,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +47,14 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
+    }
+
+    /// As `run` ends where it was not the program that failed.
+    pub(crate) fn of_run(self) -> Self {
+        match self.exit {
+            Exit::NotExecutable | Exit::NoProgram => self,
+            _ => Self { exit: Exit::NotRun, ..self },
+        }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {

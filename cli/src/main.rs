@@ -75,11 +75,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 fn not_understood(e: &clap::Error) -> ExitCode {
-    if let Some(sentence) = unbuilt::sentence(e) {
-        return end(&Failure::usage(sentence));
+    let verb = unbuilt::verb(std::env::args_os().map(|word| word.to_string_lossy().into_owned()));
+    // As Docker: `run` ends as its program does, so what is not the program's has a number of its own.
+    let failed = if verb.as_deref() == Some("run") { Exit::NotRun } else { Exit::Usage };
+    if let Some(sentence) = unbuilt::sentence(e, verb.as_deref()) {
+        return end(&Failure::new(failed, sentence));
     }
     // Help and version come this way too, and are no errors.
-    let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
+    let code = if e.use_stderr() { failed as u8 } else { 0 };
     match e.print() {
         Ok(()) => ExitCode::from(code),
         Err(_) => ExitCode::from(Exit::General as u8),

@@ -18,10 +18,14 @@ pub(crate) fn bytes(raw: &[u8]) -> Result<(), Failure> {
     settle(io::stdout().lock().write_all(raw))
 }
 
-/// What a process writes at this moment: shown at once, also where it ends no line.
-pub(crate) fn flushed(raw: &[u8]) -> Result<(), Failure> {
-    bytes(raw)?;
-    settle(io::stdout().lock().flush())
+/// What a process writes at this moment: shown at once, also where it ends no line. Of a reader that went away it is
+/// told, as our own terminal may have to be put back first.
+pub(crate) fn both(stdout: &[u8], stderr: &[u8]) -> io::Result<()> {
+    if !stdout.is_empty() {
+        io::stdout().lock().write_all(stdout)?;
+        io::stdout().lock().flush()?;
+    }
+    io::stderr().lock().write_all(stderr)
 }
 
 /// What a container wrote to its stderr.

@@ -275,6 +275,9 @@ pub struct RunStatus {
     /// Of one that runs and has a health check.
     #[serde(default)]
     pub health: Option<Health>,
+    /// It could not be started: the message says why, the exit code what kind of reason.
+    #[serde(default)]
+    pub unstarted: bool,
 }
 
 #[cfg(test)]

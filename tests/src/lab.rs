@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use crate::{Nobody, Output, image};
+use crate::{Nobody, Output, Terminal, image};
 
 /// A program that runs for longer is ended, and the test with it: `lab up` of seven managers takes the longest.
 const COMMAND_WITHIN: Duration = Duration::from_secs(120);
@@ -146,6 +146,20 @@ impl Lab {
     /// The command line of users, on a host: `lab.shoal("m1", ["node", "ls"])`.
     pub fn shoal(&self, host: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<Output> {
         self.exec(host, [self.shoal.clone().into_os_string()].into_iter().chain(own(args)))
+    }
+
+    /// The same, at a terminal of that size.
+    pub fn at_terminal(
+        &self,
+        host: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        rows: u16,
+        columns: u16,
+    ) -> anyhow::Result<Terminal> {
+        let shoal = self.shoal.clone().into_os_string();
+        let exec = ["lab", "--name", &self.name, "exec", host, "--"].map(OsString::from);
+        let words: Vec<_> = [shoal.clone()].into_iter().chain(exec).chain([shoal]).chain(own(args)).collect();
+        Terminal::run(&words, rows, columns)
     }
 
     /// A command on a host: `lab.exec("w1", ["ip", "-j", "link"])`.

@@ -20,9 +20,11 @@ pub mod image;
 mod lab;
 mod nobody;
 mod output;
+mod terminal;
 mod wait;
 
 pub use lab::{Lab, Shape, built, story, story_without_root};
 pub use nobody::Nobody;
 pub use output::Output;
+pub use terminal::{Mode, Terminal};
 pub use wait::eventually;

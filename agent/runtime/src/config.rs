@@ -47,6 +47,8 @@ pub struct ContainerConfig {
 pub struct Options {
     /// A terminal of its own as its standard streams; its output is then one stream.
     pub tty: bool,
+    /// Of that terminal at the start; none: whoever attaches will tell.
+    pub size: Option<Size>,
     /// Standard input stays open for those who attach; else it is empty.
     pub stdin: bool,
     pub mounts: Vec<Mount>,
@@ -64,6 +66,13 @@ pub struct Options {
     /// What it writes into its root file system survives a power cut once synced. Without, its syncs are not heard,
     /// which is faster: for containers that are replaced rather than started again.
     pub durable: bool,
+}
+
+/// Of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// Something of the host's in a container.
@@ -99,6 +108,30 @@ pub struct Exit {
     pub reason: Option<String>,
 }
 
+/// What was wrong with a process that could not be started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// There is no such program.
+    NotFound,
+    /// There is, and it is none, or not for that user.
+    NotExecutable,
+    /// It was not the program's.
+    #[default]
+    Other,
+}
+
+impl Fault {
+    /// As a shell would tell it, and Docker does.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Fault::NotFound => 127,
+            Fault::NotExecutable => 126,
+            Fault::Other => 125,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerState {
     /// Its supervisor is at work; the first process does not run yet.
@@ -116,6 +149,7 @@ pub struct ContainerStatus {
     pub image: String,
     pub state: ContainerState,
     pub labels: Labels,
+    pub hostname: String,
     pub options: Options,
     pub created_at_ms: u64,
     /// Of the last start, also when it has ended since. `None` if it never ran.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::Fault;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing} {path}")]
@@ -65,11 +67,11 @@ pub enum Error {
     )]
     NoCgroups { container: String, limits: String },
     #[error("cannot start container {container}: {reason}")]
-    Start { container: String, reason: String },
+    Start { container: String, reason: String, fault: Fault },
     #[error("container {0} does not run")]
     NotRunning(String),
     #[error("cannot run {command:?} in container {container}: {reason}")]
-    Exec { container: String, command: String, reason: String },
+    Exec { container: String, command: String, reason: String, fault: Fault },
     #[error("cannot attach to container {container}")]
     Attach {
         container: String,
@@ -114,6 +116,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What was wrong with the process that was to be started.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::Start { fault, .. } | Error::Exec { fault, .. } => *fault,
+            _ => Fault::Other,
+        }
+    }
+
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { doing, path, source }

@@ -32,7 +32,7 @@ use std::{
 };
 
 use crate::{
-    atomic, capabilities,
+    Size, atomic, capabilities,
     client::Client,
     frame::Frame,
     payload::{Confined, Payload, Streams},
@@ -58,6 +58,8 @@ pub struct ExecConfig {
     /// `uid[:gid]` or names; default the container's.
     pub user: Option<String>,
     pub tty: bool,
+    /// Of its terminal at the start.
+    pub size: Option<Size>,
     /// Standard input is what the session says; else it is empty.
     pub stdin: bool,
     /// All capabilities, and no system call refused.
@@ -101,7 +103,7 @@ pub(crate) fn supervise(dir: &Path) -> ExitCode {
         }
         Err(failure) => {
             let _ = fs::remove_dir_all(dir);
-            client.tell(&Frame::Failed(failure.to_string()));
+            client.tell(&Frame::Failed(failure.fault(), failure.to_string()));
             reap_all();
             ExitCode::FAILURE
         }
@@ -185,12 +187,10 @@ fn start(dir: &Path) -> Result<Running, Failure> {
     let spec = Spec::load(container.at("config.json")).map_err(|e| Failure::Container(e.into()))?;
     let mut confined = confined(&spec, user.uid, config.privileged, Arc::new(first))?;
     confined.terminal_of = config.tty.then(|| Uid::from_raw(user.uid));
-    let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default())
-        .with_root_path(dir)?
-        .with_executor(Payload::added(confined));
+    let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default()).with_root_path(dir)?;
     let build = |builder: ContainerBuilder| builder.as_tenant().with_detach(true).with_process(Some(path)).build();
     let streams = Streams { tty: config.tty, stdin: config.stdin, uid: user.uid };
-    let (pid, ends) = streams.give(dir, builder, build)?;
+    let (pid, ends) = streams.give(dir, builder, Payload::added(confined, config.size), build)?;
     let mut pump = Pump::new(ends, Slow::Wait);
     if let Some(limit) = config.time_limit {
         pump = pump.kill_after(limit);

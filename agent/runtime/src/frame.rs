@@ -5,7 +5,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 
-use crate::LogStream;
+use crate::{Fault, LogStream};
 
 /// What follows a header is never longer; whoever says so is not one of us.
 pub(crate) const PAYLOAD_MAX_BYTES: usize = 64 << 10;
@@ -19,12 +19,14 @@ pub(crate) enum Frame {
     EndOfInput,
     /// To the process: its terminal has that size.
     Resize { rows: u16, columns: u16 },
+    /// To the supervisor of an added process: who says so goes, and the process goes on unheard.
+    Leave,
     /// From the process.
     Output(LogStream, Bytes),
     /// From the supervisor: the process runs.
     Running,
     /// From the supervisor: the process could not be started, and why.
-    Failed(String),
+    Failed(Fault, String),
     /// From the supervisor: the process ended, and this is the last word.
     Exit(i32),
 }
@@ -40,6 +42,7 @@ impl Frame {
         match self {
             Frame::Input(bytes) => put(b'i', bytes),
             Frame::EndOfInput => put(b'e', &[]),
+            Frame::Leave => put(b'l', &[]),
             Frame::Resize { rows, columns } => {
                 let ([a, b], [c, d]) = (rows.to_be_bytes(), columns.to_be_bytes());
                 put(b's', &[a, b, c, d]);
@@ -47,7 +50,14 @@ impl Frame {
             Frame::Output(LogStream::Stdout, bytes) => put(b'1', bytes),
             Frame::Output(LogStream::Stderr, bytes) => put(b'2', bytes),
             Frame::Running => put(b'r', &[]),
-            Frame::Failed(reason) => put(b'f', reason.as_bytes()),
+            Frame::Failed(fault, reason) => {
+                let kind = match fault {
+                    Fault::NotFound => b'n',
+                    Fault::NotExecutable => b'x',
+                    Fault::Other => b'o',
+                };
+                put(b'f', &[&[kind], reason.as_bytes()].concat());
+            }
             Frame::Exit(code) => put(b'x', &code.to_be_bytes()),
         }
     }
@@ -69,6 +79,7 @@ impl Frame {
         let frame = match kind {
             b'i' => Frame::Input(payload),
             b'e' => Frame::EndOfInput,
+            b'l' => Frame::Leave,
             b's' => {
                 let [a, b, c, d] = four(&payload)?;
                 Frame::Resize { rows: u16::from_be_bytes([a, b]), columns: u16::from_be_bytes([c, d]) }
@@ -76,7 +87,15 @@ impl Frame {
             b'1' => Frame::Output(LogStream::Stdout, payload),
             b'2' => Frame::Output(LogStream::Stderr, payload),
             b'r' => Frame::Running,
-            b'f' => Frame::Failed(String::from_utf8_lossy(&payload).into_owned()),
+            b'f' => {
+                let (kind, reason) = payload.split_first().ok_or_else(|| garbled("a failure of no kind"))?;
+                let fault = match kind {
+                    b'n' => Fault::NotFound,
+                    b'x' => Fault::NotExecutable,
+                    _ => Fault::Other,
+                };
+                Frame::Failed(fault, String::from_utf8_lossy(reason).into_owned())
+            }
             b'x' => Frame::Exit(i32::from_be_bytes(four(&payload)?)),
             _ => return Err(garbled("a frame of no kind that we know")),
         };
@@ -101,11 +120,12 @@ mod tests {
         let frames = [
             Frame::Input(Bytes::from_static(b"hello")),
             Frame::EndOfInput,
+            Frame::Leave,
             Frame::Resize { rows: 24, columns: 300 },
             Frame::Output(LogStream::Stdout, Bytes::from_static(b"out")),
             Frame::Output(LogStream::Stderr, Bytes::from(vec![0; PAYLOAD_MAX_BYTES])),
             Frame::Running,
-            Frame::Failed("no".into()),
+            Frame::Failed(Fault::NotExecutable, "no".into()),
             Frame::Exit(-1),
         ];
         let mut written = BytesMut::new();

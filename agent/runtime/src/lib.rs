@@ -30,7 +30,7 @@
 //! - Output waits up to a second for a client that is slow, and so does then the container.
 //! - Standard input that is kept open stays so when a client leaves without ending it.
 //! - What is attached or added dies with the daemon's end of the socket: an added process goes on unheard, but for
-//!   one with a terminal, which hangs up.
+//!   one with a terminal, which hangs up; whoever leaves such a session says so, and it goes on.
 //! - A bind mount is of what is at the path at the start; what the host mounts below it later is not seen.
 //! - A memory limit says nothing of swap.
 //! - Whoever follows a log that is rotated more than once in a tenth of a second misses what went by.
@@ -51,6 +51,7 @@ mod error;
 mod exec;
 mod exits;
 mod frame;
+mod hosts;
 mod ids;
 pub mod image;
 mod log;
@@ -58,6 +59,7 @@ mod logs;
 mod mounts;
 mod payload;
 mod process;
+mod program;
 mod pump;
 mod record;
 mod rootfs;
@@ -70,7 +72,9 @@ mod supervise;
 mod user;
 mod volumes;
 
-pub use config::{ContainerConfig, ContainerState, ContainerStatus, Exit, Mount, MountSource, Options, RuntimeConfig};
+pub use config::{
+    ContainerConfig, ContainerState, ContainerStatus, Exit, Fault, Mount, MountSource, Options, RuntimeConfig, Size,
+};
 pub use error::Error;
 pub use exec::ExecConfig;
 pub use image::{Image, ImageSummary, Images, Reference};

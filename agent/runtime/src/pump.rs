@@ -271,8 +271,10 @@ impl Pump {
                 // Of a terminal one types the end.
                 Frame::EndOfInput => self.end_of_input = !self.ends.is_terminal,
                 Frame::Resize { rows, columns } => self.ends.resize(rows, columns),
+                // From now on it is nobody's.
+                Frame::Leave => self.on_slow = Slow::Drop,
                 // Nobody reads it; or it is not for us.
-                Frame::Input(_) | Frame::Output(..) | Frame::Running | Frame::Failed(_) | Frame::Exit(_) => {}
+                Frame::Input(_) | Frame::Output(..) | Frame::Running | Frame::Failed(..) | Frame::Exit(_) => {}
             }
         }
         self.feed();

@@ -1,5 +1,6 @@
 //! The daemon's side: starts supervisors, knows all containers, adopts those that an earlier daemon started.
 
+mod hosts;
 mod sessions;
 mod start;
 mod volumes;
@@ -416,6 +417,7 @@ impl Entry {
             image: self.record.image.clone(),
             state: self.state.clone(),
             labels: self.record.labels.clone(),
+            hostname: self.record.hostname.clone(),
             options: self.record.options.clone(),
             created_at_ms: self.record.created_at_ms,
             started_at_ms: self.started_at_ms,

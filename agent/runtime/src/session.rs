@@ -58,12 +58,17 @@ pub struct Stdin {
 
 /// Tells the size of the terminal that the process is seen in.
 #[derive(Debug, Clone)]
-pub struct Terminal(mpsc::Sender<(u16, u16)>);
+pub struct Terminal(mpsc::Sender<Frame>);
 
 impl Terminal {
     /// Nothing happens where the process has no terminal, or has ended.
     pub async fn resize(&self, rows: u16, columns: u16) {
-        let _ = self.0.send((rows, columns)).await;
+        let _ = self.0.send(Frame::Resize { rows, columns }).await;
+    }
+
+    /// Whoever is there goes, and a process that was added goes on without anybody: its terminal does not hang up.
+    pub async fn leave(&self) {
+        let _ = self.0.send(Frame::Leave).await;
     }
 }
 
@@ -150,7 +155,14 @@ async fn hear(
                 let _ = exit.send(code);
                 return;
             }
-            Some(Frame::Running | Frame::Failed(_) | Frame::Input(_) | Frame::EndOfInput | Frame::Resize { .. }) => {}
+            Some(
+                Frame::Running
+                | Frame::Failed(..)
+                | Frame::Input(_)
+                | Frame::EndOfInput
+                | Frame::Leave
+                | Frame::Resize { .. },
+            ) => {}
             None => return,
         }
     }
@@ -160,7 +172,7 @@ async fn tell(
     mut to: OwnedWriteHalf,
     mut pipe: DuplexStream,
     ended: Arc<AtomicBool>,
-    mut sizes: mpsc::Receiver<(u16, u16)>,
+    mut sizes: mpsc::Receiver<Frame>,
 ) {
     let mut bytes = BytesMut::with_capacity(INPUT_BYTES);
     let (mut pipe_open, mut sizes_open) = (true, true);
@@ -170,7 +182,7 @@ async fn tell(
             biased;
             size = sizes.recv(), if sizes_open => {
                 sizes_open = size.is_some();
-                size.map(|(rows, columns)| Frame::Resize { rows, columns })
+                size
             }
             read = pipe.read_buf(&mut bytes), if pipe_open => match read {
                 Ok(n) if n > 0 => Some(Frame::Input(bytes.split().freeze())),

@@ -23,13 +23,14 @@ use crate::{
     Error, capabilities, cgroup,
     cgroup::Cgroups,
     client::Client,
-    config::Exit,
-    ends, exec,
+    config::{Exit, Fault},
+    ends, exec, hosts,
     ids::Ids,
     log::{FILE_MAX_BYTES, Log},
     mounts,
     payload::{Payload, Streams},
     process,
+    program::Unrunnable,
     pump::{Pump, Slow},
     record::{Dir, Record, Started, now_ms},
     rootfs,
@@ -47,7 +48,7 @@ const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
     Running(Started),
-    Failed(String),
+    Failed { fault: Fault, reason: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +63,28 @@ pub(crate) enum Failure {
     AbsentUser(#[from] Absent),
     #[error("{}", chain(.0))]
     Container(#[from] libcontainer::error::LibcontainerError),
+    /// The program's own.
+    #[error("{}", .0.reason)]
+    Program(Unrunnable),
     #[error("the container has ended")]
     Ended,
     #[error("there is no container in {0}")]
     NoRecord(String),
+}
+
+impl Failure {
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Failure::Program(unrunnable) => unrunnable.fault,
+            Failure::Os(..)
+            | Failure::Disk(_)
+            | Failure::User(_)
+            | Failure::AbsentUser(_)
+            | Failure::Container(_)
+            | Failure::Ended
+            | Failure::NoRecord(_) => Fault::Other,
+        }
+    }
 }
 
 /// libcontainer says the cause in the last link of the chain, and says it again in some of those before.
@@ -114,7 +133,7 @@ fn supervise_container(dir: &Path) -> ExitCode {
         }
         Ok(Err(_)) => ExitCode::FAILURE,
         Err(failure) => {
-            let reason = failure.to_string();
+            let (fault, reason) = (failure.fault(), failure.to_string());
             if let Ok(Some(record)) = dir.record() {
                 let _ = cgroup::remove(&record.cgroup);
             }
@@ -122,11 +141,12 @@ fn supervise_container(dir: &Path) -> ExitCode {
             // One that was to be started again has still ended as it did before.
             if matches!(dir.exit(), Ok(None)) {
                 let reason = Some(reason.clone());
-                let exit = Exit { code: CODE_NOT_STARTED, oom: false, finished_at_ms: now_ms(), reason };
+                let code = if fault == Fault::Other { CODE_NOT_STARTED } else { fault.exit_code() };
+                let exit = Exit { code, oom: false, finished_at_ms: now_ms(), reason };
                 let _ = dir.write_exit(&exit);
             }
             if let Some(mut report) = output {
-                let _ = say(&mut report, &Report::Failed(reason));
+                let _ = say(&mut report, &Report::Failed { fault, reason });
             }
             ExitCode::FAILURE
         }
@@ -213,12 +233,11 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
     fs::write(&config, text).map_err(os("write the specification"))?;
 
     let log = Log::open(dir.path(), FILE_MAX_BYTES).map_err(os("open the log"))?;
-    let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default())
-        .with_root_path(dir.at("oci"))?
-        .with_executor(Payload::first());
+    let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default()).with_root_path(dir.at("oci"))?;
     let build = |builder: ContainerBuilder| builder.as_init(dir.path()).with_systemd(false).with_detach(true).build();
     let streams = Streams { tty: record.options.tty, stdin: record.options.stdin, uid: user.uid };
-    let (mut container, ends) = streams.give(dir.path(), builder, build)?;
+    let payload = Payload::first(record.options.size);
+    let (mut container, ends) = streams.give(dir.path(), builder, payload, build)?;
     fs::write(OOM_SCORE_ADJ, own_oom_score).map_err(os("restore our own out-of-memory score"))?;
     let listener = ends::listen(&record.attach).map_err(os("listen to those who attach"))?;
     let mut pump =
@@ -242,13 +261,10 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
 }
 
 fn write_files(record: &Record, dir: &Dir) -> Result<(), Failure> {
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for line in &record.hosts {
-        hosts.push_str(line);
-        hosts.push('\n');
-    }
+    hosts::forget(dir).map_err(os("forget the lines of an earlier start"))?;
+    let hosts = hosts::first(&record.hosts);
     for (name, text) in
-        [("hosts", &hosts), ("hostname", &format!("{}\n", record.hostname)), ("resolv.conf", &record.resolv_conf)]
+        [(hosts::FILE, &hosts), ("hostname", &format!("{}\n", record.hostname)), ("resolv.conf", &record.resolv_conf)]
     {
         fs::write(dir.at(name), text).map_err(os("write a file for /etc"))?;
     }

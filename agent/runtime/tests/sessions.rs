@@ -7,7 +7,9 @@ mod common;
 use bytes::Bytes;
 use common::{Host, output, within};
 use futures::StreamExt;
-use shoal_runtime::{ContainerConfig, ContainerState, Error, ExecConfig, LogStream, Options, Runtime, Session};
+use shoal_runtime::{
+    ContainerConfig, ContainerState, Error, ExecConfig, Fault, LogStream, Options, Runtime, Session, Size,
+};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -95,6 +97,23 @@ async fn a_process_is_added_to_a_container_and_its_words_and_its_code_come_back(
     let missing = ExecConfig { args: vec!["/no/such".into()], ..ExecConfig::default() };
     let told = runtime.exec("t1", missing).await.unwrap_err().to_string();
     assert!(told.contains("/no/such") && told.contains("t1"), "{told}");
+    for (program, fault) in [
+        ("no-such", Fault::NotFound),
+        ("/bin/no-such", Fault::NotFound),
+        ("/bin", Fault::NotExecutable),
+        ("/etc/passwd", Fault::NotExecutable),
+    ] {
+        let config = || ExecConfig { args: vec![program.into()], ..ExecConfig::default() };
+        assert_eq!(runtime.exec("t1", config()).await.unwrap_err().fault(), fault, "{program}");
+        let tty = ExecConfig { tty: true, ..config() };
+        assert_eq!(runtime.exec("t1", tty).await.unwrap_err().fault(), fault, "{program} at a terminal");
+        let mut first = host.container("t2", "");
+        first.spec.args = vec![program.into()];
+        let told = runtime.start(first).await.unwrap_err();
+        assert_eq!(told.fault(), fault, "{program}: {told}");
+    }
+    let elsewhere = ExecConfig { workdir: Some("/no/such".into()), ..command("true") };
+    assert_eq!(runtime.exec("t1", elsewhere).await.unwrap_err().fault(), Fault::Other);
     assert!(matches!(runtime.exec("none", command("true")).await, Err(Error::NoSuchContainer(_))));
     runtime.exec_detached("t1", command("sleep 0.2; echo done > /done; exit 1")).await.unwrap();
     within(async { while said(&runtime, command("test -e /done")).await.2 != 0 {} }).await;
@@ -145,6 +164,8 @@ async fn an_added_process_may_have_a_terminal_of_a_size() {
     let own = ExecConfig { user: Some("web".into()), ..tty("echo x > $(tty) && echo y > /dev/tty") };
     assert_eq!(said(&runtime, own).await.0, "x\r\ny\r\n");
 
+    let sized = ExecConfig { size: Some(Size { rows: 12, columns: 34 }), ..tty("stty size") };
+    assert_eq!(said(&runtime, sized).await.0, "12 34\r\n");
     let mut session = runtime.exec("t1", tty("read line; stty size; echo again; read line")).await.unwrap();
     session.terminal.resize(33, 101).await;
     session.stdin.write_all(b"go\n").await.unwrap();
@@ -152,7 +173,13 @@ async fn an_added_process_may_have_a_terminal_of_a_size() {
     session.stdin.write_all(b"\x03").await.unwrap();
     assert_eq!(whole(session).await.2, 130);
 
-    // Who leaves a terminal hangs it up.
+    // Whoever leaves it says so; else it hangs up.
+    let session =
+        runtime.exec("t1", tty("trap 'echo hup > /hup' HUP; sleep 0.3; echo whole; echo > /whole")).await.unwrap();
+    session.terminal.leave().await;
+    drop(session);
+    within(async { while said(&runtime, command("test -e /whole")).await.2 != 0 {} }).await;
+    assert_ne!(said(&runtime, command("test -e /hup")).await.2, 0);
     let script = "trap 'echo hup > /hup; exit' HUP; echo ready; while true; do sleep 0.05; done";
     let mut session = runtime.exec("t1", tty(script)).await.unwrap();
     until(&mut session, "ready").await;

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{Host, chain, containers, logs};
 
-pub(crate) use waiting::Waiting;
+pub(crate) use waiting::{Waiter, Waiting};
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,31 +100,39 @@ impl node_containers_server::NodeContainers for Sessions {
             workdir: start.workdir,
             user: start.user,
             tty: start.tty,
+            size: first.resize.map(process::as_size),
             stdin: start.stdin,
             privileged: start.privileged,
             time_limit: None,
         };
         let runtime = self.host.runtime();
-        if start.detached {
-            runtime.exec_detached(&id, config).await.map_err(refused)?;
-            return Ok(Response::new(futures::stream::iter([Ok(process::ready())]).boxed()));
+        let one = |message| Ok(Response::new(futures::stream::iter([Ok(message)]).boxed()));
+        let started = match start.detached {
+            true => runtime.exec_detached(&id, config).await.map(|()| None),
+            false => runtime.exec(&id, config).await.map(Some),
+        };
+        match started {
+            Ok(Some(session)) => {
+                let inputs = inputs.map(|input| input.map(Into::into)).boxed();
+                Ok(Response::new(process::serve(async { Ok(session) }, inputs)))
+            }
+            Ok(None) => one(process::ready()),
+            Err(error @ Error::Exec { .. }) => one(process::unstarted(&error)),
+            Err(error) => Err(refused(error)),
         }
-        let session = runtime.exec(&id, config).await.map_err(refused)?;
-        let inputs = inputs.map(|input| input.map(Into::into)).boxed();
-        Ok(Response::new(process::serve(async { Ok(session) }, inputs)))
     }
 
     async fn attach(&self, request: Request<Streaming<pb::AttachInput>>) -> Result<Response<Output>, Status> {
         self.check(&request)?;
         let mut inputs = request.into_inner();
         let first = inputs.message().await?.unwrap_or_default();
-        let container = TaskId(first.container);
+        let (container, size) = (TaskId(first.container), first.resize.map(process::as_size));
         let inputs = inputs.map(|input| input.map(Into::into)).boxed();
         match self.host.runtime().attach(&containers::id(container)).await {
             Ok(session) => Ok(Response::new(process::serve(async { Ok(session) }, inputs))),
             // It is about to be started: by who asks, once we say that we listen.
             Err(Error::NoSuchContainer(_) | Error::NotRunning(_)) => {
-                let waiter = self.host.waiting().wait(container);
+                let waiter = self.host.waiting().wait(container, size);
                 let started = async move {
                     waiter.await.map_err(|_| Status::failed_precondition(format!("{container} was not started")))
                 };

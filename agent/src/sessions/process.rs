@@ -1,8 +1,8 @@
 //! One session with a process, between the runtime and the wire.
 
-use futures::{StreamExt, future::Either, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use shoal_proto::pb;
-use shoal_runtime::{LogStream, Session, Stdin, Terminal};
+use shoal_runtime::{Error, LogStream, Session, Size, Stdin, Terminal};
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 use tonic::Status;
 
@@ -18,23 +18,35 @@ pub(super) struct Input {
     stdin: Vec<u8>,
     stdin_closed: bool,
     resize: Option<pb::WindowSize>,
+    leave: bool,
 }
 
 impl From<pb::ExecInput> for Input {
     fn from(i: pb::ExecInput) -> Self {
-        Self { stdin: i.stdin, stdin_closed: i.stdin_closed, resize: i.resize }
+        Self { stdin: i.stdin, stdin_closed: i.stdin_closed, resize: i.resize, leave: i.leave }
     }
 }
 
 impl From<pb::AttachInput> for Input {
     fn from(i: pb::AttachInput) -> Self {
-        Self { stdin: i.stdin, stdin_closed: i.stdin_closed, resize: i.resize }
+        Self { stdin: i.stdin, stdin_closed: i.stdin_closed, resize: i.resize, leave: i.leave }
     }
 }
 
 /// What is written from now on is told.
 pub(super) fn ready() -> pb::ProcessOutput {
     pb::ProcessOutput { ready: true, ..pb::ProcessOutput::default() }
+}
+
+/// All that is said of a process that could not be started.
+pub(super) fn unstarted(error: &Error) -> pb::ProcessOutput {
+    let exit_code = Some(error.fault().exit_code());
+    pb::ProcessOutput { exit_code, unstarted: chain(error), ..pb::ProcessOutput::default() }
+}
+
+pub(super) fn as_size(size: pb::WindowSize) -> Size {
+    let lines = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+    Size { rows: lines(size.rows), columns: lines(size.columns) }
 }
 
 /// Serves a session that is there, or will be when the process starts.
@@ -66,7 +78,6 @@ async fn pump(
     to: mpsc::Sender<Result<pb::ProcessOutput, Status>>,
 ) {
     let Session { stdin, mut output, terminal, exit } = session;
-    let feeding = tokio::spawn(feed(inputs, stdin, terminal));
     let telling = async {
         while let Some((stream, bytes)) = output.next().await {
             let mut message = pb::ProcessOutput::default();
@@ -84,25 +95,30 @@ async fn pump(
         };
         let _ = to.send(last).await;
     };
-    let hung_up = to.closed();
-    tokio::pin!(telling, hung_up);
-    match futures::future::select(telling, hung_up).await {
-        Either::Left(_) | Either::Right(_) => feeding.abort(),
+    // Beside the output: each may have to wait for the process.
+    tokio::select! {
+        () = telling => {}
+        () = to.closed() => {}
+        () = feed(inputs, stdin, terminal) => {}
     }
 }
 
-/// Until there is no more input. What the process does not read any more is dropped.
+/// Until whoever is there leaves. What the process does not read any more is dropped.
 async fn feed(mut inputs: BoxStream<'static, Result<Input, Status>>, mut stdin: Stdin, terminal: Terminal) {
     while let Some(Ok(input)) = inputs.next().await {
         if let Some(size) = input.resize {
-            let lines = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-            terminal.resize(lines(size.rows), lines(size.columns)).await;
+            let Size { rows, columns } = as_size(size);
+            terminal.resize(rows, columns).await;
         }
         if !input.stdin.is_empty() {
             let _ = stdin.write_all(&input.stdin).await;
         }
         if input.stdin_closed {
             let _ = stdin.shutdown().await;
+        }
+        if input.leave {
+            terminal.leave().await;
+            return;
         }
     }
     // The input stays open while the session lasts: dropped, it would end.

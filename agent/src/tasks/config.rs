@@ -45,10 +45,8 @@ pub(crate) fn by_hand(
         (Stack::Host, None) => host.hostname.clone(),
         (Stack::Own(_) | Stack::Loopback, None) => container.name.to_string(),
     };
-    let endpoints = container.stack.endpoints();
-    let (mut lines, mut spec) = (hosts(&container.container, endpoints, &hostname), container.container.clone());
+    let mut spec = container.container.clone();
     for link in &container.links {
-        lines.extend(links::hosts(link));
         for (name, value) in links::env(&container.name, link, host.images.get(&link.image)) {
             spec.env.entry(name).or_insert(value);
         }
@@ -60,7 +58,7 @@ pub(crate) fn by_hand(
     ]);
     ContainerConfig {
         id: containers::id(id),
-        hosts: lines,
+        hosts: hosts_by_hand(container, &hostname),
         resolv_conf: match container.stack {
             Stack::Own(_) => resolv_conf(&host.resolv_conf, &spec.dns),
             // Nobody is asked for them on its behalf.
@@ -79,6 +77,12 @@ pub(crate) fn by_hand(
         },
         spec,
     }
+}
+
+/// Its lines of `/etc/hosts`, as long as it is on these networks.
+pub(crate) fn hosts_by_hand(container: &ContainerAssignment, hostname: &str) -> Vec<String> {
+    let own = hosts(&container.container, container.stack.endpoints(), hostname);
+    own.into_iter().chain(container.links.iter().flat_map(links::hosts)).collect()
 }
 
 /// What a container has of its host's.

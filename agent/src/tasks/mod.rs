@@ -40,9 +40,11 @@ use crate::{
     containers::{self, Containers},
     reconcile::Converged,
     report::Reports,
+    sessions::Waiter,
 };
 use health::{Probed, Watch};
 use names::{Names, Serving};
+use run::Unstarted;
 use step::{Image, Step, View, next};
 
 /// Images looked for at once: each may be a pull, and a disk and a line can be shared only so far.
@@ -81,7 +83,7 @@ pub(crate) struct Tasks {
 #[derive(Debug)]
 struct Life {
     image: Image,
-    failure: Option<String>,
+    failure: Option<Unstarted>,
     serving: Option<Serving>,
     /// A step is under way.
     busy: bool,
@@ -119,6 +121,8 @@ struct Run {
     running_since: Option<Instant>,
     /// It ended, and is started again then.
     restart_at: Option<Instant>,
+    /// What its `/etc/hosts` was last made to say, and in which container: when that one started.
+    hosts: Option<(u64, Vec<String>)>,
 }
 
 impl Default for Life {
@@ -145,7 +149,8 @@ impl Default for Life {
 enum Outcome {
     Image(Result<(), String>),
     Serving(Result<Serving, String>),
-    Started(Result<(), String>),
+    Started(Result<(), Unstarted>),
+    Hosts(u64, Vec<String>, Result<(), String>),
     /// Stopped or removed: what there is now can be looked up.
     Done(Result<(), String>),
     /// It was no longer wanted when its turn came.
@@ -253,7 +258,11 @@ impl Tasks {
                 life.serving = Some(serving);
                 None
             }
-            Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) => Some(why),
+            Outcome::Hosts(started_at_ms, lines, Ok(())) => {
+                life.run.hosts = Some((started_at_ms, lines));
+                None
+            }
+            Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) | Outcome::Hosts(.., Err(why)) => Some(why),
         };
         match failed {
             None => life.backoff.reset(),
@@ -371,7 +380,7 @@ impl Tasks {
             wired,
             named: !unnamed,
             kept,
-            failure: life.failure.as_deref(),
+            failure: life.failure.as_ref().map(|failure| failure.why.as_str()),
             health: life.watch().map(|watch| (watch.health(), watch.why())),
         });
         if let Some(told) = told {
@@ -395,6 +404,7 @@ impl Tasks {
             (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
                 unreachable!("only what is assigned is prepared and started")
             }
+            (Step::WriteHosts, _) => unreachable!("a task is on the same networks as long as it is"),
             // One that the managers have forgotten has no network any more: nothing reaches it.
             (Step::Stop, Some(task)) if !task.endpoints.is_empty() => {
                 let since = *life.draining_since.get_or_insert(now);
@@ -451,6 +461,15 @@ impl Tasks {
             life.without_port(container.map(|(state, _)| state), converged.closed.get(&id));
             wired
         };
+        let hosts = match container {
+            Some((&ContainerState::Running { started_at_ms, .. }, _)) => {
+                let status = self.host.runtime().status(&containers::id(id)).ok();
+                // It is called as it was at its start.
+                status.map(|status| (started_at_ms, config::hosts_by_hand(assigned, &status.hostname)))
+            }
+            Some((ContainerState::Created | ContainerState::Exited(_), _)) | None => None,
+        };
+        let known = &assigned.known;
         let (step, told) = run::next(&run::View {
             wanted: assigned.wanted,
             start: assigned.start,
@@ -459,8 +478,10 @@ impl Tasks {
             image: &life.image,
             wired,
             named: scope.networks.is_empty() || life.is_served(&scope),
-            failure: life.failure.as_deref(),
+            hosted: hosts.is_none() || life.run.hosts == hosts,
+            failure: life.failure.as_ref(),
             restarts: life.run.restarts,
+            known: if known.start == assigned.start { known.phase } else { Phase::Created },
         });
         if let Some(told) = told {
             let watch = life.watch().filter(|_| told.phase == Phase::Running);
@@ -472,6 +493,7 @@ impl Tasks {
                 exit_code: told.exit_code,
                 restarts: life.run.restarts,
                 health: watch.map(Watch::health),
+                unstarted: told.unstarted,
             });
         }
         if life.rest_until.is_some_and(|until| now < until) {
@@ -483,6 +505,10 @@ impl Tasks {
             Step::Forget => drop(self.lives.remove(&id)),
             Step::FetchImage => self.fetch(id, assigned.container.image.clone()),
             Step::ServeNames => self.serve_names(id, scope),
+            Step::WriteHosts => {
+                let (started_at_ms, lines) = hosts.expect("it runs");
+                self.write_hosts(id, started_at_ms, lines);
+            }
             Step::Start => {
                 let by_policy =
                     matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
@@ -525,6 +551,14 @@ impl Tasks {
         self.begin(id, async move { Outcome::Serving(names.serve(id, scope).await.map_err(|e| chain(&e))) });
     }
 
+    fn write_hosts(&mut self, id: TaskId, started_at_ms: u64, lines: Vec<String>) {
+        let runtime = self.host.runtime().clone();
+        self.begin(id, async move {
+            let written = runtime.set_hosts(&containers::id(id), lines.clone()).await;
+            Outcome::Hosts(started_at_ms, lines, written.map_err(|e| chain(&e)))
+        });
+    }
+
     fn start(&mut self, id: TaskId, task: &TaskAssignment) {
         let netns = self.host.kernel().netns_path(Ns::Task(id));
         let host_resolv_conf = self.names.host_resolv_conf().unwrap_or_default();
@@ -544,7 +578,7 @@ impl Tasks {
         self.start_container(id, config::by_hand(id, container, netns, &files));
     }
 
-    fn start_container(&mut self, id: TaskId, config: ContainerConfig) {
+    fn start_container(&mut self, id: TaskId, mut config: ContainerConfig) {
         let (runtime, waiting) = (self.host.runtime().clone(), self.host.waiting().clone());
         let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
         self.begin(id, async move {
@@ -555,9 +589,12 @@ impl Tasks {
             let started = match waiting.take(id) {
                 None => runtime.start(config).await.map(drop),
                 // Who has gone meanwhile misses nothing.
-                Some(waiter) => runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session))),
+                Some(Waiter { session: waiter, size }) => {
+                    config.options.size = size;
+                    runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session)))
+                }
             };
-            Outcome::Started(started.map_err(|e| chain(&e)))
+            Outcome::Started(started.map_err(|e| Unstarted { why: chain(&e), fault: e.fault() }))
         });
     }
 
@@ -626,7 +663,7 @@ impl Life {
             Some(why) if !wired && self.image == Image::Here && self.failure.is_none() => {
                 let since = *self.unwired_since.get_or_insert(now);
                 if now >= since + WIRE_PATIENCE {
-                    self.failure = Some(format!("its network cannot be set up on this host: {why}"));
+                    self.failure = Some(Unstarted::other(format!("its network cannot be set up on this host: {why}")));
                     self.unwired_since = None;
                 }
             }

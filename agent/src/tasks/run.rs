@@ -2,7 +2,7 @@
 //! wanted of it is remembered on this host.
 
 use shoal_common::container::{Phase, RestartMode, Wanted};
-use shoal_runtime::{ContainerState, Exit};
+use shoal_runtime::{ContainerState, Exit, Fault};
 
 use super::step::{Image, Step, cause};
 
@@ -20,10 +20,28 @@ pub(crate) struct View<'a> {
     pub(crate) wired: bool,
     /// Its resolver listens, or it needs none.
     pub(crate) named: bool,
+    /// Its `/etc/hosts` says where it is.
+    pub(crate) hosted: bool,
     /// Why it could not be started.
-    pub(crate) failure: Option<&'a str>,
+    pub(crate) failure: Option<&'a Unstarted>,
     /// Starts by policy since its user's last.
     pub(crate) restarts: u32,
+    /// What the managers have on record of this start.
+    pub(crate) known: Phase,
+}
+
+/// Why a container could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unstarted {
+    pub(crate) why: String,
+    pub(crate) fault: Fault,
+}
+
+impl Unstarted {
+    /// Not its program's fault.
+    pub(crate) fn other(why: impl Into<String>) -> Self {
+        Self { why: why.into(), fault: Fault::Other }
+    }
 }
 
 /// What the managers are to be told.
@@ -32,19 +50,21 @@ pub(crate) struct Told {
     pub(crate) phase: Phase,
     pub(crate) message: String,
     pub(crate) exit_code: Option<i32>,
+    pub(crate) unstarted: bool,
 }
 
 impl Told {
     fn plain(phase: Phase) -> Option<Self> {
-        Some(Self { phase, message: String::new(), exit_code: None })
+        Some(Self { phase, message: String::new(), exit_code: None, unstarted: false })
     }
 
     fn ended(phase: Phase, exit: &Exit) -> Option<Self> {
-        Some(Self { phase, message: cause(exit), exit_code: Some(exit.code) })
+        Some(Self { phase, message: cause(exit), exit_code: Some(exit.code), unstarted: false })
     }
 
-    fn failed(why: &str) -> Option<Self> {
-        Some(Self { phase: Phase::Exited, message: why.to_owned(), exit_code: None })
+    fn failed(Unstarted { why, fault }: &Unstarted) -> Option<Self> {
+        let exit_code = Some(fault.exit_code());
+        Some(Self { phase: Phase::Exited, message: why.clone(), exit_code, unstarted: true })
     }
 }
 
@@ -66,7 +86,8 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
         (Wanted::Running, Some((ContainerState::Created, _))) => (names_or(Step::Wait, view), None),
         (Wanted::Running, Some((ContainerState::Running { .. }, start))) if start < view.start => (Step::Stop, None),
         (Wanted::Running, Some((ContainerState::Running { .. }, _))) => {
-            (names_or(Step::Wait, view), Told::plain(Phase::Running))
+            let step = if view.hosted { Step::Wait } else { Step::WriteHosts };
+            (names_or(step, view), Told::plain(Phase::Running))
         }
         (Wanted::Running, Some((ContainerState::Exited(_), start))) if start < view.start => beginning(view, None),
         (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit) => {
@@ -77,7 +98,12 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
 }
 
 fn stopped(view: &View<'_>) -> Option<Told> {
-    Told::failed(view.failure.unwrap_or_default())
+    match view.failure {
+        Some(failure) => Told::failed(failure),
+        // Why it was not started is known to the daemon that tried, and to the managers.
+        None if view.known == Phase::Exited => None,
+        None => Told::plain(Phase::Exited),
+    }
 }
 
 fn starts_again(view: &View<'_>, exit: &Exit) -> bool {
@@ -94,7 +120,7 @@ fn beginning(view: &View<'_>, told: Option<Told>) -> (Step, Option<Told>) {
         return (Step::Wait, Told::failed(failure));
     }
     match view.image {
-        Image::Missing(why) => (Step::Wait, Told::failed(why)),
+        Image::Missing(why) => (Step::Wait, Told::failed(&Unstarted::other(why))),
         Image::Unknown => (Step::FetchImage, told),
         Image::Here if !view.wired => (Step::Wait, told),
         Image::Here if !view.named => (Step::ServeNames, told),
@@ -125,8 +151,10 @@ mod tests {
             image: &Image::Here,
             wired: true,
             named: true,
+            hosted: true,
             failure: None,
             restarts: 0,
+            known: Phase::Created,
         }
     }
 
@@ -158,6 +186,15 @@ mod tests {
     }
 
     #[test]
+    fn one_that_runs_is_named_and_then_told_where_it_is() {
+        let running = View { named: false, hosted: false, ..view(Wanted::Running, Some((&RUNNING, 2))) };
+        let told = Some(Phase::Running);
+        assert_eq!(said(&running), (Step::ServeNames, told));
+        assert_eq!(said(&View { named: true, ..running }), (Step::WriteHosts, told));
+        assert_eq!(said(&View { hosted: false, ..view(Wanted::Stopped, Some((&RUNNING, 2))) }).0, Step::Stop);
+    }
+
+    #[test]
     fn its_policy_says_whether_it_is_started_again() {
         let (failed, fine) = (exited(1), exited(0));
         let again = (Step::Start, Some(Phase::Restarting));
@@ -181,11 +218,16 @@ mod tests {
 
     #[test]
     fn what_cannot_start_is_told_and_not_tried_again() {
-        let told = next(&View { failure: Some("no such file"), ..view(Wanted::Running, None) });
-        assert_eq!(told.1.map(|t| (t.phase, t.message)), Some((Phase::Exited, "no such file".to_owned())));
+        let failure = Unstarted { why: "no such file".to_owned(), fault: Fault::NotFound };
+        let failed = Told { phase: Phase::Exited, message: failure.why.clone(), exit_code: Some(127), unstarted: true };
+        for wanted in [Wanted::Running, Wanted::Stopped] {
+            assert_eq!(next(&View { failure: Some(&failure), ..view(wanted, None) }).1.as_ref(), Some(&failed));
+        }
+        // A daemon that came later does not know why, and leaves what is on record.
+        assert_eq!(next(&View { known: Phase::Exited, ..view(Wanted::Stopped, None) }), (Step::Wait, None));
         let missing = Image::Missing("no such image".to_owned());
         let told = next(&View { image: &missing, ..view(Wanted::Running, None) });
-        assert_eq!(told.1.map(|t| t.message), Some("no such image".to_owned()));
+        assert_eq!(told.1.map(|t| (t.message, t.exit_code)), Some(("no such image".to_owned(), Some(125))));
         let told = said(&View { image: &Image::Unknown, wired: false, ..view(Wanted::Running, None) });
         assert_eq!(told.0, Step::FetchImage);
         assert_eq!(said(&View { wired: false, named: false, ..view(Wanted::Running, None) }).0, Step::Wait);

@@ -44,6 +44,8 @@ pub(crate) enum Step {
     /// Open its resolver's sockets.
     ServeNames,
     Start,
+    /// Of a container that runs: to say in its `/etc/hosts` where it is.
+    WriteHosts,
     Stop,
     /// Remove what is left of the container.
     Remove,

@@ -61,6 +61,9 @@ pub(crate) struct Run {
     /// The keys that leave a terminal
     #[arg(long, default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
+    /// Pass signals on to it; not where it has a terminal
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
     #[command(flatten)]
     pub(crate) create: Create,
 }
@@ -227,6 +230,12 @@ pub(crate) struct Start {
     /// Pass on what is typed
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// The keys that leave a terminal
+    #[arg(long, default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
+    /// Pass signals on to it; not where it has a terminal
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
     #[command(flatten)]
     pub(crate) named: Named,
 }
@@ -339,6 +348,9 @@ pub(crate) struct Attach {
     /// The keys that leave a terminal
     #[arg(long, default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
+    /// Pass signals on to it; not where it has a terminal
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
     #[command(flatten)]
     pub(crate) on: On,
     pub(crate) container: String,

@@ -112,6 +112,62 @@ const FLAGS: &[(&str, &str)] = &[
     ("--no-prune", "layers that no image needs are always removed"),
 ];
 
+/// Docker's flags of `run` and `create`, where they mean something else than those of services.
+const RUN_FLAGS: &[(&str, &str)] = &[
+    ("--annotation", "annotations are not in Shoal: use --label"),
+    ("--attach", "choosing streams is not in Shoal: -i is standard input, the others are always shown without -d"),
+    ("-a", "choosing streams is not in Shoal: -i is standard input, the others are always shown without -d"),
+    ("--blkio-weight", "limits of block devices are not in Shoal"),
+    ("--blkio-weight-device", "limits of block devices are not in Shoal"),
+    ("--cgroup-parent", "the parent of all containers' cgroups is the daemon's to choose"),
+    ("--cgroupns", "own choices of a cgroup namespace are not in Shoal: each container has one of its own"),
+    ("--cidfile", "files of ids are not in Shoal: run -d prints the id, and --name gives a name"),
+    ("--cpu-count", "Windows' limits are not in Shoal: see --cpus"),
+    ("--cpu-percent", "Windows' limits are not in Shoal: see --cpus"),
+    ("--cpu-period", "own periods are not in Shoal: see --cpus"),
+    ("--cpu-quota", "own quotas are not in Shoal: see --cpus"),
+    ("--cpu-rt-period", "real-time limits are not in Shoal: see --cpus"),
+    ("--cpu-rt-runtime", "real-time limits are not in Shoal: see --cpus"),
+    ("--cpu-shares", "relative weights are not in Shoal: see --cpus"),
+    ("-c", "relative weights are not in Shoal: see --cpus"),
+    ("--cpuset-cpus", "binding to cores is not in Shoal: see --cpus"),
+    ("--cpuset-mems", "binding to memory nodes is not in Shoal: see --memory"),
+    ("--device", "single devices are not in Shoal yet: --privileged gives all"),
+    ("--device-cgroup-rule", "rules of devices are not in Shoal: --privileged gives all"),
+    ("--device-read-bps", "limits of block devices are not in Shoal"),
+    ("--device-read-iops", "limits of block devices are not in Shoal"),
+    ("--device-write-bps", "limits of block devices are not in Shoal"),
+    ("--device-write-iops", "limits of block devices are not in Shoal"),
+    ("--domainname", "NIS domain names are not in Shoal: give --hostname a whole name, as in db.example.com"),
+    ("--gpus", "GPUs are not in Shoal: --privileged gives all devices"),
+    ("--group-add", "further groups are not in Shoal yet: those of the image's /etc/group are given, see --user"),
+    ("--init", "an init process in the container is not in Shoal yet: the command is its first process"),
+    ("--io-maxbandwidth", "Windows' limits are not in Shoal"),
+    ("--io-maxiops", "Windows' limits are not in Shoal"),
+    ("--ipc", "sharing of IPC namespaces is not in Shoal: each container has one of its own"),
+    ("--kernel-memory", "limits of kernel memory are not in Shoal: see --memory"),
+    ("--label-file", "files of labels are not in Shoal yet: repeat --label"),
+    ("--link-local-ip", "further link-local addresses are not in Shoal"),
+    ("--log-driver", "log drivers are not in Shoal yet: logs are kept on the host, and 'shoal logs' reads them"),
+    ("--log-opt", "log drivers are not in Shoal yet"),
+    ("--memory-reservation", "soft limits are not in Shoal: see --memory"),
+    ("--oom-kill-disable", "containers without an OOM killer are not in Shoal: see --memory"),
+    ("--pid", "sharing of PID namespaces is not in Shoal: each container has one of its own"),
+    ("-q", "nothing is printed while an image is pulled that could be left out"),
+    ("--quiet", "nothing is printed while an image is pulled that could be left out"),
+    ("--runtime", "other runtimes are not in Shoal: it has one of its own"),
+    ("--security-opt", "own security options are not in Shoal: see --cap-add, --cap-drop and --privileged"),
+    ("--shm-size", "own sizes of /dev/shm are not in Shoal yet: mount one with --tmpfs"),
+    ("--storage-opt", "limits of root file systems are not in Shoal"),
+    ("--sysctl", "sysctls of containers are not in Shoal yet"),
+    ("--ulimit", "ulimits are not in Shoal yet: see --pids-limit, --memory and --cpus"),
+    ("--use-api-socket", "Docker's API is not in Shoal"),
+    ("--userns", "user namespaces of containers are not in Shoal yet"),
+    ("--uts", "sharing of UTS namespaces is not in Shoal: each container has one of its own"),
+    ("--volume-driver", "volume drivers are not in Shoal: see --volume and --mount"),
+    ("--volumes-from", "taking over volumes is not in Shoal yet: name the volumes with --volume"),
+];
+
 /// Docker's verbs that are not here yet.
 const VERBS: &[(&str, &str)] = &[
     ("images", "use 'shoal image ls'"),
@@ -123,6 +179,22 @@ const VERBS: &[(&str, &str)] = &[
     ("build", "building images is not built yet: build elsewhere, and 'shoal image load' or pull"),
     ("save", "saving images is not built yet"),
     ("tag", "tagging images is not built yet: load or import under the name that is wanted"),
+    ("commit", "making images of containers is not in Shoal yet: build elsewhere, and 'shoal image load' or pull"),
+    ("cp", "copying files is not in Shoal yet: use 'shoal exec -i CONTAINER tar', or mount with --volume"),
+    ("diff", "what a container changed in its files is not shown yet"),
+    ("export", "exporting file systems is not in Shoal yet: use 'shoal exec CONTAINER tar -c …'"),
+    ("pause", "pausing is not in Shoal yet: see 'shoal stop'"),
+    ("unpause", "pausing is not in Shoal yet"),
+    ("prune", "pruning is not in Shoal yet: remove by name"),
+    ("update", "changing the limits of a container is not in Shoal yet: remove it, and run it anew"),
+    ("buildx", "building images is not in Shoal yet: build elsewhere, and 'shoal image load' or pull"),
+    ("builder", "building images is not in Shoal yet"),
+    ("bake", "building images is not in Shoal yet"),
+    ("checkpoint", "checkpoints are not in Shoal"),
+    ("manifest", "manifests are the registry's: Shoal pulls what fits the host"),
+    ("plugin", "plugins are not in Shoal"),
+    ("search", "searching registries is not in Shoal: name the image"),
+    ("trust", "content trust is not in Shoal: use a digest, as in web@sha256:…"),
     ("history", "image histories are not built yet"),
     ("stack", "stacks are not built yet: create networks and services one by one"),
     ("compose", "Compose files are not built yet: create networks and services one by one"),
@@ -140,17 +212,33 @@ const VERBS: &[(&str, &str)] = &[
     ("unlock-key", "locking of managers is not built yet"),
 ];
 
+/// The verb of a command line, without `container` before it.
+pub(crate) fn verb(line: impl IntoIterator<Item = String>) -> Option<String> {
+    let mut words = line.into_iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-H" | "--host" | "--socket" => drop(words.next()),
+            "container" => {}
+            flag if flag.starts_with('-') => {}
+            _ => return Some(word),
+        }
+    }
+    None
+}
+
 /// Both what was typed and the sentence, if what clap did not know is known to Docker.
-pub(crate) fn sentence(e: &clap::Error) -> Option<String> {
-    let (kind, table) = match e.kind() {
-        ErrorKind::UnknownArgument => (ContextKind::InvalidArg, FLAGS),
-        ErrorKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, VERBS),
+pub(crate) fn sentence(e: &clap::Error, verb: Option<&str>) -> Option<String> {
+    let by_hand = matches!(verb, Some("run" | "create"));
+    let (kind, tables) = match e.kind() {
+        ErrorKind::UnknownArgument if by_hand => (ContextKind::InvalidArg, [RUN_FLAGS, FLAGS]),
+        ErrorKind::UnknownArgument => (ContextKind::InvalidArg, [FLAGS, &[]]),
+        ErrorKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, [VERBS, &[]]),
         _ => return None,
     };
     let Some(ContextValue::String(given)) = e.get(kind) else { return None };
     // clap names a value too where one was glued on: `--publish=80:80`.
     let name = given.split('=').next().unwrap_or(given);
-    table.iter().find(|(known, _)| *known == name).map(|(known, why)| format!("{known}: {why}"))
+    tables.into_iter().flatten().find(|(known, _)| *known == name).map(|(known, why)| format!("{known}: {why}"))
 }
 
 #[cfg(test)]
@@ -161,7 +249,8 @@ mod tests {
 
     fn said(line: &str) -> String {
         let e = Cli::try_parse_from(line.split(' ')).expect_err("not built");
-        sentence(&e).unwrap_or_else(|| panic!("no sentence for {line}: {e}"))
+        sentence(&e, verb(line.split(' ').map(str::to_owned)).as_deref())
+            .unwrap_or_else(|| panic!("no sentence for {line}: {e}"))
     }
 
     #[test]
@@ -174,8 +263,44 @@ mod tests {
             ("shoal service update --force web", "not built yet"),
             ("shoal service ls --filter name=x", "jq"),
             ("shoal stack deploy -c f s", "not built yet"),
+            ("shoal run --init busybox", "not in Shoal yet"),
+            ("shoal run --ulimit nofile=1 busybox", "--pids-limit"),
+            ("shoal -H /s.sock container create --device /dev/fuse busybox", "--privileged"),
+            ("shoal service create --ulimit nofile=1 nginx", "--limit-pids"),
+            ("shoal cp a:/f .", "exec"),
+            ("shoal container commit a", "not in Shoal yet"),
+            ("shoal pause a", "not in Shoal yet"),
         ] {
             assert!(said(line).contains(part), "{line}: {}", said(line));
+        }
+    }
+
+    /// Of Docker 28.
+    const RUN: &str = "add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent \
+        cgroupns cidfile cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus \
+        cpuset-cpus cpuset-mems detach detach-keys device device-cgroup-rule device-read-bps device-read-iops \
+        device-write-bps device-write-iops disable-content-trust dns dns-option dns-search domainname entrypoint env \
+        env-file expose gpus group-add health-cmd health-interval health-retries health-start-interval \
+        health-start-period health-timeout help hostname init interactive io-maxbandwidth io-maxiops ip ip6 ipc \
+        isolation kernel-memory label label-file link link-local-ip log-driver log-opt mac-address memory \
+        memory-reservation memory-swap memory-swappiness mount name network network-alias no-healthcheck \
+        oom-kill-disable oom-score-adj pid pids-limit platform privileged publish publish-all pull quiet read-only \
+        restart rm runtime security-opt shm-size sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty ulimit \
+        use-api-socket user userns uts volume volume-driver volumes-from workdir";
+
+    #[test]
+    fn every_flag_of_dockers_run_is_there_or_has_its_sentence() {
+        use clap::CommandFactory;
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").expect("there is one");
+        for flag in RUN.split_whitespace() {
+            let is_there = run.get_arguments().any(|a| a.get_long() == Some(flag));
+            let long = format!("--{flag}");
+            assert_ne!(
+                is_there,
+                RUN_FLAGS.iter().any(|(f, _)| *f == long) || !is_there && FLAGS.iter().any(|(f, _)| *f == long),
+                "{long}"
+            );
         }
     }
 

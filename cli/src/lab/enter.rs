@@ -57,12 +57,6 @@ pub(super) fn run(host_dir: &Path, socket: &Path, command: &[OsString]) -> io::R
         // Where it does not exist on the host, / it is.
         let _ = env::set_current_dir(cwd);
     }
-    // A terminal's signals are the command's to handle, and others are passed on; std unblocks them for the child.
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block()?;
     let found = find(program, &path);
     let mut child = match Command::new(found).args(args).env("SHOAL_HOST", socket).env("PATH", &path).spawn() {
         Ok(child) => child,
@@ -72,6 +66,13 @@ pub(super) fn run(host_dir: &Path, socket: &Path, command: &[OsString]) -> io::R
             return Ok(Some(ExitCode::from(code)));
         }
     };
+    // A terminal's signals are the command's to handle, and others are passed on. Not blocked before: the
+    // child would have them blocked as well. One that ended already is seen below.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(code(status)));

@@ -113,6 +113,7 @@ impl Dispatcher for Dispatch {
                 exit_code: report.exit_code,
                 restarts: report.restarts,
                 health: report.health,
+                unstarted: report.unstarted,
             });
         }
         if !containers.is_empty() {

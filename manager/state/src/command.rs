@@ -214,4 +214,6 @@ pub struct ContainerReport {
     pub restarts: u32,
     #[serde(default)]
     pub health: Option<Health>,
+    #[serde(default)]
+    pub unstarted: bool,
 }

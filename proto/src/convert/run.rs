@@ -192,6 +192,7 @@ impl TryFrom<pb::RunStatus> for RunStatus {
             exit_code: s.exit_code,
             restarts: s.restarts,
             health: health(&s.health)?,
+            unstarted: s.unstarted,
         })
     }
 }
@@ -206,6 +207,7 @@ impl From<RunStatus> for pb::RunStatus {
             exit_code: s.exit_code,
             restarts: s.restarts,
             health: text(s.health),
+            unstarted: s.unstarted,
         }
     }
 }
@@ -224,6 +226,8 @@ pub struct RunReport {
     pub exit_code: Option<i32>,
     pub restarts: u32,
     pub health: Option<Health>,
+    /// It could not be started, for the reason that the message tells.
+    pub unstarted: bool,
 }
 
 impl TryFrom<pb::ContainerReport> for RunReport {
@@ -238,6 +242,7 @@ impl TryFrom<pb::ContainerReport> for RunReport {
             exit_code: r.exit_code,
             restarts: r.restarts,
             health: health(&r.health)?,
+            unstarted: r.unstarted,
         })
     }
 }
@@ -252,6 +257,7 @@ impl From<RunReport> for pb::ContainerReport {
             exit_code: r.exit_code,
             restarts: r.restarts,
             health: text(r.health),
+            unstarted: r.unstarted,
         }
     }
 }

@@ -8,6 +8,7 @@ mod many;
 mod one_host;
 mod operations;
 mod outside;
+mod terminal;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;

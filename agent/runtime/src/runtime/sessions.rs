@@ -6,7 +6,7 @@ use tokio::{net::UnixStream, process::Command};
 
 use super::{Runtime, START_PATIENCE, blocking};
 use crate::{
-    ContainerConfig, ContainerStatus, Error, ExecConfig, Session, Stats,
+    ContainerConfig, ContainerStatus, Error, ExecConfig, Fault, Session, Stats,
     atomic::{self, Durable},
     ends, exec,
     frame::Frame,
@@ -71,7 +71,8 @@ impl Runtime {
     async fn add_process(&self, id: &str, config: ExecConfig, detached: bool) -> Result<(UnixStream, BytesMut), Error> {
         let record = self.running(id)?;
         let command = config.args.join(" ");
-        let failed = |reason: String| Error::Exec { container: id.to_owned(), command: command.clone(), reason };
+        let refused = |fault, reason| Error::Exec { container: id.to_owned(), command: command.clone(), reason, fault };
+        let failed = |reason: String| refused(Fault::Other, reason);
         if config.args.first().is_none_or(String::is_empty) {
             return Err(failed("no program was named".to_owned()));
         }
@@ -100,7 +101,7 @@ impl Runtime {
         let mut read = BytesMut::new();
         match tokio::time::timeout(START_PATIENCE, session::next(&mut socket, &mut read)).await {
             Ok(Some(Frame::Running)) => Ok((socket, read)),
-            Ok(Some(Frame::Failed(reason))) => Err(failed(reason)),
+            Ok(Some(Frame::Failed(fault, reason))) => Err(refused(fault, reason)),
             Ok(_) => Err(failed(format!("its supervisor {} ended without a word", supervisor.display()))),
             Err(_) => {
                 child.kill().await.map_err(Error::file("end", supervisor))?;

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Busy, Entry, KILL_PATIENCE, Runtime, START_PATIENCE, blocking};
 use crate::{
-    ContainerConfig, ContainerState, ContainerStatus, Error, Image, MountSource, capabilities, cgroup,
+    ContainerConfig, ContainerState, ContainerStatus, Error, Fault, Image, MountSource, capabilities, cgroup,
     cgroup::Cgroups,
     image::Place,
     mounts,
@@ -54,7 +54,7 @@ impl Runtime {
         let started = self.launch(&id, &dir, lock, client).await;
         let failed = match started {
             Ok(Report::Running(_)) => None,
-            Ok(Report::Failed(reason)) => Some(Error::Start { container: id.clone(), reason }),
+            Ok(Report::Failed { fault, reason }) => Some(Error::Start { container: id.clone(), reason, fault }),
             Err(e) => Some(e),
         };
         if let Some(entry) = self.containers().get_mut(&id) {
@@ -184,6 +184,7 @@ impl Runtime {
         let silent = || Error::Start {
             container: id.to_owned(),
             reason: format!("its supervisor {} ended without a word", supervisor.display()),
+            fault: Fault::Other,
         };
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
@@ -193,7 +194,7 @@ impl Runtime {
                 Err(_) => {
                     child.kill().await.map_err(Error::file("end", supervisor))?;
                     let reason = format!("it did not run within {} s", START_PATIENCE.as_secs());
-                    return Err(Error::Start { container: id.to_owned(), reason });
+                    return Err(Error::Start { container: id.to_owned(), reason, fault: Fault::Other });
                 }
             }
         }

@@ -30,7 +30,7 @@ const STATS_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failure> {
     let client = || Client::connect(host);
     match verb {
-        Container::Run(a) => return run::run(host, a).await,
+        Container::Run(a) => return run::run(host, a).await.map_err(Failure::of_run),
         Container::Create(a) => run::create(host, a).await?,
         Container::Ls(a) => ps(host, a).await?,
         Container::Inspect(a) => {
@@ -48,8 +48,10 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
             let client = client().await?;
             let found = one(&client, &a.container, &a.on.node).await?;
             let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
-            let input = session::Input { stdin: !a.no_stdin, tty, detach: terminal::Keys::parse(&a.detach_keys)? };
-            return session::attach(&client, &found, input).await?.follow().await;
+            let detach = terminal::Keys::parse(&a.detach_keys)?;
+            let input = session::Input { stdin: !a.no_stdin, tty, detach, redraw: true };
+            let following = session::attach(&client, &found, input).await?.follow_in_background();
+            return session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await;
         }
         Container::Logs(a) => logs(&client().await?, a).await?,
         Container::Wait(a) => wait(&client().await?, a).await?,
@@ -89,15 +91,12 @@ async fn started(client: &Client, name: &str, node: &str, again: bool) -> Result
     }
 }
 
-/// One that ended without an exit code never ran.
 fn could_start(container: &pb::Container) -> Result<(), Failure> {
     let status = container.status.clone().unwrap_or_default();
-    if status.phase == "exited" && status.exit_code.is_none() && !status.message.is_empty() {
+    if status.phase == "exited" && status.unstarted {
         let name = container.spec.clone().unwrap_or_default().name;
-        return Err(Failure::new(
-            Exit::NotConverged,
-            format!("container {name} could not be started: {}", status.message),
-        ));
+        let message = format!("container {name} could not be started: {}", status.message);
+        return Err(Failure::new(Exit::of_unstarted(status.exit_code), message));
     }
     Ok(())
 }
@@ -110,12 +109,19 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
         };
         let found = one(client, name, node).await?;
         let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
-        let input = session::Input { stdin: a.interactive, tty, detach: terminal::Keys::default() };
+        let detach = terminal::Keys::parse(&a.detach_keys)?;
+        let input = session::Input { stdin: a.interactive, tty, detach, redraw: false };
         let session = session::attach(client, &found, input).await?;
         started(client, name, node, false).await?;
-        return session.follow().await;
+        let following = session.follow_in_background();
+        return session::pass_signals(client, &found, following, a.sig_proxy && !tty).await;
     }
-    each(names, |name| async move { started(client, &name, node, false).await.map(|_| name) }).await?;
+    let apart = |f: Failure| match f.exit {
+        // Several may have been asked for: which number is whose would not be known.
+        Exit::NotRun | Exit::NotExecutable | Exit::NoProgram => Failure { exit: Exit::NotConverged, ..f },
+        _ => f,
+    };
+    each(names, |name| async move { started(client, &name, node, false).await.map(|_| name).map_err(apart) }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,6 +201,7 @@ async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
         stdin: a.interactive && !a.detach,
         tty: a.tty && !a.detach,
         detach: terminal::Keys::parse(&a.detach_keys)?,
+        redraw: false,
     };
     let session = session::exec(client, found.node, start, input).await?;
     if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }

@@ -2,30 +2,25 @@
 
 use shoal_proto::pb;
 use std::{path::Path, process::ExitCode};
-use tokio::signal::unix::{SignalKind, signal};
 use tonic::Code;
 
 use super::{could_start, one, reference, session, terminal::Keys, until};
 use crate::{
     args::container::{Create, Run},
     client::{Client, request_id},
-    failure::{Exit, Failure},
+    failure::Failure,
     out,
     spec::run::{Asked, run as asked},
 };
 
 /// Names are made up so often before that is given up.
 const NAMES: usize = 8;
-/// As Docker's: of programs that are not there, and that cannot be run.
-const NOT_FOUND: u8 = 127;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_STARTED: u8 = 125;
 
 pub(super) async fn create(host: &Path, a: &Create) -> Result<(), Failure> {
     // What is wrong with the arguments is told whether or not a daemon answers.
     asked(a, &[], 0)?;
     let client = Client::connect(host).await?;
-    let (created, _) = made(&client, a).await?;
+    let created = made(&client, a).await?;
     out::line(format!("task-{}", created.id))
 }
 
@@ -33,11 +28,12 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
     asked(&a.create, &[], 0)?;
     let client = Client::connect(host).await?;
     let foreground = !a.detach;
-    let input = session::Input { stdin: a.create.interactive, tty: a.create.tty, detach: Keys::parse(&a.detach_keys)? };
+    let (stdin, tty, detach) = (a.create.interactive, a.create.tty, Keys::parse(&a.detach_keys)?);
+    let input = session::Input { stdin, tty, detach, redraw: false };
     if foreground {
         input.check()?;
     }
-    let (created, name) = made(&client, &a.create).await?;
+    let created = made(&client, &a.create).await?;
     let id = format!("task-{}", created.id);
     let found = one(&client, &id, &a.create.node).await?;
     let session = if foreground { Some(session::attach(&client, &found, input).await?) } else { None };
@@ -64,51 +60,18 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let following = session.follow_in_background();
-    let running = until(&client, &started, "running").await?;
-    if let Some(Err(why)) = running.as_ref().map(could_start) {
+    let running = until(&client, &started, "running").await;
+    if let Err(why) = running.and_then(|found| found.as_ref().map_or(Ok(()), could_start)) {
         following.abort();
-        out::error(&why.message);
-        return Ok(ExitCode::from(code_of(&why.message)));
+        // Not before our terminal is as it was.
+        let _ = following.await;
+        return Err(why);
     }
-    pass_signals(&client, &found, following, &name).await
-}
-
-/// What is wrong with a program that could not be started.
-fn code_of(message: &str) -> u8 {
-    let lower = message.to_lowercase();
-    if lower.contains("no such file") || lower.contains("not found") {
-        NOT_FOUND
-    } else if lower.contains("permission denied") || lower.contains("exec format") {
-        NOT_EXECUTABLE
-    } else {
-        NOT_STARTED
-    }
-}
-
-/// To the end; what we are told to do by signals is the container's to do.
-async fn pass_signals(
-    client: &Client,
-    of: &pb::Container,
-    mut following: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
-    name: &str,
-) -> Result<ExitCode, Failure> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    loop {
-        let number = tokio::select! {
-            ended = &mut following => {
-                return ended.map_err(|e| Failure::new(Exit::General, format!("container {name}: {e}")))?;
-            }
-            _ = interrupt.recv() => "INT",
-            _ = terminate.recv() => "TERM",
-        };
-        let request = pb::SignalRequest { container: of.id, signal: number.to_owned() };
-        // It may have ended this moment.
-        let _ = client.containers(Some(of.node)).signal(request).await;
-    }
+    session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await
 }
 
 /// The container, made; its image is here.
-async fn made(client: &Client, a: &Create) -> Result<(pb::ContainerReply, String), Failure> {
+async fn made(client: &Client, a: &Create) -> Result<pb::ContainerReply, Failure> {
     let exposed = if a.node.is_empty() { image(client, a).await? } else { Vec::new() };
     if a.publish_all && !a.node.is_empty() {
         return Err(Failure::usage(
@@ -120,10 +83,9 @@ async fn made(client: &Client, a: &Create) -> Result<(pb::ContainerReply, String
         if attempt == 0 {
             notes.iter().for_each(|note| out::note(format!("warning: {note}")));
         }
-        let name = spec.name.clone();
         let request = pb::CreateContainerRequest { node: a.node.clone(), spec: Some(spec), request_id: request_id() };
         match client.hosts().create_container(request).await {
-            Ok(reply) => return Ok((reply.into_inner(), name)),
+            Ok(reply) => return Ok(reply.into_inner()),
             Err(s) if s.code() == Code::AlreadyExists && a.name.is_none() && attempt < NAMES => {}
             Err(s) => return Err(s.into()),
         }

@@ -49,6 +49,7 @@ impl State {
             exit_code: None,
             restarts: 0,
             health: None,
+            unstarted: false,
         };
         let mut container = Container {
             id: TaskId(self.next_id()),
@@ -205,6 +206,7 @@ impl State {
             exit_code: report.exit_code,
             restarts: report.restarts,
             health: report.health,
+            unstarted: report.unstarted,
         };
         if report.phase == Phase::Exited {
             // It ended, and its host does not start it again.

@@ -44,6 +44,7 @@ fn report(w: &mut World, container: TaskId, phase: Phase) {
         exit_code: Some(0),
         restarts: 0,
         health: None,
+        unstarted: false,
     };
     w.apply(Command::ReportContainers { reports: vec![report] }).unwrap();
 }

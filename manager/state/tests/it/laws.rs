@@ -174,6 +174,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
                 exit_code: Some(1),
                 restarts: n,
                 health: None,
+                unstarted: false,
             };
             Command::ReportContainers { reports: vec![report] }
         }

@@ -11,9 +11,6 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         let at = "w1";
         let said = lab.shoal(at, ["run", "--rm", "page", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
         ensure!(said.status.code() == Some(7) && said.stdout == "out\n" && said.stderr.contains("err"), "{said}");
-        let missing = lab.shoal(at, ["run", "--rm", "page", "no-such-program"])?;
-        ensure!(missing.status.code() == Some(127), "{missing}");
-
         run(lab, at, "box", &["-e", "COLOUR=blue", "--user", "0", "-w", "/tmp"], &["idle"])?;
         let echoed = lab.shoal(at, ["exec", "-e", "SIZE=9", "box", "sh", "-c", "echo $COLOUR $SIZE $(pwd); exit 3"])?;
         ensure!(echoed.status.code() == Some(3) && echoed.stdout == "blue 9 /tmp\n", "{echoed}");
@@ -42,6 +39,61 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         let left = lab.shoal(at, ["ps", "-a", "-q"])?.success()?;
         ensure!(left.is_empty(), "{left}");
         Ok(())
+    })
+}
+
+#[test]
+fn an_exit_status_is_the_programs_own_or_says_why_there_was_none() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        let fails = |line: &str, code: i32, part: &str| -> anyhow::Result<()> {
+            let said = lab.shoal("m1", line.split(' '))?.failure(code)?;
+            ensure!(said.contains(part), "{line}: {said}");
+            Ok(())
+        };
+        run(lab, "m1", "box", &[], &["idle"])?;
+        lab.shoal("m1", ["exec", "box", "sh", "-c", "echo hello > /tmp/text; chmod 755 /tmp/text"])?.success()?;
+        for (program, code, why) in [
+            ("no-such-program", 127, "not found in $PATH"),
+            ("/no/such/program", 127, "no such file or directory"),
+            ("/etc", 126, "is a directory"),
+            ("/etc/passwd", 126, "permission denied"),
+        ] {
+            fails(&format!("run --rm page {program}"), code, why)?;
+            fails(&format!("run --rm -d page {program}"), code, why)?;
+            fails(&format!("exec box {program}"), code, why)?;
+            fails(&format!("exec -d box {program}"), code, why)?;
+        }
+        fails("exec box /tmp/text", 126, "exec format error")?;
+        // A program that is there ends as it likes.
+        fails("run --rm page sh -c no-such-program", 127, "not found")?;
+        fails("run --rm page false", 1, "")?;
+        // Of what is Shoal's own.
+        fails("run --rm no-such-image:1", 125, "no-such-image:1")?;
+        fails("run --no-such-flag page true", 125, "--no-such-flag")?;
+        fails("run --init page true", 125, "not in Shoal yet")?;
+        fails("run --name box page true", 125, "box")?;
+        fails("container run --network nowhere page true", 125, "nowhere")?;
+        fails("exec none true", 3, "none")?;
+        let left = lab.shoal("m1", ["ps", "-a", "--format", "{{.Names}}"])?.success()?;
+        ensure!(left == "box\n", "{left}");
+
+        // One that stays is told the same again, also by a daemon that came later.
+        lab.shoal("m1", ["create", "--name", "bad", "page", "no-such-program"])?.success()?;
+        fails("start -a bad", 127, "not found in $PATH")?;
+        fails("start bad", 5, "not found in $PATH")?;
+        let known = || -> anyhow::Result<()> {
+            let seen = inspect(lab, "m1", "bad")?["State"].clone();
+            ensure!(seen["ExitCode"] == 127 && seen["Status"] == "exited", "{seen}");
+            ensure!(seen["Error"].as_str().is_some_and(|e| e.contains("not found in $PATH")), "{seen}");
+            Ok(())
+        };
+        known()?;
+        lab.lab(["kill", "m1"])?.success()?;
+        lab.lab(["start", "m1"])?.success()?;
+        eventually("it is on record", SETTLES_WITHIN, known)?;
+        run(lab, "m1", "later", &[], &["idle"])?;
+        known()
     })
 }
 

@@ -24,6 +24,17 @@ fn a_legacy_link_gives_a_name_and_variables_and_is_called_deprecated() -> anyhow
         ] {
             ensure!(env.lines().any(|l| l == line), "{line} is not in {env}");
         }
+        // The name leads where the other one is; the variables are as they were at the start.
+        lab.shoal("m1", ["network", "disconnect", "bridge", "mydb"])?.success()?;
+        lab.shoal("m1", ["network", "connect", "bridge", "mydb"])?.success()?;
+        let now = v4(lab, "m1", "mydb", "bridge")?;
+        ensure!(now != address, "an address rests a while");
+        eventually("the other address", SETTLES_WITHIN, || {
+            let hosts = lab.shoal("m1", ["exec", "myweb", "cat", "/etc/hosts"])?.success()?;
+            let led: Vec<&str> = hosts.lines().filter(|l| l.contains("\tdb")).collect();
+            ensure!(led.len() == 1 && led[0].starts_with(&format!("{now}\tdb")), "{hosts}");
+            Ok(())
+        })?;
         let missing = lab.shoal("m1", ["run", "-d", "--link", "nobody", "page", "idle"])?;
         ensure!(!missing.status.success() && missing.stderr.contains("nobody"), "{missing}");
         Ok(())

@@ -28,8 +28,22 @@ fn a_container_is_on_two_networks_at_once_and_joins_and_leaves_while_it_runs() -
         };
         ensure!(names(lab)? == ["lo", "eth0", "eth1"], "{:?}", names(lab)?);
 
+        let hosts = |what: &str, wanted: &[String]| {
+            eventually(what, SETTLES_WITHIN, || {
+                let text = lab.shoal("m1", ["exec", "cont1", "cat", "/etc/hosts"])?.success()?;
+                let seen: Vec<&str> = text.lines().filter(|line| !line.contains("localhost")).collect();
+                ensure!(seen == wanted, "{text}");
+                Ok(())
+            })
+        };
+        let line = |network| -> anyhow::Result<String> { Ok(format!("{}\tcont1", v4(lab, "m1", "cont1", network)?)) };
+        hosts("both of its addresses", &[line("net1")?, line("net2")?])?;
+        let mine = "192.0.2.1\tmine".to_owned();
+        lab.shoal("m1", ["exec", "cont1", "sh", "-c", &format!("echo '{mine}' >> /etc/hosts")])?.success()?;
+
         // Live, both ways; the resolver sees what the container is on at that moment.
         lab.shoal("m1", ["network", "disconnect", "net1", "cont1"])?.success()?;
+        hosts("one address, and what it wrote itself", &[line("net2")?, mine.clone()])?;
         eventually("eth0 has gone", SETTLES_WITHIN, || {
             ensure!(names(lab)? == ["lo", "eth1"], "{:?}", names(lab)?);
             ensure!(dig(lab, "m1", "cont1", &["one"])?.is_empty(), "one is still named");
@@ -43,9 +57,38 @@ fn a_container_is_on_two_networks_at_once_and_joins_and_leaves_while_it_runs() -
             ensure!(dig(lab, "m1", "one", &["uno"])? == "172.18.0.99", "the alias");
             Ok(())
         })?;
+        // In the order in which it joined, and under the name that it had at its start.
+        lab.shoal("m1", ["rename", "cont1", "cont2"])?.success()?;
+        lab.shoal("m1", ["rename", "cont2", "cont1"])?.success()?;
+        hosts("both again", &[line("net2")?, line("net1")?, mine.clone()])?;
+        // Stopped and started it has its own lines alone, as in Docker.
+        lab.shoal("m1", ["restart", "-t", "0", "cont1"])?.success()?;
+        hosts("anew", &[line("net2")?, line("net1")?])?;
         let refused = lab.shoal("m1", ["network", "rm", "net1"])?;
         ensure!(!refused.status.success() && refused.stderr.contains("cont1"), "{refused}");
         Ok(())
+    })
+}
+
+#[test]
+fn what_a_container_joined_while_its_hosts_daemon_was_dead_is_in_its_hosts_file() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        for network in ["net1", "net2"] {
+            lab.shoal("m1", ["network", "create", "-d", "overlay", "--attachable", network])?.success()?;
+        }
+        run(lab, "w1", "box", &["--network", "net1"], &["idle"])?;
+        lab.lab(["kill", "w1"])?.success()?;
+        lab.shoal("m1", ["network", "connect", "--node", "w1", "net2", "box"])?.success()?;
+        lab.lab(["start", "w1"])?.success()?;
+        eventually("it is told of both", SETTLES_WITHIN, || {
+            let text = lab.shoal("w1", ["exec", "box", "cat", "/etc/hosts"])?.success()?;
+            for network in ["net1", "net2"] {
+                let line = format!("{}\tbox", v4(lab, "w1", "box", network)?);
+                ensure!(text.lines().any(|l| l == line), "{line}: {text}");
+            }
+            Ok(())
+        })
     })
 }
 
