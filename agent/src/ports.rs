@@ -39,7 +39,7 @@ impl Ports {
         let ports = self.wanted.iter().map(|(listener, behind)| (*listener, behind.to.clone())).collect();
         let ask = (ports, *self.resolver.ended().borrow());
         // An earlier daemon's process may hold some that nobody wants any more.
-        let known = self.asked.as_ref() == Some(&ask) && !(again && !self.closed.is_empty());
+        let known = self.asked.as_ref() == Some(&ask) && (!again || self.closed.is_empty());
         if !known {
             match self.resolver.hold(ask.0.clone()).await {
                 Ok(closed) => {

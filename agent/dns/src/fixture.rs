@@ -82,6 +82,7 @@ pub(crate) fn linked(network_links: Vec<NetworkLink>) -> ContainerAssignment {
             exit_code: None,
             restarts: 0,
             health: None,
+            unstarted: false,
         },
     }
 }

@@ -653,7 +653,7 @@ impl Life {
     /// Gives one up that could not be reached as it is to be: somebody else of this host has one of its ports.
     fn without_port(&mut self, container: Option<&ContainerState>, closed: Option<&String>) {
         if matches!(container, None | Some(ContainerState::Exited(_))) && self.failure.is_none() {
-            self.failure = closed.cloned();
+            self.failure = closed.map(Unstarted::other);
         }
     }
 
