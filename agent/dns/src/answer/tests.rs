@@ -64,7 +64,7 @@ fn a_link_is_known_to_its_container_alone_and_prevails() {
     let mut mydb = endpoint(BLUE, 0, "mydb", "10.0.1.77", true);
     mydb.service = None;
     known.endpoints.insert((BLUE, TaskId(77)), mydb);
-    known.containers.insert(TaskId(78), linked(vec![link("mydb", "DB"), link("nobody", "web")]));
+    known.containers.insert(TaskId(78), linked(vec![link("mydb", "db"), link("nobody", "web")]));
     let zone = Zone::of(&known);
     let told = |task: u64, networks: &[NetworkId], name: &str| {
         let scope = Scope { task: Some(TaskId(task)), ..scope(networks) };
