@@ -171,7 +171,7 @@ fn start(dir: &Path) -> Result<Running, Failure> {
         "terminal": config.tty,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": config.args,
-        "env": env,
+        "env": user.environment(env),
         "cwd": cwd,
         "oomScoreAdj": 0,
     });

@@ -107,7 +107,7 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Resu
             "terminal": options.tty,
             "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
             "args": record.args,
-            "env": record.env,
+            "env": user.environment(record.env.clone()),
             "cwd": record.cwd,
             "oomScoreAdj": host.container_oom_score_adj(),
             "capabilities": {
