@@ -119,6 +119,9 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
         for from in from {
             let reached = call(&a, task(from), (HERE, port)).unwrap_or_else(|e| panic!("{from} to {port}: {e}"));
             assert_eq!(reached.0, IpAddr::from(v4_in(network, last)));
+            if from == 33 {
+                assert_eq!(reached.1, IpAddr::from(v4_in(LAN, 33)), "who asks is seen on other networks, {port}");
+            }
         }
     }
     // Whether or not somebody, Docker say, has frames that only cross a bridge filtered too.
@@ -130,6 +133,7 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
             assert_eq!(call(&a, task(from), (here6(), 8080)).unwrap().0, IpAddr::from(v6_in(BRIDGE, 31)));
         }
         assert!(call(&a, task(31), (v4_in(BRIDGE, 32), PORT)).is_ok());
+        assert_eq!(call(&a, task(33), (HERE, 8080)).unwrap().1, IpAddr::from(v4_in(LAN, 33)));
     }
     assert_eq!(call(&a, task(42), (here6(), 9080)).unwrap().0, IpAddr::from(v6_in(BLUE, 41)));
     assert!(call(&a, task(35), (HERE, 8080)).is_err(), "an internal network has no way out");

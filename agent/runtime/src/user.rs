@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_by_number() {
-        let user = |uid, gid, groups: &[u32], home: &str| User { uid, gid, groups: groups.into(), home: home.to_owned() };
+        let user =
+            |uid, gid, groups: &[u32], home: &str| User { uid, gid, groups: groups.into(), home: home.to_owned() };
         let web = user(33, 34, &[10, 70], "/srv");
         let table = [
             ("", user(0, 0, &[10], "/root")),

@@ -78,7 +78,7 @@ impl Host {
 }
 
 /// The rule, unless it is about no bridge.
-fn about(these: BTreeSet<String>, made: impl Fn(BTreeSet<String>) -> Rule) -> Option<Rule> {
+fn about(these: BTreeSet<String>, made: impl FnOnce(BTreeSet<String>) -> Rule) -> Option<Rule> {
     (!these.is_empty()).then(|| made(these))
 }
 
@@ -123,6 +123,16 @@ fn post(of: &Host) -> Vec<Rule> {
         rules.extend(within.flat_map(|(name, bridge)| bridge.subnets.iter().map(|net| hairpin(name, net))));
     }
     rules.extend(about(of.which(|b| b.masquerade), |these| rule([Match::Within(these)], Action::Accept)));
+    // What is published on another network answers by way of this host, so it sees who asks.
+    if of.publishes() {
+        let open = || of.which(|b| !b.internal);
+        let elsewhere = [Some(Interface::OneOf(open())), of.vxlan.is_some().then(uplinks)];
+        rules.extend(elsewhere.into_iter().flatten().filter_map(|out| {
+            let shown =
+                |these| rule([Match::Translated, Match::In(Interface::OneOf(these)), Match::Out(out)], Action::Accept);
+            about(open(), shown)
+        }));
+    }
     let out = |these| rule([Match::In(Interface::OneOf(these))], Action::Masquerade);
     rules.extend(about(of.which(|b| b.masquerade), out));
     if of.vxlan.is_some() && of.publishes() {
