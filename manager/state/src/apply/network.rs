@@ -1,10 +1,11 @@
 //! Networks.
 
 use shoal_common::{
-    Invalid, LinkName, Name, NetworkId, NodeId, ServiceId,
+    Invalid, LinkName, NetworkId, NodeId, ServiceId,
     container::Wanted,
     name::Labels,
     network::{BridgeOptions, Driver, NetworkSpec},
+    node::DefaultBridge,
     subnet::SubnetSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,33 +106,19 @@ impl State {
         }
     }
 
-    /// A host's default bridge, as its daemon wants it. One that exists is left as it is: containers are on it.
+    /// A host's default bridge, as its daemon wants it. One that somebody is on is left as it is.
     pub(super) fn ensure_default_bridge(&mut self, entry: Entry, node: NodeId) -> Result<(), Rejection> {
         let wanted = self.nodes.get(&node).and_then(|n| n.description.default_bridge.clone());
-        let is = |n: &Network| matches!(&n.spec.driver, Driver::Bridge(b) if b.node == node && b.is_default);
-        let Some(wanted) = wanted.filter(|_| !self.networks.values().any(is)) else { return Ok(()) };
-        let name: Name = BridgeOptions::DEFAULT_NAME.parse()?;
-        let link: LinkName = BridgeOptions::DEFAULT_LINK.parse()?;
-        let v4 = wanted.bip.map(|bip| SubnetSpec {
-            net: bip.trunc(),
-            gateway: Some(bip.addr()),
-            ip_range: wanted.fixed_cidr,
-            aux: BTreeMap::new(),
-        });
-        let v6 = wanted.fixed_cidr_v6.filter(|_| wanted.ipv6);
-        let v6 = v6.map(|net| SubnetSpec { net, gateway: None, ip_range: None, aux: BTreeMap::new() });
-        let spec = NetworkSpec {
-            name,
-            driver: Driver::Bridge(BridgeOptions { link: Some(link), is_default: true, ..BridgeOptions::on(node) }),
-            subnets: v4.into_iter().chain(v6).collect(),
-            ipv6: wanted.ipv6,
-            internal: false,
-            attachable: true,
-            allow_overlap: false,
-            mtu: wanted.mtu,
-            labels: Labels::new(),
-        };
-        self.create_network(entry, &spec).map(drop)
+        let wanted = wanted.map(|wanted| default_bridge_spec(node, wanted)).transpose()?;
+        let there = self.default_bridge(node).and_then(|id| self.networks.get(&id));
+        if let Some((id, spec)) = there.map(|n| (n.id, &n.spec)) {
+            let is_used = self.containers_of_network(id).next().is_some() || self.tasks_of_network(id).next().is_some();
+            if is_used || wanted.as_ref() == Some(spec) {
+                return Ok(());
+            }
+            self.networks.remove(&id);
+        }
+        wanted.map_or(Ok(()), |spec| self.create_network(entry, &spec).map(drop))
     }
 
     /// The networks of a host go with it.
@@ -148,4 +135,27 @@ impl State {
             .range((id, ServiceId(0))..=(id, ServiceId(u64::MAX)))
             .filter_map(|(_, service)| self.services.get(service))
     }
+}
+
+fn default_bridge_spec(node: NodeId, wanted: DefaultBridge) -> Result<NetworkSpec, Invalid> {
+    let v4 = wanted.bip.map(|bip| SubnetSpec {
+        net: bip.trunc(),
+        gateway: Some(bip.addr()),
+        ip_range: wanted.fixed_cidr,
+        aux: BTreeMap::new(),
+    });
+    let v6 = wanted.fixed_cidr_v6.filter(|_| wanted.ipv6);
+    let v6 = v6.map(|net| SubnetSpec { net, gateway: None, ip_range: None, aux: BTreeMap::new() });
+    let link: LinkName = BridgeOptions::DEFAULT_LINK.parse()?;
+    Ok(NetworkSpec {
+        name: BridgeOptions::DEFAULT_NAME.parse()?,
+        driver: Driver::Bridge(BridgeOptions { link: Some(link), is_default: true, ..BridgeOptions::on(node) }),
+        subnets: v4.into_iter().chain(v6).collect(),
+        ipv6: wanted.ipv6,
+        internal: false,
+        attachable: true,
+        allow_overlap: false,
+        mtu: wanted.mtu,
+        labels: Labels::new(),
+    })
 }

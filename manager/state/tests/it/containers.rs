@@ -85,6 +85,33 @@ fn a_container_without_a_network_is_on_its_hosts_default_bridge() {
 }
 
 #[test]
+fn a_default_bridge_is_made_anew_as_its_daemon_wants_it_unless_somebody_is_on_it() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    let wants = |w: &mut World, default_bridge: Option<DefaultBridge>| {
+        let description = NodeDescription { default_bridge, ..description("w1") };
+        w.apply(Command::DescribeNode { node: NodeId(1), description }).unwrap();
+        let networks = w.state.networks.values().filter(|n| n.spec.driver.node() == Some(NodeId(1)));
+        let subnets =
+            networks.map(|n| n.pools.iter().map(|p| p.subnet().net.to_string()).collect::<Vec<_>>().join(" "));
+        subnets.collect::<Vec<_>>()
+    };
+    let v6 =
+        || DefaultBridge { ipv6: true, fixed_cidr_v6: Some("2001:db8:1::/64".parse().unwrap()), ..Default::default() };
+    assert_eq!(wants(&mut w, Some(v6())), ["172.17.0.0/16"], "a container is on it");
+    w.apply(Command::RemoveContainer { container: a, force: false }).unwrap();
+    report(&mut w, a, Phase::Removed);
+    assert_eq!(wants(&mut w, Some(v6())), ["172.17.0.0/16 2001:db8:1::/64"]);
+    let before = w.state.networks.clone();
+    wants(&mut w, Some(v6()));
+    assert_eq!(w.state.networks, before, "it is as wanted");
+    // What cannot be had changes nothing.
+    let much = DefaultBridge { bip: Some("172.17.0.1/31".parse().unwrap()), ..v6() };
+    assert_eq!(wants(&mut w, Some(much)), ["172.17.0.0/16 2001:db8:1::/64"]);
+    assert!(wants(&mut w, None).is_empty());
+}
+
+#[test]
 fn names_are_of_one_host_and_on_a_network_of_the_cluster_of_all() {
     let mut w = world();
     let mut shared = network("shared", &[]);
