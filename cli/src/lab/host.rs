@@ -103,11 +103,11 @@ impl Host<'_> {
     /// Starts the daemon, and waits until it answers.
     pub(super) fn start_daemon(&self, state: &State) -> Result<(), Failure> {
         let (layout, name) = (self.layout, self.name);
-        let (socket, log) = (layout.socket(name), layout.daemon_log(name));
+        let (socket, log, settings) = (layout.socket(name), layout.daemon_log(name), layout.settings(name));
         let mut args: Vec<OsString> = vec!["daemon".into()];
         for (flag, value) in [
-            // Not the machine's own settings.
-            ("--config", "/dev/null".into()),
+            // Its own settings, and not the machine's.
+            ("--config", if settings.exists() { settings.into() } else { "/dev/null".into() }),
             ("--data-dir", layout.data(name).into_os_string()),
             ("--socket", socket.clone().into_os_string()),
             ("--listen-addr", "0.0.0.0:2377".into()),

@@ -132,6 +132,11 @@ impl Layout {
         self.host(host).join("data")
     }
 
+    /// Of its daemon, for whoever writes it.
+    pub(super) fn settings(&self, host: HostName) -> PathBuf {
+        self.host(host).join("daemon.toml")
+    }
+
     pub(super) fn socket(&self, host: HostName) -> PathBuf {
         self.host(host).join("shoal.sock")
     }

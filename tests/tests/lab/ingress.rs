@@ -120,6 +120,65 @@ fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_cl
     })
 }
 
+/// Answers each datagram with a name and the address that it came from.
+const ANSWER: &str = r#"
+    use IO::Socket::INET;
+    my $s = IO::Socket::INET->new(LocalPort => 53, Proto => "udp") or die "no socket";
+    while ($s->recv(my $asked, 512)) { $s->send("$ARGV[0] " . $s->peerhost) }
+"#;
+
+/// Asks at ADDRESS:5300 from a port, and says what is answered within a second.
+const QUERY: &str = r#"
+    use IO::Socket::INET;
+    my $s = IO::Socket::INET->new(LocalPort => $ARGV[1], PeerAddr => $ARGV[0], PeerPort => 5300, Proto => "udp") or die;
+    $SIG{ALRM} = sub { exit 1 };
+    alarm 1;
+    $s->send("?");
+    defined $s->recv(my $answer, 512) or exit 1;
+    print $answer;
+"#;
+
+fn query(lab: &Lab, from: &str, ip: &str, port: u16) -> anyhow::Result<(String, String)> {
+    let answer = lab.exec(from, ["perl", "-e", QUERY, ip, &port.to_string()])?.success()?;
+    answer.split_once(' ').map(|(task, client)| (task.to_owned(), client.to_owned())).context("who, and whom it saw")
+}
+
+#[test]
+fn a_services_udp_port_keeps_nobody_with_a_task_that_went() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        lab.import("page")?;
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "blue"])?.success()?;
+        let create = ["service", "create", "--name", "names", "--replicas", "2", "--network", "blue"];
+        let place = ["--publish", "published=5300,target=53,protocol=udp", "--constraint", "node.hostname!=m1"];
+        lab.shoal("m1", [&create[..], &place, &["page", "idle"]].concat())?.success()?;
+        for task in tasks(lab, "names")? {
+            let of = |key: &str| task[key].as_str().with_context(|| key.to_owned());
+            let line = format!("perl -e '{ANSWER}' {} >/dev/null 2>&1 &", of("Name")?);
+            lab.inside(of("Node")?, of("ID")?, ["sh", "-c", &line])?.success()?;
+        }
+        for (_, ip, _) in HOSTS {
+            eventually("it answers", SETTLES_WITHIN, || query(lab, "m1", ip, 39_999))?;
+        }
+        // By a host with a task of its own, which sees who asks.
+        ensure!(query(lab, "w2", "172.31.0.101", 40_000)?.1 == "172.31.0.102", "w1's task sees w2");
+        // One flow per port: some are of the second task's.
+        let mut flows = Vec::new();
+        for port in 40_001..40_041 {
+            flows.push((port, query(lab, "w1", "172.31.0.11", port)?.0));
+        }
+        let met: BTreeSet<_> = flows.iter().map(|(_, task)| task.clone()).collect();
+        ensure!(met == set(["names.1", "names.2"]), "{met:?}");
+        let again = flows.iter().find(|(_, task)| task == "names.2").map(|(port, _)| *port).context("a flow")?;
+        ensure!(query(lab, "w1", "172.31.0.11", again)?.0 == "names.2", "a flow stays where it is");
+        lab.shoal("m1", ["service", "scale", "names=1"])?.success()?;
+        eventually("the flow goes on with the task that is left", SETTLES_WITHIN, || {
+            let met = query(lab, "w1", "172.31.0.11", again)?.0;
+            ensure!(met == "names.1", "{met}");
+            Ok(())
+        })
+    })
+}
+
 #[test]
 fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 1 }, |lab| {

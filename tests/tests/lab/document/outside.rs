@@ -127,3 +127,44 @@ fn both_address_families_work_alike() -> anyhow::Result<()> {
         serves(lab, "m1", "http://192.0.2.77/").map(drop)
     })
 }
+
+/// `--ipv6` and `--fixed-cidr-v6` of the daemon.
+#[test]
+fn a_daemon_with_ipv6_gives_global_addresses_on_the_default_bridge() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 1 }, |lab| {
+        lab.import("page")?;
+        for (host, settings) in [("m1", "ipv6 = true\nfixed-cidr-v6 = '2001:db8:1::/64'\n"), ("w1", "ipv6 = true\n")] {
+            std::fs::write(lab.dir(host)?.join("daemon.toml"), settings)?;
+            lab.lab(["stop", host])?.success()?;
+            lab.lab(["start", host])?.success()?;
+        }
+        for host in ["m1", "w1"] {
+            eventually("the default bridge has both families", SETTLES_WITHIN, || {
+                let seen = lab.exec(host, ["ip", "-6", "-br", "addr", "show", "dev", "shoal0"])?.success()?;
+                ensure!(seen.contains("fe80::1/64"), "{host}: {seen}");
+                Ok(())
+            })?;
+        }
+        run(lab, "m1", "web", &["-p", "8000:80"], &["serve"])?;
+        run(lab, "m1", "near", &[], &["idle"])?;
+        run(lab, "w1", "far", &[], &["idle"])?;
+        let global = on(lab, "m1", "web", "bridge", "GlobalIPv6Address")?;
+        ensure!(global.starts_with("2001:db8:1::"), "{global}");
+        let unique = on(lab, "w1", "far", "bridge", "GlobalIPv6Address")?;
+        ensure!(unique.starts_with("fd"), "of the cluster's own: {unique}");
+        let seen =
+            inside(lab, "m1", "web", &["ip", "-6", "addr", "show", "dev", "eth0", "scope", "global"])?.success()?;
+        ensure!(seen.contains(&format!("{global}/64")), "{seen}");
+        // By name, as neighbours, which are found like those of IPv4.
+        ensure!(dig(lab, "m1", "near", &["web", "AAAA"])? == global, "a name has both");
+        eventually("its neighbour answers", SETTLES_WITHIN, || get(lab, "m1", "near", &format!("http://[{global}]/")))?;
+        inside(lab, "m1", "near", &["ping", "-6", "-c", "1", "-W", "2", &global])?.success()?;
+        let found = inside(lab, "m1", "near", &["ip", "-6", "neigh", "show", &global])?.success()?;
+        ensure!(found.contains("lladdr"), "{found}");
+        // Its host, and from there on the world; and the world by the published port.
+        inside(lab, "m1", "near", &["ping", "-6", "-c", "1", "-W", "2", "fd5a:10ab::65"])?.success()?;
+        let client = host_get(lab, "w1", "http://[fd5a:10ab::b]:8000/cgi-bin/client")?;
+        ensure!(client == "fd5a:10ab::65", "{client}");
+        Ok(())
+    })
+}
