@@ -109,6 +109,21 @@ fn containers_of_two_hosts_meet_on_an_attachable_overlay() -> anyhow::Result<()>
             ensure!(get(lab, "m1", "a", &format!("http://{address}/"))? == "b", "b");
             Ok(())
         })?;
+        // Another network with the same addresses: those who have them do not meet.
+        let double = ["network", "create", "-d", "overlay", "--subnet=192.168.10.0/24", "--attachable"];
+        let refused = lab.shoal("m1", [&double[..], &["double"]].concat())?.failure(4)?;
+        ensure!(refused.contains("my-overlay-net"), "{refused}");
+        lab.shoal("m1", [&double[..], &["--allow-overlap", "double"]].concat())?.success()?;
+        run(lab, "m1", "a2", &["--network", "double"], &["idle"])?;
+        run(lab, "w1", "b2", &["--network", "double"], &["serve"])?;
+        ensure!(v4(lab, "w1", "b2", "double")? == address, "b2 has the address of b");
+        for (from, met) in [("a", "b"), ("a2", "b2")] {
+            eventually("the one of its own network answers", SETTLES_WITHIN, || {
+                let who = get(lab, "m1", from, &format!("http://{address}/"))?;
+                ensure!(who == met, "{from} meets {who}");
+                Ok(())
+            })?;
+        }
         // A port of a container that is on an overlay alone.
         let seen = host_get(lab, "m1", "http://172.31.0.101:8000/cgi-bin/client")?;
         ensure!(seen == "172.31.0.11", "{seen}");

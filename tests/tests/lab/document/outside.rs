@@ -49,16 +49,16 @@ fn a_port_has_one_owner_also_among_the_programs_of_its_host() -> anyhow::Result<
         let theirs = "mkdir -p /tmp/theirs; echo theirs > /tmp/theirs/index.html; busybox httpd -p 8000 -h /tmp/theirs";
         lab.exec("m1", ["sh", "-c", theirs])?.success()?;
         ensure!(serves(lab, "m1", "http://127.0.0.1:8000/")? == "theirs", "the host's own server");
-        let refused = lab.shoal("m1", ["run", "-d", "--name", "web", "-p", "8000:80", "page", "serve"])?;
-        ensure!(!refused.status.success(), "{refused}");
-        ensure!(refused.stderr.contains("port 8000/tcp of this host is in use by busybox (pid "), "{refused}");
+        let line = ["run", "-d", "--name", "web", "-p", "8000:80", "page", "serve"];
+        let refused = lab.shoal("m1", line)?.failure(125)?;
+        ensure!(refused.contains("port 8000/tcp of this host is in use by busybox (pid "), "{refused}");
         for url in ["http://127.0.0.1:8000/", "http://172.31.0.11:8000/"] {
             ensure!(host_get(lab, "m1", url)? == "theirs", "{url} is theirs");
         }
         // An address that is somebody else's.
         let line = ["run", "-d", "--name", "astray", "-p", "192.0.2.9:80:80", "page", "serve"];
-        let astray = lab.shoal("m1", line)?;
-        ensure!(!astray.status.success() && astray.stderr.contains("no address 192.0.2.9"), "{astray}");
+        let astray = lab.shoal("m1", line)?.failure(125)?;
+        ensure!(astray.contains("no address 192.0.2.9"), "{astray}");
         // Once it has ended the port is to be had, and then nobody else gets it; not even while no daemon runs.
         lab.exec("m1", ["pkill", "-f", "httpd -p 8000"])?.success()?;
         lab.shoal("m1", ["start", "web"])?.success()?;
