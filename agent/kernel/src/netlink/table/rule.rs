@@ -1,0 +1,253 @@
+//! What each match and each action of a rule is, in expressions.
+
+use shoal_common::MacAddr;
+use shoal_plan::nft::{Action, Match, Transport};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::{
+    NF_ACCEPT,
+    expression::{
+        ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Expressions, IFNAME_BYTES, LINK_HEADER, NFPROTO_IPV4,
+        NFPROTO_IPV6, NFT_META_L4PROTO, NFT_META_PROTOCOL, REG_1, REG_2, REG32_01, VERDICT, bytes_of, family,
+        mac_bytes, padded, port_bytes,
+    },
+    number, push,
+    set::{
+        Element, Set, TYPE_BITS, TYPE_ETHER, TYPE_ICMPV6, TYPE_IFNAME, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL,
+        TYPE_VERDICT, Value, verdict,
+    },
+};
+
+const NF_DROP: i32 = 0;
+
+impl Expressions<'_> {
+    pub(super) fn matched(&mut self, matched: &Match) {
+        const NFT_META_IIFNAME: u32 = 6;
+        const NFT_META_OIFNAME: u32 = 7;
+        const NFT_CT_STATE: u32 = 0;
+        const NFT_CT_STATUS: u32 = 2;
+        const IPS_DST_NAT: u32 = 1 << 5;
+        const STATE_INVALID: u32 = 1;
+        const STATE_ESTABLISHED: u32 = 2;
+        const STATE_RELATED: u32 = 4;
+        const STATE_NEW: u32 = 8;
+        const STATE_UNTRACKED: u32 = 64;
+        match matched {
+            Match::From(these) => {
+                let family = family(these.iter().copied());
+                self.of_family(family);
+                self.payload(1, family.source, family.bytes, REG_1);
+                self.one_of(these);
+            }
+            Match::To(these) => {
+                let family = family(these.iter().copied());
+                self.of_family(family);
+                self.payload(1, family.destination, family.bytes, REG_1);
+                self.one_of(these);
+            }
+            Match::ToItself(these) => {
+                let family = family(these.iter().copied());
+                self.of_family(family);
+                self.payload(1, family.source, family.bytes, REG_1);
+                self.payload(1, family.destination, family.bytes, family.second);
+                let twice = |ip: &IpAddr| Element { key: [bytes_of(*ip), bytes_of(*ip)].concat(), value: None };
+                let set = Set {
+                    key_type: family.type_ << TYPE_BITS | family.type_,
+                    key_bytes: family.bytes * 2,
+                    value: None,
+                    elements: these.iter().map(twice).collect(),
+                };
+                self.lookup(set, true, None);
+            }
+            Match::FromNet(net) => {
+                let family = family([net.addr()]);
+                self.of_family(family);
+                self.in_net(net, family.source, true);
+            }
+            Match::ToNet(net) | Match::NotToNet(net) => {
+                let family = family([net.addr()]);
+                self.of_family(family);
+                self.in_net(net, family.destination, matches!(matched, Match::ToNet(_)));
+            }
+            Match::ToHere => {
+                const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+                const NFTA_FIB_F_DADDR: u32 = 2;
+                const RTN_LOCAL: u32 = 2;
+                self.push("fib", |b| {
+                    number(b, 1, REG_1);
+                    number(b, 2, NFT_FIB_RESULT_ADDRTYPE);
+                    number(b, 3, NFTA_FIB_F_DADDR);
+                });
+                self.compare(true, &RTN_LOCAL.to_ne_bytes());
+            }
+            Match::Translated => self.connection(NFT_CT_STATUS, IPS_DST_NAT),
+            Match::UnderWay => self.connection(NFT_CT_STATE, STATE_ESTABLISHED | STATE_RELATED),
+            Match::Fresh => self.connection(NFT_CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
+            Match::Within(names) => {
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.meta(NFT_META_OIFNAME, REG_2);
+                let twice = |name: &String| Element { key: [padded(name), padded(name)].concat(), value: None };
+                let set = Set {
+                    key_type: TYPE_IFNAME << TYPE_BITS | TYPE_IFNAME,
+                    key_bytes: IFNAME_BYTES * 2,
+                    value: None,
+                    elements: names.iter().map(twice).collect(),
+                };
+                self.lookup(set, true, None);
+            }
+            Match::In(interface) => self.interface(NFT_META_IIFNAME, true, interface),
+            Match::NotIn(interface) => self.interface(NFT_META_IIFNAME, false, interface),
+            Match::Out(interface) => self.interface(NFT_META_OIFNAME, true, interface),
+            Match::NotOut(interface) => self.interface(NFT_META_OIFNAME, false, interface),
+            Match::NotOwnMac(own) => {
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(LINK_HEADER, 6, 6, REG_2);
+                let all = own.iter().map(|(link, mac)| [padded(link), mac_bytes(*mac)].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_ETHER], IFNAME_BYTES + 8, all);
+            }
+            Match::NotOwnV4(own) => {
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV4);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 12, 4, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV4], IFNAME_BYTES + 4, all);
+            }
+            Match::NotOwnV6(own) => {
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV6);
+                self.payload(1, 8, 16, REG_1);
+                let (mask, link_local) = ([0xff, 0xc0], [0xfe, 0x80]);
+                self.masked(&[&mask[..], &[0; 14]].concat());
+                self.compare(false, &[&link_local[..], &[0; 14]].concat());
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 8, 16, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV6], IFNAME_BYTES + 16, all);
+            }
+            Match::NotOwnArp(own) => {
+                const REG32_06: u32 = 14;
+                self.payload(LINK_HEADER, 12, 2, REG_1);
+                self.compare(true, &ETHERTYPE_ARP);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(1, 8, 6, REG_2);
+                self.payload(1, 14, 4, REG32_06);
+                let one = |(link, mac, ip): &(String, MacAddr, Ipv4Addr)| {
+                    [padded(link), mac_bytes(*mac), ip.octets().to_vec()].concat()
+                };
+                self.not_own(&[TYPE_IFNAME, TYPE_ETHER, TYPE_IPV4], IFNAME_BYTES + 12, own.iter().map(one));
+            }
+            Match::NotOwnNeighbour(own) => {
+                const ND_NEIGHBOR_ADVERT: u8 = 136;
+                self.icmpv6_type();
+                self.compare(true, &[ND_NEIGHBOR_ADVERT]);
+                self.payload(2, 8, 2, REG_1);
+                self.masked(&[0xff, 0xc0]);
+                self.compare(false, &[0xfe, 0x80]);
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.payload(2, 8, 16, REG_2);
+                let all = own.iter().map(|(link, ip)| [padded(link), ip.octets().to_vec()].concat());
+                // Told that these are integers, which have no length of their own, nft 1.0.6 breaks down when it lists them.
+                self.not_own(&[TYPE_IFNAME, TYPE_IPV6], IFNAME_BYTES + 16, all);
+            }
+            Match::ActsAsRouter => {
+                const ND_ROUTER_ADVERT: u8 = 134;
+                const ND_REDIRECT: u8 = 137;
+                self.icmpv6_type();
+                let elements = [ND_ROUTER_ADVERT, ND_REDIRECT].map(|t| Element { key: vec![t], value: None }).into();
+                self.lookup(Set { key_type: TYPE_ICMPV6, key_bytes: 1, value: None, elements }, true, None);
+            }
+            Match::Tcp => self.of_transport(protocol(Transport::Tcp)),
+            Match::Port(transport, port) => {
+                self.of_transport(protocol(*transport));
+                self.payload(2, 2, 2, REG_1);
+                self.compare(true, &port.to_be_bytes());
+            }
+        }
+    }
+
+    pub(super) fn action(&mut self, action: &Action) {
+        match action {
+            Action::Accept => self.immediate(VERDICT, |b| verdict(b, NF_ACCEPT, None)),
+            Action::Drop => {
+                self.push("counter", |b| {
+                    push(b, 1, &0u64.to_be_bytes());
+                    push(b, 2, &0u64.to_be_bytes());
+                });
+                self.immediate(VERDICT, |b| verdict(b, NF_DROP, None));
+            }
+            Action::Masquerade => self.push("masq", |_| {}),
+            Action::Reset => self.reject(1, 0),
+            Action::Reject => {
+                // Port unreachable, of ICMP and ICMPv6, or of whichever the packet is.
+                let (kind, code) = match self.network {
+                    NFPROTO_IPV4 => (0, 3),
+                    NFPROTO_IPV6 => (0, 4),
+                    _ => (2, 1),
+                };
+                self.reject(kind, code);
+            }
+            Action::TranslateToOneOf(these) => {
+                let family = family(these.iter().copied());
+                if let (1, Some(one)) = (these.len(), these.first()) {
+                    self.immediate(REG_1, |b| push(b, 1, &bytes_of(*one)));
+                } else {
+                    self.choose(family.type_, family.bytes, these.iter().map(|ip| bytes_of(*ip)).collect());
+                }
+                self.translate(family, None);
+            }
+            Action::TranslateToEither(these) => {
+                let family = family(these.iter().map(SocketAddr::ip));
+                let all = these.iter().map(|to| [bytes_of(to.ip()), port_bytes(to.port())].concat()).collect();
+                self.choose(family.type_ << TYPE_BITS | TYPE_PORT, family.bytes + 4, all);
+                self.translate(family, Some(family.second));
+            }
+            Action::TranslateTo(ip, port) => {
+                self.immediate(REG_1, |b| push(b, 1, &bytes_of(*ip)));
+                self.immediate(REG_2, |b| push(b, 1, &port.to_be_bytes()));
+                self.translate(family([*ip]), Some(REG_2));
+            }
+            Action::TranslateByPort(ports) => {
+                let family = family(ports.values().next().map(SocketAddr::ip));
+                self.meta(NFT_META_L4PROTO, REG_1);
+                self.payload(2, 2, 2, REG32_01);
+                let one = |((transport, port), to): (&(Transport, u16), &SocketAddr)| Element {
+                    key: [vec![protocol(*transport), 0, 0, 0], port_bytes(*port)].concat(),
+                    value: Some(Value::Bytes([bytes_of(to.ip()), port_bytes(to.port())].concat())),
+                };
+                let set = Set {
+                    key_type: TYPE_PROTOCOL << TYPE_BITS | TYPE_PORT,
+                    key_bytes: 8,
+                    value: Some((family.type_ << TYPE_BITS | TYPE_PORT, family.bytes + 4)),
+                    elements: ports.iter().map(one).collect(),
+                };
+                self.lookup(set, true, Some(REG_1));
+                self.translate(family, Some(family.second));
+            }
+            Action::GotoByDestination(chains) => {
+                let family = family(chains.keys().copied());
+                self.of_family(family);
+                self.payload(1, family.destination, family.bytes, REG_1);
+                let goto = |(ip, chain): (&IpAddr, &String)| Element {
+                    key: bytes_of(*ip),
+                    value: Some(Value::Goto(chain.clone())),
+                };
+                let set = Set {
+                    key_type: family.type_,
+                    key_bytes: family.bytes,
+                    value: Some((TYPE_VERDICT, 0)),
+                    elements: chains.iter().map(goto).collect(),
+                };
+                self.lookup(set, true, Some(VERDICT));
+            }
+        }
+    }
+}
+
+fn protocol(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+        Transport::Sctp => 132,
+    }
+}
