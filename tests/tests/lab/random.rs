@@ -107,7 +107,8 @@ fn operate(lab: &Lab, rng: &mut StdRng, done: &mut Vec<String>) -> anyhow::Resul
     let driver = if network.starts_with("bridge") { "bridge" } else { "overlay" };
     let line: Vec<&str> = match rng.random_range(0..20) {
         0 => vec!["create", "--name", container, "--network", network, "page", "idle"],
-        1..=3 => vec!["run", "-d", "--name", container, "--network", network, "page", "idle"],
+        1 | 2 => vec!["run", "-d", "--name", container, "--network", network, "page", "idle"],
+        3 => vec!["run", "-d", "-p", "8000-8002:80", "--name", container, "--network", network, "page", "idle"],
         4 => vec!["run", "-d", "--name", container, "page", "idle"],
         5 => vec!["run", "-d", "--rm", "--name", container, "page", "idle"],
         6 => vec!["start", container],
@@ -245,11 +246,13 @@ fn names(lab: &Lab, host: &str, list: &[&str], field: &str) -> anyhow::Result<Ve
     Ok(rows.lines().map(str::to_owned).collect())
 }
 
-/// What a host has that we make: links, namespaces, tables, cgroups, mounts, containers' directories.
+/// What a host has that we make: links, namespaces, tables, listeners, mounts, processes, cgroups, directories.
 fn remains(lab: &Lab, host: &str) -> anyhow::Result<String> {
+    let cgroups = format!("find /sys/fs/cgroup -type d -path '*/shoal/{}/{host}/*' | wc -l", lab.name());
     let look = "ip -br link | awk '{ print $1 }' | sed 's/@.*//' | sort; ls /run/shoal/netns; nft list tables; \
-                grep -c overlay /proc/self/mounts; pgrep -fc 'bin/idle'; true";
-    let seen = lab.exec(host, ["sh", "-c", look])?.success()?;
+                ss -Hlntu | awk '{ print $1, $5 }' | sort; \
+                grep -c overlay /proc/self/mounts; pgrep -fc 'bin/idle'";
+    let seen = lab.exec(host, ["sh", "-c", &format!("{look}; {cgroups}")])?.success()?;
     let containers = lab.data(host)?.join("containers");
     let kept = std::fs::read_dir(&containers).map_or(0, Iterator::count);
     Ok(format!("{seen}{kept} directories of containers"))
