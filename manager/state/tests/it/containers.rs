@@ -64,7 +64,7 @@ fn address(w: &World, container: TaskId) -> String {
 }
 
 fn publish(host_port: Option<u16>, container_port: u16) -> PortSpec {
-    PortSpec { host_ip: None, host_port, container_port, protocol: Default::default() }
+    PortSpec { host_ip: None, host_port, container_port, protocol: Default::default(), host_port_last: None }
 }
 
 #[test]
@@ -234,6 +234,22 @@ fn a_range_of_ports_is_handed_out_at_once_and_a_port_given_twice_is_told() {
     assert_eq!((ports.len(), first.as_slice()), (20_000, &[32_768, 32_769, 32_771][..]));
     let twice = create(&mut w, 1, with("twice", vec![publish(Some(8500), 80), publish(Some(8500), 81)])).unwrap();
     assert!(matches!(start(&mut w, twice), Err(Rejection::Invalid(why)) if why.to_string().contains("twice")));
+}
+
+#[test]
+fn of_a_range_of_the_hosts_ports_the_first_that_is_free_is_taken() {
+    let mut w = world();
+    let among = |first, last| PortSpec { host_port_last: Some(last), ..publish(Some(first), 80) };
+    let mut shown = |name: &str, ports: &[PortSpec]| {
+        let id = create(&mut w, 1, RunSpec { ports: ports.to_vec(), ..run(name, vec![]) }).unwrap();
+        start(&mut w, id).map(|_| w.state.containers[&id].ports.iter().map(|p| p.host_port).collect::<Vec<_>>())
+    };
+    assert_eq!(shown("a", &[among(7000, 7003)]).unwrap(), [7000]);
+    // What must have 7001 is not robbed of it by what need not.
+    assert_eq!(shown("b", &[among(7000, 7003), publish(Some(7001), 81)]).unwrap(), [7001, 7002]);
+    assert_eq!(shown("c", &[among(7000, 7003)]).unwrap(), [7003]);
+    let full = shown("d", &[among(7000, 7003)]).unwrap_err().to_string();
+    assert_eq!(full, "port 7000-7003/tcp of the host is in use by container a, container b, container c");
 }
 
 #[test]

@@ -18,10 +18,17 @@ use crate::world::{description, init, network, register, run, service};
 type Dice = (u8, u64, u64, u32, bool);
 
 fn ports(n: u32) -> Vec<PortSpec> {
-    let port = |host_port| PortSpec { host_ip: None, host_port, container_port: 80, protocol: Default::default() };
+    let port = |host_port| PortSpec {
+        host_ip: None,
+        host_port,
+        container_port: 80,
+        protocol: Default::default(),
+        host_port_last: None,
+    };
     match n {
         0 => vec![],
         1 => vec![port(Some(8000)), port(None)],
+        2 => vec![PortSpec { host_port_last: Some(8002), ..port(Some(8000)) }],
         _ => vec![port((n < 5).then_some(8000))],
     }
 }
