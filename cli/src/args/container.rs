@@ -164,7 +164,7 @@ pub(crate) struct Create {
     /// An option of resolv.conf; repeatable
     #[arg(long, visible_alias = "dns-opt")]
     pub(crate) dns_option: Vec<String>,
-    /// NAME:ADDRESS, for /etc/hosts; repeatable
+    /// NAME:ADDRESS, for /etc/hosts, or NAME:host-gateway for its host; repeatable
     #[arg(long)]
     pub(crate) add_host: Vec<String>,
     /// Such as NET_ADMIN, or ALL; repeatable

@@ -2,10 +2,10 @@
 
 use shoal_common::{
     Invalid, NetworkId,
-    service::{ContainerSpec, Protocol},
+    service::{ContainerSpec, HostAddress, Protocol},
 };
 use shoal_proto::{convert::run_spec, pb};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::{env, health, map, name, ports};
 use crate::{
@@ -235,9 +235,9 @@ fn mount(text: &str) -> Result<pb::Mount, Failure> {
 }
 
 fn extra_host(text: &str) -> Result<pb::ExtraHost, Failure> {
-    let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS"));
+    let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS, or NAME:host-gateway"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
-    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
+    let address: HostAddress = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
     Ok(pb::ExtraHost { name: name.to_owned(), address: address.to_string() })
 }
 

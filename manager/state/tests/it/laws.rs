@@ -5,7 +5,7 @@ use shoal_common::{
     LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     assignment::AssignmentDelta,
     container::{Attachment, ContainerLink, Phase, PortSpec},
-    network::{BridgeOptions, Driver},
+    network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     node::{Availability, Liveness, Role},
     service::{EndpointMode, Mode, Publish, PublishMode},
     task::{Slot, TaskState},
@@ -154,6 +154,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             attachment: Attachment {
                 gw_priority: n as i32,
                 mac: flag.then(|| "02:00:00:00:00:01".parse().unwrap()),
+                v4: (n > 5).then(|| [172, 18, 0, 9].into()),
                 ..Attachment::to(net(b))
             },
         },
@@ -166,7 +167,16 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             };
             let mut spec = network(&format!("n{}", a % 7), if n < 3 { &["172.18.0.0/24"] } else { &[] });
             (spec.driver, spec.ipv6) = (Driver::Bridge(options), flag);
+            if n == 0 {
+                spec.subnets[0].ip_range = Some("172.18.0.128/31".parse().unwrap());
+            }
             Command::CreateNetwork { spec }
+        }
+        37 => {
+            let parents = [(node(b), "eth0".parse().unwrap())].into();
+            let parent = flag.then(|| "eth1".parse().unwrap());
+            let driver = Driver::Macvlan(MacvlanOptions { parent, parents, mode: Default::default() });
+            Command::CreateNetwork { spec: NetworkSpec { driver, ..network(&format!("n{}", a % 7), &[]) } }
         }
         34 | 35 => {
             let of = container(a);
