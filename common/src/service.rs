@@ -350,6 +350,19 @@ pub struct Resources {
     pub pids_limit: u64,
 }
 
+impl Resources {
+    /// In less no process starts; Docker's limit.
+    pub const LEAST_MEMORY_BYTES: u64 = 6 << 20;
+
+    /// Of a wish: limits that something can run in. `field` is the memory limit's.
+    pub fn check(&self, field: &str) -> Result<(), Invalid> {
+        match self.limits.memory_bytes {
+            0 | Self::LEAST_MEMORY_BYTES.. => Ok(()),
+            few => Err(Invalid::new(field, few, "at least 6m (6291456 bytes), or 0 for no limit")),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     pub condition: RestartCondition,

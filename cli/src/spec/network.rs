@@ -181,8 +181,8 @@ mod tests {
             ("-o mtu=big n", "opt mtu"),
             ("-o mtu=100 n", "mtu"),
             ("-d token-ring n", "driver"),
-            ("--subnet 10.0.1.7/24 n", "subnets[0].subnet"),
-            ("--subnet 10.0.1.0/24 --subnet 10.0.2.0/24 n", "subnets[1].subnet"),
+            ("--subnet 10.0.1.7/24 n", "subnet: \"10.0.1.7/24\""),
+            ("--subnet 10.0.1.0/24 --subnet 10.0.2.0/24 n", "subnet: \"10.0.2.0/24\""),
             ("Blue", "name"),
         ] {
             let f = parse(line).expect_err(line);

@@ -7,6 +7,7 @@ use shoal_common::{
         Attachment, ContainerLink, ExposedPort, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus,
     },
     health::Health,
+    service::Resources,
 };
 use std::collections::BTreeSet;
 
@@ -38,10 +39,12 @@ pub fn run_spec<E: From<Invalid>>(
         return Err(Invalid::new("link", &link.container, &expected).into());
     }
     let ports = r.ports.into_iter().enumerate();
+    let resources: Resources = r.resources.unwrap_or_default().try_into().inside("resources")?;
+    resources.check("memory")?;
     Ok(RunSpec {
         name: parsed("name", &r.name)?,
         container: message("container", r.container)?,
-        resources: r.resources.unwrap_or_default().try_into().inside("resources")?,
+        resources,
         networking,
         ports: ports
             .map(|(n, p)| PortSpec::try_from(p).inside(format!("ports[{n}]")))
