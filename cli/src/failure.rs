@@ -57,6 +57,11 @@ impl Failure {
         }
     }
 
+    /// A host knows a container by its id, who asks by what was typed.
+    pub(crate) fn calling(self, id: u64, name: &str) -> Self {
+        Self { message: self.message.replace(&format!("container task-{id}"), &format!("container {name}")), ..self }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
@@ -72,7 +77,7 @@ impl std::error::Error for Failure {}
 
 impl From<Invalid> for Failure {
     fn from(e: Invalid) -> Self {
-        Self::usage(e.to_string())
+        Self::usage(of_a_flag(&e.to_string()))
     }
 }
 
@@ -118,12 +123,36 @@ impl From<Status> for Failure {
 
 /// `subnets[0].ip_range: …` is `ip-range: …` to who types flags.
 fn of_a_flag(message: &str) -> String {
-    let Some((path, rest)) = message.split_once(": ") else { return message.to_owned() };
-    let is_path = path.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']'));
-    let last = path.rsplit('.').next().and_then(|field| field.split('[').next()).unwrap_or_default();
-    match is_path && !last.is_empty() {
-        true => format!("{}: {rest}", last.replace('_', "-")),
-        false => message.to_owned(),
+    match message.split_once(": ") {
+        Some((path, rest)) if !path.is_empty() && !path.contains(' ') => format!("{}: {rest}", flag(path)),
+        Some(_) | None => message.to_owned(),
+    }
+}
+
+/// What a field of the interface is called on the command line.
+fn flag(path: &str) -> String {
+    // Options of networks and variables have names with dots.
+    if let Some(at) = path.find("com.docker.").or_else(|| path.find("parent@")) {
+        return format!("opt {}", &path[at..]);
+    }
+    if let Some((_, name)) = path.split_once("env.") {
+        return format!("env {name}");
+    }
+    let fields: Vec<&str> = path.split('.').map(|field| field.split('[').next().unwrap_or(field)).collect();
+    match fields.as_slice() {
+        [.., "parent" | "macvlan_mode" | "mtu"] => format!("opt {}", fields[fields.len() - 1]),
+        [.., "aux_addresses", name] => format!("aux-address {name}"),
+        [.., "mounts", part] => format!("mount {part}"),
+        [.., "container", "ports", _] => "port".to_owned(),
+        ["ports" | "publish", _] => "publish".to_owned(),
+        [.., "limits", "memory_bytes"] => "limit-memory".to_owned(),
+        [.., group @ ("restart" | "update"), part] => format!("{group}-{}", part.replace('_', "-")),
+        [.., "aliases"] => "network alias".to_owned(),
+        [.., "labels"] => "label".to_owned(),
+        [.., "networks"] => "network".to_owned(),
+        [.., "constraints"] => "constraint".to_owned(),
+        [.., last] => last.replace('_', "-"),
+        [] => path.to_owned(),
     }
 }
 
@@ -175,7 +204,22 @@ mod tests {
         for (told, shown) in [
             ("subnets[0].ip_range: \"x\" is not accepted: a.b", "ip-range: \"x\" is not accepted: a.b"),
             ("container.image: bad", "image: bad"),
-            ("networks[1]: bad", "networks: bad"),
+            ("networks[1]: bad", "network: bad"),
+            ("container.mounts[0].source: bad", "mount source: bad"),
+            ("mounts.target: bad", "mount target: bad"),
+            ("ports[0].host_port: bad", "publish: bad"),
+            ("publish[0].target: bad", "publish: bad"),
+            ("container.ports[0].name: bad", "port: bad"),
+            ("container.dns[1]: bad", "dns: bad"),
+            ("container.dns-search[0]: bad", "dns-search: bad"),
+            ("container.env.A.B: bad", "env A.B: bad"),
+            ("bridge.com.docker.network.bridge.name: bad", "opt com.docker.network.bridge.name: bad"),
+            ("parent@w1.example: bad", "opt parent@w1.example: bad"),
+            ("mtu: bad", "opt mtu: bad"),
+            ("subnets[0].aux_addresses.nas: bad", "aux-address nas: bad"),
+            ("resources.limits.memory_bytes: bad", "limit-memory: bad"),
+            ("update.parallelism: bad", "update-parallelism: bad"),
+            ("placement.constraints[0]: bad", "constraint: bad"),
             ("cannot parse this: bad", "cannot parse this: bad"),
             ("bad", "bad"),
         ] {

@@ -58,12 +58,8 @@ fn main() -> ExitCode {
     run(cli).unwrap_or_else(|f| end(&f))
 }
 
-/// `--replicas -1` is a bad number of replicas, not an unknown flag.
 fn parse() -> Result<Cli, clap::Error> {
-    fn with_negatives(command: clap::Command) -> clap::Command {
-        command.allow_negative_numbers(true).mut_subcommands(with_negatives)
-    }
-    Cli::from_arg_matches(&with_negatives(Cli::command()).try_get_matches()?)
+    Cli::from_arg_matches(&args::with_negatives(Cli::command()).try_get_matches()?)
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -1,7 +1,11 @@
 //! Small values of the command line as people write and read them.
 
+use ipnet::IpNet;
 use shoal_common::service::Protocol;
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyValue {
@@ -15,6 +19,22 @@ pub(crate) fn key_value(s: &str) -> Result<KeyValue, String> {
         return Err("KEY=VALUE".to_owned());
     }
     Ok(KeyValue { key: key.to_owned(), value: value.to_owned() })
+}
+
+pub(crate) fn ip(s: &str) -> Result<IpAddr, String> {
+    s.parse().map_err(|_| "an IP address such as 10.0.1.3 or fd00::3".to_owned())
+}
+
+pub(crate) fn ip4(s: &str) -> Result<Ipv4Addr, String> {
+    s.parse().map_err(|_| "an IPv4 address such as 10.0.1.3".to_owned())
+}
+
+pub(crate) fn ip6(s: &str) -> Result<Ipv6Addr, String> {
+    s.parse().map_err(|_| "an IPv6 address such as fd00::3".to_owned())
+}
+
+pub(crate) fn subnet(s: &str) -> Result<IpNet, String> {
+    s.parse().map_err(|_| "a subnet such as 10.0.1.0/24 or fd00::/64".to_owned())
 }
 
 /// `10s`, `1m30s`, `500ms`; a bare 0 too.

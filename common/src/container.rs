@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     str::FromStr,
 };
 
@@ -73,7 +74,7 @@ pub struct ContainerLink {
     pub alias: Name,
 }
 
-/// `-p [IP:][HOST:]CONTAINER[/PROTOCOL]`: one port; ranges are several.
+/// `-p [IP:][HOST:]CONTAINER[/PROTOCOL]`: one port of the container; a range of those is several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortSpec {
     /// An address of the host; none: all of them.
@@ -82,11 +83,22 @@ pub struct PortSpec {
     pub host_port: Option<u16>,
     pub container_port: u16,
     pub protocol: Protocol,
+    /// The last of a range that begins at `host_port`, of which the first is meant that is free.
+    #[serde(default)]
+    pub host_port_last: Option<u16>,
 }
 
 impl PortSpec {
     /// Linux' default of `net.ipv4.ip_local_port_range`.
-    pub const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+    pub const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
+
+    /// Those of the host's that will do.
+    pub fn host_ports(&self) -> RangeInclusive<u16> {
+        match self.host_port {
+            Some(first) => first..=self.host_port_last.unwrap_or(first),
+            None => Self::EPHEMERAL,
+        }
+    }
 }
 
 /// A port of a container, said to be listened at: `80/tcp`.

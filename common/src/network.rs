@@ -25,6 +25,15 @@ impl Driver {
         }
     }
 
+    /// Whether that host can be on the network. One that cannot has no parent for its links.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        match self {
+            Driver::Overlay => true,
+            Driver::Bridge(bridge) => bridge.node == node,
+            Driver::Macvlan(macvlan) => macvlan.parent_on(node).is_some(),
+        }
+    }
+
     /// As Docker's users know it.
     pub fn scope(&self) -> &'static str {
         if self.node().is_some() { "local" } else { "cluster" }
@@ -71,16 +80,17 @@ impl BridgeOptions {
 /// one address twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacvlanOptions {
-    /// The link of a host on which containers' links are made; `eth0.50` is VLAN 50 on eth0, made on demand.
-    pub parent: LinkName,
+    /// The link of a host on which containers' links are made; `eth0.50` is VLAN 50 on eth0, made on demand. None: only
+    /// the hosts below can be on the network.
+    pub parent: Option<LinkName>,
     /// Hosts on which it is another.
     pub parents: BTreeMap<NodeId, LinkName>,
     pub mode: MacvlanMode,
 }
 
 impl MacvlanOptions {
-    pub fn parent_on(&self, node: NodeId) -> &LinkName {
-        self.parents.get(&node).unwrap_or(&self.parent)
+    pub fn parent_on(&self, node: NodeId) -> Option<&LinkName> {
+        self.parents.get(&node).or(self.parent.as_ref())
     }
 }
 

@@ -116,7 +116,7 @@ pub struct ContainerSpec {
     pub dns: Dns,
     /// Further lines of `/etc/hosts`.
     #[serde(default)]
-    pub extra_hosts: Vec<(String, IpAddr)>,
+    pub extra_hosts: Vec<(String, HostAddress)>,
     #[serde(default)]
     pub privileges: Privileges,
     /// A number or a name such as `SIGTERM`; default the image's.
@@ -124,6 +124,52 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     #[serde(default)]
     pub health: HealthCheck,
+}
+
+/// Where a name of `--add-host` leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<IpAddr>", into = "Option<IpAddr>")]
+pub enum HostAddress {
+    At(IpAddr),
+    /// `host-gateway`: to the container's host, at the addresses of its default bridge. A host is told those instead.
+    Gateway,
+}
+
+impl From<Option<IpAddr>> for HostAddress {
+    fn from(at: Option<IpAddr>) -> Self {
+        at.map_or(Self::Gateway, Self::At)
+    }
+}
+
+impl From<HostAddress> for Option<IpAddr> {
+    fn from(address: HostAddress) -> Self {
+        match address {
+            HostAddress::At(ip) => Some(ip),
+            HostAddress::Gateway => None,
+        }
+    }
+}
+
+impl FromStr for HostAddress {
+    type Err = Invalid;
+    fn from_str(s: &str) -> Result<Self, Invalid> {
+        match s {
+            "host-gateway" => Ok(Self::Gateway),
+            _ => s
+                .parse()
+                .map(Self::At)
+                .map_err(|_| Invalid::new("add-host", s, "an IP address such as 10.0.1.3 or fd00::3, or host-gateway")),
+        }
+    }
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(ip) => fmt::Display::fmt(ip, f),
+            Self::Gateway => f.pad("host-gateway"),
+        }
+    }
 }
 
 /// What its first process reads and writes.
@@ -302,6 +348,19 @@ pub struct Resources {
     pub reservations: Amount,
     /// Processes; 0 means unlimited.
     pub pids_limit: u64,
+}
+
+impl Resources {
+    /// In less no process starts; Docker's limit.
+    pub const LEAST_MEMORY_BYTES: u64 = 6 << 20;
+
+    /// Of a wish: limits that something can run in. `field` is the memory limit's.
+    pub fn check(&self, field: &str) -> Result<(), Invalid> {
+        match self.limits.memory_bytes {
+            0 | Self::LEAST_MEMORY_BYTES.. => Ok(()),
+            few => Err(Invalid::new(field, few, "at least 6m (6291456 bytes), or 0 for no limit")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

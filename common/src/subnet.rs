@@ -67,8 +67,13 @@ impl SubnetSpec {
         {
             return Err(Invalid::new("ip-range", range, format!("a subnet inside of {net}")));
         }
+        let mut holders = BTreeMap::from([(gateway, "the gateway".to_owned())]);
         for (name, ip) in &self.aux {
-            usable(&format!("aux-address {name}"), *ip)?;
+            let field = format!("aux-address {name}");
+            usable(&field, *ip)?;
+            if let Some(holder) = holders.insert(*ip, field.clone()) {
+                return Err(Invalid::new(field, ip, format!("another address of {net}: this one is {holder}'s")));
+            }
         }
         Ok(Subnet { net, gateway, ip_range: self.ip_range, aux: self.aux.clone() })
     }
@@ -89,6 +94,25 @@ pub fn nth(net: IpNet, n: u128) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_auxiliary_address_is_nobody_elses() {
+        let with = |aux: &[(&str, &str)]| SubnetSpec {
+            aux: aux.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().expect("ip"))).collect(),
+            ..spec("10.0.1.0/24")
+        };
+        assert!(with(&[("nas", "10.0.1.9"), ("tv", "10.0.1.8")]).settle().is_ok());
+        for (aux, holder) in [
+            (&[("x", "10.0.1.1")][..], "the gateway's"),
+            (&[("nas", "10.0.1.9"), ("x", "10.0.1.9")], "aux-address nas's"),
+            (&[("x", "10.0.1.0")], "a host address"),
+            (&[("x", "10.0.1.255")], "a host address"),
+            (&[("x", "10.0.2.1")], "a host address"),
+        ] {
+            let refused = with(aux).settle().expect_err("refused");
+            assert!(refused.field == "aux-address x" && refused.expected.contains(holder), "{refused}");
+        }
+    }
 
     fn spec(net: &str) -> SubnetSpec {
         SubnetSpec { net: net.parse().expect("a subnet"), gateway: None, ip_range: None, aux: BTreeMap::new() }

@@ -9,7 +9,7 @@ use shoal_common::{
 };
 use shoal_dns::RESOLVER_ADDRESS;
 use shoal_runtime::{ContainerConfig, Options, image::RunConfig};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use super::links;
 use crate::containers;
@@ -136,7 +136,8 @@ fn hosts(spec: &ContainerSpec, endpoints: &[Endpoint], hostname: &str) -> Vec<St
         Some((short, _)) if spec.hostname.is_some() => format!("{hostname} {short}"),
         Some(_) | None => hostname.to_owned(),
     };
-    let extra = spec.extra_hosts.iter().map(|(name, ip)| format!("{ip}\t{name}"));
+    let extra = spec.extra_hosts.iter().filter_map(|(name, at)| Some((name, Option::<IpAddr>::from(*at)?)));
+    let extra = extra.map(|(name, ip)| format!("{ip}\t{name}"));
     extra.chain(endpoints.iter().flat_map(|e| e.addresses()).map(|ip| format!("{ip}\t{names}"))).collect()
 }
 

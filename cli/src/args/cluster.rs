@@ -4,6 +4,8 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use shoal_common::node::{Availability, Role};
 
+use crate::units::subnet;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Swarm {
     /// Make this host the first manager of a new cluster
@@ -22,7 +24,7 @@ pub(crate) struct Init {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) advertise_addr: String,
     /// A subnet from which networks without --subnet are cut; repeatable
-    #[arg(long, value_name = "SUBNET", value_delimiter = ',')]
+    #[arg(long, value_name = "SUBNET", value_delimiter = ',', value_parser = subnet)]
     pub(crate) default_addr_pool: Vec<IpNet>,
     /// How large a subnet is cut from the pool
     #[arg(long, value_name = "LENGTH", default_value_t = 24, value_parser = clap::value_parser!(u32).range(8..=29))]

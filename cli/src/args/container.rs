@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Format, Rows, health::Health, service::Tail};
-use crate::units::{KeyValue, Since, Words, bytes, cpus, key_value, seconds, since, words};
+use crate::units::{KeyValue, Since, Words, bytes, cpus, ip, ip4, ip6, key_value, seconds, since, words};
 
 /// The same verbs, where Docker has them too.
 #[derive(Debug, Subcommand)]
@@ -135,10 +135,10 @@ pub(crate) struct Create {
     #[arg(long, visible_alias = "net-alias")]
     pub(crate) network_alias: Vec<Name>,
     /// Its address on its network
-    #[arg(long)]
+    #[arg(long, value_parser = ip4)]
     pub(crate) ip: Option<Ipv4Addr>,
     /// Its IPv6 address on its network
-    #[arg(long)]
+    #[arg(long, value_parser = ip6)]
     pub(crate) ip6: Option<Ipv6Addr>,
     /// Its MAC address on its network
     #[arg(long)]
@@ -156,7 +156,7 @@ pub(crate) struct Create {
     #[arg(long)]
     pub(crate) expose: Vec<String>,
     /// A server for names that are not Shoal's; repeatable
-    #[arg(long)]
+    #[arg(long, value_parser = ip)]
     pub(crate) dns: Vec<IpAddr>,
     /// A domain to look for names in; repeatable
     #[arg(long)]
@@ -164,7 +164,7 @@ pub(crate) struct Create {
     /// An option of resolv.conf; repeatable
     #[arg(long, visible_alias = "dns-opt")]
     pub(crate) dns_option: Vec<String>,
-    /// NAME:ADDRESS, for /etc/hosts; repeatable
+    /// NAME:ADDRESS, for /etc/hosts, or NAME:host-gateway for its host; repeatable
     #[arg(long)]
     pub(crate) add_host: Vec<String>,
     /// Such as NET_ADMIN, or ALL; repeatable
@@ -410,10 +410,10 @@ pub(crate) struct Rename {
 #[derive(Debug, Args)]
 pub(crate) struct Connect {
     /// Its address there
-    #[arg(long)]
+    #[arg(long, value_parser = ip4)]
     pub(crate) ip: Option<Ipv4Addr>,
     /// Its IPv6 address there
-    #[arg(long)]
+    #[arg(long, value_parser = ip6)]
     pub(crate) ip6: Option<Ipv6Addr>,
     /// Its MAC address there
     #[arg(long)]

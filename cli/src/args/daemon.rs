@@ -8,6 +8,8 @@ use std::{
     path::PathBuf,
 };
 
+use crate::units::{ip, subnet};
+
 /// Read when it is there and no other is named.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/shoal/daemon.toml";
 
@@ -36,7 +38,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen_addr: Option<SocketAddr>,
     /// The address that other hosts reach this one at [default: that of the default route's link]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = ip)]
     pub(crate) advertise_addr: Option<IpAddr>,
     /// UDP port of VXLAN in a cluster that is made here [default: 4789]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=49151))]
@@ -48,16 +50,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "none", value_parser = ["none"])]
     pub(crate) bridge: Option<String>,
     /// Its own address and prefix length [default: the first subnet that is free, from 172.17.0.0/16 on]
-    #[arg(long, value_name = "IP/LENGTH")]
+    #[arg(long, value_name = "IP/LENGTH", value_parser = subnet)]
     pub(crate) bip: Option<IpNet>,
     /// Hand out addresses from this part of its subnet only
-    #[arg(long, value_name = "SUBNET")]
+    #[arg(long, value_name = "SUBNET", value_parser = subnet)]
     pub(crate) fixed_cidr: Option<IpNet>,
     /// IPv6 on it too
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) ipv6: Option<bool>,
     /// Its IPv6 subnet [default: one of the cluster's]
-    #[arg(long, value_name = "SUBNET")]
+    #[arg(long, value_name = "SUBNET", value_parser = subnet)]
     pub(crate) fixed_cidr_v6: Option<IpNet>,
     /// Of its links [default: the underlay's]
     #[arg(long, value_name = "BYTES")]

@@ -12,7 +12,7 @@ pub(crate) mod service;
 pub(crate) mod unbuilt;
 
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{any::TypeId, path::PathBuf, time::Duration};
 
 use crate::view::Form;
 
@@ -22,13 +22,13 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/shoal/shoal.sock";
 #[derive(Debug, Parser)]
 #[command(name = "shoal", version, about = "Containers and networks over many hosts", propagate_version = false)]
 pub(crate) struct Cli {
-    /// The daemon's socket: a path, or unix:///PATH
+    /// The daemon's socket: a path, or unix:///PATH; else as SHOAL_HOST of the environment says
+    // Not by clap's `env`: clap would show it as typed in the usage of every mistake.
     #[arg(
         short = 'H',
         long = "host",
         visible_alias = "socket",
-        env = "SHOAL_HOST",
-        default_value = DEFAULT_SOCKET,
+        default_value_os_t = default_socket(),
         value_parser = socket,
         global = true
     )]
@@ -141,6 +141,20 @@ pub(crate) struct Format {
     pub(crate) format: Option<Form>,
 }
 
+/// `--replicas -1` is a bad number of replicas, not an unknown flag; so is `-1s` a bad duration, and `-5m` a bad size.
+pub(crate) fn with_negatives(command: clap::Command) -> clap::Command {
+    let quantities = [TypeId::of::<Duration>(), TypeId::of::<u64>()];
+    let command = command.mut_args(|arg| {
+        let is_quantity = quantities.iter().any(|kind| arg.get_value_parser().type_id() == *kind);
+        if is_quantity || arg.get_id() == "publish" { arg.allow_hyphen_values(true) } else { arg }
+    });
+    command.allow_negative_numbers(true).mut_subcommands(with_negatives)
+}
+
+fn default_socket() -> PathBuf {
+    std::env::var_os("SHOAL_HOST").map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+}
+
 fn socket(s: &str) -> Result<PathBuf, String> {
     match s.split_once("://") {
         Some(("unix", path)) if path.starts_with('/') => Ok(path.into()),
@@ -148,5 +162,31 @@ fn socket(s: &str) -> Result<PathBuf, String> {
         Some((scheme, _)) => Err(format!("{scheme}:// is not built yet: give the path of a local socket")),
         None if s.is_empty() => Err("the path of the daemon's socket".to_owned()),
         None => Ok(s.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn a_negative_value_is_a_bad_value_and_no_flag() {
+        for line in [
+            "run --memory -5 x",
+            "run --memory -5m x",
+            "run --cpus -0.5 x",
+            "run --health-interval -1s x",
+            "run --stop-timeout -1 x",
+            "service create --replicas -1 x",
+            "service create --update-delay -1s x",
+        ] {
+            let words = std::iter::once("shoal").chain(line.split(' '));
+            let e = with_negatives(Cli::command()).try_get_matches_from(words).expect_err(line);
+            assert_eq!(e.kind(), clap::error::ErrorKind::ValueValidation, "{line}: {e}");
+        }
+        // What comes after the image is the container's.
+        let words = "shoal run -p -1:80 x sleep -5s".split(' ');
+        assert!(with_negatives(Cli::command()).try_get_matches_from(words).is_ok());
     }
 }

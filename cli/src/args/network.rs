@@ -8,7 +8,7 @@ use super::{
     Format, Rows,
     container::{Connect, Disconnect, On},
 };
-use crate::units::{KeyValue, key_value};
+use crate::units::{KeyValue, ip, key_value, subnet};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
@@ -36,13 +36,13 @@ pub(crate) struct Create {
     #[arg(short, long, default_value = "bridge")]
     pub(crate) driver: String,
     /// Such as 10.0.1.0/24 or fd00:1::/64; repeatable, one per address family
-    #[arg(long)]
+    #[arg(long, value_parser = subnet)]
     pub(crate) subnet: Vec<IpNet>,
     /// Of the subnet that contains it (default: its first address); repeatable
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip)]
     pub(crate) gateway: Vec<IpAddr>,
     /// Hand out addresses from this part of the subnet only; repeatable
-    #[arg(long, value_name = "SUBNET")]
+    #[arg(long, value_name = "SUBNET", value_parser = subnet)]
     pub(crate) ip_range: Vec<IpNet>,
     /// An address never to hand out; repeatable
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = key_value)]

@@ -112,13 +112,20 @@ async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
                 "id" => Some(row.id.starts_with(&filter.value)),
                 "scope" => Some(row.scope == filter.value || n.scope == filter.value),
                 "label" => Some(n.spec.as_ref().is_some_and(|s| has_label(&s.labels, &filter.value))),
+                "dangling" => {
+                    let dangles = !is_predefined(n) && n.users.is_empty();
+                    truth(&filter.value).map(|wanted| dangles == wanted)
+                }
                 "type" => Some((filter.value == "builtin") == is_predefined(n)),
                 _ => None,
             }
         };
         if networks.first().is_some_and(|n| wanted(n).is_none()) {
-            let known = "driver, id, label, name, scope and type are known";
-            return Err(Failure::usage(format!("filter: {:?} is not accepted: {known}", filter.key)));
+            let known = "dangling=true|false, driver, id, label, name, scope and type are known";
+            return Err(Failure::usage(format!(
+                "filter: \"{}={}\" is not accepted: {known}",
+                filter.key, filter.value
+            )));
         }
         networks.retain(|n| wanted(n).unwrap_or(true));
     }
@@ -133,6 +140,14 @@ async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
         });
         out::table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"], cells.collect())
     })
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn is_predefined(n: &pb::Network) -> bool {
@@ -181,7 +196,7 @@ async fn prune(client: &Client, p: &Prune) -> Result<(), Failure> {
         }
     }
     let on = On::default();
-    let mut failures = Vec::new();
+    let (mut failures, mut removed) = (Vec::new(), 0_usize);
     for network in list(client, &[], &on).await? {
         let spec = network.spec.clone().unwrap_or_default();
         let labelled = p.filter.iter().all(|f| has_label(&spec.labels, &f.value));
@@ -190,7 +205,13 @@ async fn prune(client: &Client, p: &Prune) -> Result<(), Failure> {
         }
         let request = pb::RemoveNetworkRequest { network: format!("net-{}", network.id), node: String::new() };
         match client.hosts().remove_host_network(request).await {
-            Ok(_) => out::line(&spec.name)?,
+            Ok(_) => {
+                if removed == 0 {
+                    out::line("Deleted Networks:")?;
+                }
+                removed += 1;
+                out::line(&spec.name)?;
+            }
             // A service without tasks uses it.
             Err(s) if s.code() == tonic::Code::FailedPrecondition => {}
             // What is the cluster's is a manager's to remove.

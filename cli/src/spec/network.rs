@@ -157,6 +157,12 @@ mod tests {
     }
 
     #[test]
+    fn a_macvlan_may_be_of_some_hosts_alone() {
+        let macvlan = parse("-d macvlan -o parent@w1=eth0.50 n").expect("accepted").macvlan.expect("its options");
+        assert_eq!((macvlan.parent.as_str(), macvlan.parents["w1"].as_str()), ("", "eth0.50"));
+    }
+
+    #[test]
     fn what_fits_nowhere_is_refused_by_name() {
         for (line, part) in [
             ("--gateway 10.0.2.1 --subnet 10.0.1.0/24 n", "gateway: no --subnet contains 10.0.2.1"),
@@ -167,15 +173,16 @@ mod tests {
             ("-d overlay -o encrypted=true n", "encrypted overlays are not built yet"),
             ("-o parent=eth0 n", "opt parent"),
             ("-d overlay -o com.docker.network.bridge.name=x n", "there is mtu"),
-            ("-d macvlan n", "parent"),
+            ("-d macvlan n", "parent@HOST"),
+            ("-d macvlan -o parent@w1=a/b n", "parent@w1"),
             ("-d macvlan -o parent=eth0 -o macvlan_mode=x n", "macvlan_mode"),
             ("-o com.docker.network.bridge.enable_icc=perhaps n", "true or false"),
             ("-o com.docker.network.bridge.name=much-too-long-for-a-link n", "bridge.name"),
             ("-o mtu=big n", "opt mtu"),
             ("-o mtu=100 n", "mtu"),
             ("-d token-ring n", "driver"),
-            ("--subnet 10.0.1.7/24 n", "subnets[0].subnet"),
-            ("--subnet 10.0.1.0/24 --subnet 10.0.2.0/24 n", "subnets[1].subnet"),
+            ("--subnet 10.0.1.7/24 n", "subnet: \"10.0.1.7/24\""),
+            ("--subnet 10.0.1.0/24 --subnet 10.0.2.0/24 n", "subnet: \"10.0.2.0/24\""),
             ("Blue", "name"),
         ] {
             let f = parse(line).expect_err(line);

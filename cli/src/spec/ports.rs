@@ -7,11 +7,19 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use crate::failure::Failure;
 
 const EXPECTED: &str =
-    "[IP:][HOST:]CONTAINER[/tcp|udp|sctp], such as 8000:80, 127.0.0.1:8000:80/udp or 9000-9002:80-82";
+    "[IP:][HOST:]CONTAINER[/tcp|udp|sctp], such as 8000:80, 127.0.0.1:8000:80/udp, 9000-9002:80-82 or 9000-9002:80";
 
 /// One for each port.
 pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     let bad = |why: &str| Failure::usage(format!("publish: {text:?} is not accepted: {why}"));
+    if text.contains('=') {
+        let p = long(text)?;
+        if p.mode == PublishMode::Ingress.to_string() {
+            return Err(bad("mode=host, or no mode: a container's ports are of its own host"));
+        }
+        let (host_port, container_port, protocol) = (p.published, p.target, p.protocol);
+        return Ok(vec![pb::PortSpec { host_port, container_port, protocol, ..Default::default() }]);
+    }
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol: Protocol = protocol.parse().map_err(|_| bad(EXPECTED))?;
     let (host, container) = match ports.rsplit_once(':') {
@@ -27,20 +35,21 @@ pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     };
     let ip = ip.filter(|ip| !ip.is_empty()).map(|ip| ip.parse::<IpAddr>().map_err(|_| bad(EXPECTED))).transpose()?;
     let container = range(container).ok_or_else(|| bad(EXPECTED))?;
-    let host = if host.is_empty() { None } else { Some(range(host).ok_or_else(|| bad(EXPECTED))?) };
-    if let Some(host) = &host
-        && host.clone().count() != container.clone().count()
-    {
-        return Err(bad("as many ports of the host as of the container"));
-    }
-    let mut hosts = host.into_iter().flatten();
-    let spec = |port: u16, host_port: u16| pb::PortSpec {
+    // As Docker: 0 is one that is free.
+    let host = if matches!(host, "" | "0") { None } else { Some(range(host).ok_or_else(|| bad(EXPECTED))?) };
+    let spec = |port: u16, host_port: u16, last: u16| pb::PortSpec {
         host_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
         host_port: host_port.into(),
         container_port: port.into(),
         protocol: protocol.to_string(),
+        host_port_last: last.into(),
     };
-    Ok(container.map(|port| spec(port, hosts.next().unwrap_or(0))).collect())
+    let Some(host) = host else { return Ok(container.map(|port| spec(port, 0, 0)).collect()) };
+    match (host.len(), container.len()) {
+        (one, other) if one == other => Ok(container.zip(host).map(|(port, at)| spec(port, at, 0)).collect()),
+        (_, 1) => Ok(container.map(|port| spec(port, *host.start(), *host.end())).collect()),
+        _ => Err(bad("as many ports of the host as of the container, or several of the host to one of the container")),
+    }
 }
 
 /// `--publish` of a service: `8080:80`, or `published=8080,target=80,protocol=tcp,mode=ingress`.
@@ -51,6 +60,9 @@ pub(crate) fn of_service(text: &str) -> Result<Vec<pb::Publish>, Failure> {
         if all.iter().any(|p| !p.host_ip.is_empty()) {
             return Err(bad("[PUBLISHED:]TARGET[/tcp|udp|sctp]: a service's port is on every address of the hosts"));
         }
+        if all.iter().any(|p| p.host_port_last != 0) {
+            return Err(bad("as many published ports as targets: a service's port is one and the same everywhere"));
+        }
         let publish = |p: pb::PortSpec| pb::Publish {
             published: p.host_port,
             target: p.container_port,
@@ -59,34 +71,36 @@ pub(crate) fn of_service(text: &str) -> Result<Vec<pb::Publish>, Failure> {
         };
         return Ok(all.into_iter().map(publish).collect());
     }
-    let expected = "published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
-    let port = |text: &str| text.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| bad(expected));
-    let mut publish = pb::Publish {
-        protocol: Protocol::default().to_string(),
-        mode: PublishMode::default().to_string(),
-        ..Default::default()
+    let publish = long(text)?;
+    let mode = if publish.mode.is_empty() { PublishMode::default().to_string() } else { publish.mode };
+    Ok(vec![pb::Publish { mode, ..publish }])
+}
+
+/// `published=8080,target=80,protocol=tcp,mode=ingress`
+fn long(text: &str) -> Result<pb::Publish, Failure> {
+    let bad = || {
+        let expected = "published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
+        Failure::usage(format!("publish: {text:?} is not accepted: {expected}"))
     };
+    let port = |text: &str| text.parse::<u16>().map(u32::from).map_err(|_| bad());
+    let mut publish = pb::Publish { protocol: Protocol::default().to_string(), ..Default::default() };
     for part in text.split(',') {
         match part.split_once('=') {
-            Some(("published", value)) => publish.published = port(value)?.into(),
-            Some(("target", value)) => publish.target = port(value)?.into(),
-            Some(("protocol", value)) => {
-                publish.protocol = value.parse::<Protocol>().map_err(|_| bad(expected))?.to_string();
-            }
-            Some(("mode", value)) => {
-                publish.mode = value.parse::<PublishMode>().map_err(|_| bad(expected))?.to_string();
-            }
-            Some(_) | None => return Err(bad(expected)),
+            Some(("published", value)) => publish.published = port(value)?,
+            Some(("target", value)) => publish.target = port(value)?,
+            Some(("protocol", value)) => publish.protocol = value.parse::<Protocol>().map_err(|_| bad())?.to_string(),
+            Some(("mode", value)) => publish.mode = value.parse::<PublishMode>().map_err(|_| bad())?.to_string(),
+            Some(_) | None => return Err(bad()),
         }
     }
-    if publish.target == 0 { Err(bad(expected)) } else { Ok(vec![publish]) }
+    if publish.target == 0 { Err(bad()) } else { Ok(publish) }
 }
 
 /// `80/tcp` or `80-82`: each on a port that is free.
 pub(crate) fn exposed(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     let expected = "PORT[/tcp|udp|sctp] or a range of ports";
     let bad = || Failure::usage(format!("expose: {text:?} is not accepted: {expected}"));
-    if text.contains(':') { Err(bad()) } else { published(text).map_err(|_| bad()) }
+    if text.contains([':', '=']) { Err(bad()) } else { published(text).map_err(|_| bad()) }
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
@@ -103,7 +117,10 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Result<Vec<String>, String> {
-        let show = |p: pb::PortSpec| format!("{} {} {} {}", p.host_ip, p.host_port, p.container_port, p.protocol);
+        let last =
+            |p: &pb::PortSpec| if p.host_port_last == 0 { String::new() } else { format!("-{}", p.host_port_last) };
+        let show =
+            |p: pb::PortSpec| format!("{} {}{} {} {}", p.host_ip, p.host_port, last(&p), p.container_port, p.protocol);
         published(text).map(|all| all.into_iter().map(show).collect()).map_err(|f| f.message)
     }
 
@@ -118,6 +135,11 @@ mod tests {
             ("[::1]:8000:80", vec!["::1 8000 80 tcp"]),
             ("9000-9001:80-81", vec![" 9000 80 tcp", " 9001 81 tcp"]),
             ("80-81", vec![" 0 80 tcp", " 0 81 tcp"]),
+            ("7000-7003:80", vec![" 7000-7003 80 tcp"]),
+            ("0:80", vec![" 0 80 tcp"]),
+            ("published=8080,target=80,protocol=udp", vec![" 8080 80 udp"]),
+            ("target=80,mode=host", vec![" 0 80 tcp"]),
+            ("127.0.0.1:0:80-81", vec!["127.0.0.1 0 80 tcp", "127.0.0.1 0 81 tcp"]),
         ] {
             assert_eq!(shown(text).unwrap(), ports, "{text}");
         }
@@ -139,15 +161,36 @@ mod tests {
         ] {
             assert_eq!(shown(text).unwrap(), ports, "{text}");
         }
-        for text in ["", "127.0.0.1:80:80", "published=80", "target=0", "target=80,mode=x", "target=80,what=1", "80=80"]
-        {
+        for text in [
+            "",
+            "127.0.0.1:80:80",
+            "7000-7003:80",
+            "published=80",
+            "target=0",
+            "target=80,mode=x",
+            "target=80,what=1",
+            "80=80",
+        ] {
             assert!(shown(text).unwrap_err().contains("publish"), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for text in ["", "x", "0", "80:0", "70000", "1.2.3:80:80", "80/icmp", "9-8", "8000-8002:80-81", "80:80:80:80"] {
+        for text in [
+            "",
+            "x",
+            "0",
+            "80:0",
+            "70000",
+            "1.2.3:80:80",
+            "80/icmp",
+            "9-8",
+            "8000-8002:80-81",
+            "80:80:80:80",
+            "target=80,mode=ingress",
+            "published=80",
+        ] {
             assert!(shown(text).unwrap_err().contains("publish"), "{text}");
         }
         assert!(exposed("80:80").is_err() && exposed("80/tcp").is_ok());

@@ -2,10 +2,10 @@
 
 use shoal_common::{
     Invalid, NetworkId,
-    service::{ContainerSpec, Protocol},
+    service::{ContainerSpec, HostAddress, Protocol},
 };
 use shoal_proto::{convert::run_spec, pb};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::{env, health, map, name, ports};
 use crate::{
@@ -126,19 +126,31 @@ fn container(c: &Create) -> Result<pb::ContainerSpec, Failure> {
 }
 
 fn networks(c: &Create) -> Result<(&'static str, Vec<pb::Attachment>), Failure> {
+    let asks = c.ip.is_some() || c.ip6.is_some() || c.mac_address.is_some() || !c.network_alias.is_empty();
     let mut all = Vec::new();
     for text in &c.network {
         match text.as_str() {
             "host" | "none" if c.network.len() > 1 => {
                 return Err(Failure::usage(format!("network: {text:?} cannot be joined with another network")));
             }
+            stack @ ("host" | "none") if asks => {
+                return Err(Failure::usage(format!(
+                    "network: {stack:?} is not accepted with --ip, --ip6, --mac-address or --network-alias: those are for \
+                     a network, and there the container is on none"
+                )));
+            }
             "host" => return Ok(("host", Vec::new())),
             "none" => return Ok(("none", Vec::new())),
+            text if text.starts_with("container:") => {
+                return Err(Failure::usage(format!(
+                    "network: {text:?} is not accepted: the network of another container is not shared in Shoal; put both \
+                     on one network, where they know each other by name"
+                )));
+            }
             "default" => all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() }),
             text => all.push(attachment(text)?),
         }
     }
-    let asks = c.ip.is_some() || c.ip6.is_some() || c.mac_address.is_some() || !c.network_alias.is_empty();
     if asks && all.is_empty() {
         all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() });
     }
@@ -235,9 +247,9 @@ fn mount(text: &str) -> Result<pb::Mount, Failure> {
 }
 
 fn extra_host(text: &str) -> Result<pb::ExtraHost, Failure> {
-    let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS"));
+    let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS, or NAME:host-gateway"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
-    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
+    let address: HostAddress = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
     Ok(pb::ExtraHost { name: name.to_owned(), address: address.to_string() })
 }
 
@@ -298,6 +310,10 @@ mod tests {
             ("--network host --network blue web", "network"),
             ("--network name=a,speed=9 web", "gw-priority"),
             ("--network a --network b --ip 10.0.0.9 web", "one network"),
+            ("--network host --ip 10.0.0.9 web", "\"host\" is not accepted with --ip"),
+            ("--network none --network-alias db web", "--network-alias"),
+            ("--network container:db web", "put both on one network"),
+            ("-v relative:/x/../y:ro:z web", "volume"),
             ("-v data web", "volume"),
             ("-v /a:/b:rx web", "volume"),
             ("--mount type=bind,source=/a web", "target"),

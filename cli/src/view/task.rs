@@ -155,7 +155,7 @@ mod tests {
             message: String::new(),
             exit_code: Some(3),
         };
-        let port = pb::PortSpec { host_port: 8080, container_port: 80, protocol: "tcp".into(), host_ip: String::new() };
+        let port = pb::PortSpec { host_port: 8080, container_port: 80, protocol: "tcp".into(), ..Default::default() };
         pb::Task {
             id: 13,
             name: "web.1".into(),

@@ -2,10 +2,10 @@
 //!
 //! One pass over all tasks fills it; changes that are decided in the same call are counted in as they are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_common::{
-    NodeId, ServiceId,
+    NetworkId, NodeId, ServiceId,
     container::PublishedPort,
     node::Liveness,
     service::{Amount, ServiceSpec},
@@ -25,6 +25,8 @@ pub(crate) struct Seat<'a> {
     pub(crate) reserved: Amount,
     /// Ports of the node that are taken.
     pub(crate) ports: Vec<PublishedPort>,
+    /// Networks that this node cannot be on.
+    pub(crate) beyond: BTreeSet<NetworkId>,
 }
 
 impl Seat<'_> {
@@ -94,6 +96,7 @@ impl<'a> Board<'a> {
             live: 0,
             reserved: Amount::default(),
             ports: state.containers_of_node(node.id).flat_map(|c| c.ports.iter().copied()).collect(),
+            beyond: state.networks.values().filter(|n| !n.spec.driver.reaches(node.id)).map(|n| n.id).collect(),
         });
         let seats = seats.collect();
         let mut board = Self { seats };

@@ -9,7 +9,16 @@ pub(super) fn service<'a>(state: &'a State, name: &str) -> Result<&'a Service, R
 
 /// One of the cluster's, or of that host.
 pub(super) fn network<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'a Network, Rejection> {
-    state.find_network(name, Some(on)).ok_or_else(|| unknown("network", name))
+    state.find_network(name, Some(on)).ok_or_else(|| match name {
+        "host" | "none" => {
+            let expected = format!(
+                "a network that is joined, left and removed: {name} is what a container has from its start, by \
+                 shoal run --network {name}, and instead of networks; services have theirs only"
+            );
+            Invalid::new("network", name, expected).into()
+        }
+        _ => unknown("network", name),
+    })
 }
 
 pub(super) fn container<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'a Container, Rejection> {

@@ -81,6 +81,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
         | Rejection::NotConnected { .. }
         | Rejection::NotAttachable { .. }
         | Rejection::NetworkElsewhere { .. }
+        | Rejection::NoParent { .. }
         | Rejection::PredefinedNetwork { .. }
         | Rejection::LocalNetwork { .. }
         | Rejection::NodeIsReady { .. }
@@ -160,6 +161,7 @@ mod tests {
             (Rejection::ConnectedAlready { container: name("a"), network: name("blue") }, Code::AlreadyExists),
             (Rejection::NotAttachable { network: name("blue") }, Code::FailedPrecondition),
             (Rejection::NetworkElsewhere { network: name("br"), node: NodeId(2) }, Code::FailedPrecondition),
+            (Rejection::NoParent { network: name("lan"), node: text("w1") }, Code::FailedPrecondition),
             (Rejection::AddressTaken { address: text("10.0.0.9"), holder: text("container a") }, Code::AlreadyExists),
             (Rejection::PortTaken { port: text("80/tcp"), holder: text("container a") }, Code::AlreadyExists),
             (Rejection::PortsExhausted { node: NodeId(2) }, Code::ResourceExhausted),

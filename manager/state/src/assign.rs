@@ -8,7 +8,7 @@ use shoal_common::{
     },
     container::{ContainerLink, ExposedPort, Networking},
     network::Driver,
-    service::ContainerSpec,
+    service::{ContainerSpec, HostAddress},
     task::Endpoint,
 };
 use std::{
@@ -57,7 +57,7 @@ fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignme
         Driver::Overlay => NetworkKind::Overlay { vni: network.vni? },
         Driver::Bridge(bridge) => NetworkKind::Bridge(bridge.clone()),
         Driver::Macvlan(macvlan) => {
-            NetworkKind::Macvlan { parent: macvlan.parent_on(node).clone(), mode: macvlan.mode }
+            NetworkKind::Macvlan { parent: macvlan.parent_on(node)?.clone(), mode: macvlan.mode }
         }
     };
     Some(NetworkAssignment {
@@ -72,6 +72,16 @@ fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignme
 fn container_assignment(state: &State, container: &Container) -> ContainerAssignment {
     let mut what = container.spec.container.clone();
     what.stop_grace = container.stop_grace.unwrap_or(what.stop_grace);
+    let gateways = || state.default_bridge(container.node).and_then(|id| state.networks.get(&id));
+    let gateways = || gateways().into_iter().flat_map(Network::subnets).map(|subnet| subnet.gateway);
+    what.extra_hosts = what
+        .extra_hosts
+        .into_iter()
+        .flat_map(|(name, at)| match at {
+            HostAddress::At(_) => vec![(name, at)],
+            HostAddress::Gateway => gateways().map(|ip| (name.clone(), HostAddress::At(ip))).collect(),
+        })
+        .collect();
     let priority: BTreeMap<NetworkId, i32> =
         container.attachments().iter().map(|a| (a.network, a.gw_priority)).collect();
     let mut endpoints = container.endpoints.clone();

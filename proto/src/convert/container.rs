@@ -4,9 +4,9 @@ use crate::pb;
 use shoal_common::{
     Invalid, Reference,
     health::{HealthCheck, HealthTest},
-    service::{ContainerSpec, Dns, Mount, MountSource, NamedPort, Privileges, Terminal},
+    service::{ContainerSpec, Dns, HostAddress, Mount, MountSource, NamedPort, Privileges, Terminal},
 };
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::field::{AN_ADDRESS, Inside, labels, millis, not_empty, parsed, port, read, without_nul};
 
@@ -116,8 +116,8 @@ fn resolv_conf_word(field: String, word: String) -> Result<String, Invalid> {
     Ok(word)
 }
 
-fn extra_host(field: String, host: pb::ExtraHost) -> Result<(String, IpAddr), Invalid> {
-    Ok((resolv_conf_word(field.clone(), host.name)?, read(field, &host.address, AN_ADDRESS)?))
+fn extra_host(field: String, host: pb::ExtraHost) -> Result<(String, HostAddress), Invalid> {
+    Ok((resolv_conf_word(field.clone(), host.name)?, parsed(field, &host.address)?))
 }
 
 fn capability(field: String, name: String) -> Result<String, Invalid> {

@@ -111,8 +111,8 @@ fn driver<E: From<Invalid>>(
         }
         "macvlan" => {
             let options = macvlan.unwrap_or_default();
-            let expected = "the link of the host on which it is made, such as eth0 or eth0.50: -o parent=";
-            if options.parent.is_empty() {
+            let expected = "the link of the host on which it is made, such as eth0 or eth0.50: -o parent=LINK or -o parent@HOST=LINK";
+            if options.parent.is_empty() && options.parents.is_empty() {
                 return Err(Invalid::new("parent", "", expected).into());
             }
             let mut parents = BTreeMap::new();
@@ -120,7 +120,7 @@ fn driver<E: From<Invalid>>(
                 parents.insert(node(at)?, parsed(format!("parent@{at}"), link)?);
             }
             Ok(Driver::Macvlan(MacvlanOptions {
-                parent: parsed("parent", &options.parent)?,
+                parent: if options.parent.is_empty() { None } else { Some(parsed("parent", &options.parent)?) },
                 parents,
                 mode: parsed("macvlan_mode", &options.mode)?,
             }))
@@ -188,7 +188,7 @@ impl From<NetworkSpec> for pb::NetworkSpec {
             Driver::Macvlan(options) => {
                 let parents = options.parents.into_iter().map(|(node, link)| (node.to_string(), link.into()));
                 let options = pb::MacvlanOptions {
-                    parent: options.parent.into(),
+                    parent: text(options.parent),
                     parents: parents.collect(),
                     mode: options.mode.to_string(),
                 };

@@ -7,6 +7,7 @@ use shoal_common::{
         Attachment, ContainerLink, ExposedPort, Networking, Phase, PortSpec, PublishedPort, RunSpec, RunStatus,
     },
     health::Health,
+    service::Resources,
 };
 use std::collections::BTreeSet;
 
@@ -38,10 +39,12 @@ pub fn run_spec<E: From<Invalid>>(
         return Err(Invalid::new("link", &link.container, &expected).into());
     }
     let ports = r.ports.into_iter().enumerate();
+    let resources: Resources = r.resources.unwrap_or_default().try_into().inside("resources")?;
+    resources.check("memory")?;
     Ok(RunSpec {
         name: parsed("name", &r.name)?,
         container: message("container", r.container)?,
-        resources: r.resources.unwrap_or_default().try_into().inside("resources")?,
+        resources,
         networking,
         ports: ports
             .map(|(n, p)| PortSpec::try_from(p).inside(format!("ports[{n}]")))
@@ -135,11 +138,18 @@ impl TryFrom<pb::PortSpec> for PortSpec {
     type Error = Invalid;
 
     fn try_from(p: pb::PortSpec) -> Result<Self, Invalid> {
+        let unless_zero = |n: u32| if n == 0 { Ok(None) } else { port("host_port", n).map(Some) };
+        let (host_port, host_port_last) = (unless_zero(p.host_port)?, unless_zero(p.host_port_last)?);
+        if host_port_last.is_some() && host_port_last < host_port {
+            let range = format!("{}-{}", p.host_port, p.host_port_last);
+            return Err(Invalid::new("host_port", range, "a range whose last port is not below its first"));
+        }
         Ok(Self {
             host_ip: read_unless_empty("host_ip", &p.host_ip, AN_ADDRESS)?,
-            host_port: if p.host_port == 0 { None } else { Some(port("host_port", p.host_port)?) },
+            host_port,
             container_port: port("container_port", p.container_port)?,
             protocol: parsed("protocol", &p.protocol)?,
+            host_port_last,
         })
     }
 }
@@ -151,6 +161,7 @@ impl From<PortSpec> for pb::PortSpec {
             host_port: p.host_port.unwrap_or(0).into(),
             container_port: p.container_port.into(),
             protocol: p.protocol.to_string(),
+            host_port_last: p.host_port_last.unwrap_or(0).into(),
         }
     }
 }
@@ -175,6 +186,7 @@ impl From<PublishedPort> for pb::PortSpec {
             host_port: Some(p.host_port),
             container_port: p.container_port,
             protocol: p.protocol,
+            host_port_last: None,
         }
         .into()
     }

@@ -4,8 +4,8 @@ use crate::pb;
 use shoal_common::{
     Invalid, NetworkId,
     service::{
-        EndpointMode, IngressPort, Mode, NetworkAttachment, Publish, PublishMode, RestartPolicy, ServiceSpec,
-        UpdatePolicy,
+        EndpointMode, IngressPort, Mode, NetworkAttachment, Publish, PublishMode, Resources, RestartPolicy,
+        ServiceSpec, UpdatePolicy,
     },
 };
 
@@ -31,6 +31,8 @@ pub fn service_spec<E: From<Invalid>>(
             .collect::<Result<_, _>>()?;
         networks.push(NetworkAttachment { network, aliases });
     }
+    let resources: Resources = s.resources.unwrap_or_default().try_into().inside("resources")?;
+    resources.check("limit-memory")?;
     Ok(ServiceSpec {
         name: parsed("name", &s.name)?,
         labels: labels("labels", s.labels)?,
@@ -41,7 +43,7 @@ pub fn service_spec<E: From<Invalid>>(
         },
         networks,
         container: message("container", s.container)?,
-        resources: s.resources.unwrap_or_default().try_into().inside("resources")?,
+        resources,
         restart: match s.restart {
             Some(p) => p.try_into().inside("restart")?,
             None => RestartPolicy::default(),

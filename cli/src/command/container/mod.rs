@@ -50,8 +50,11 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
             let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
             let detach = terminal::Keys::parse(&a.detach_keys)?;
             let input = session::Input { stdin: !a.no_stdin, tty, detach, redraw: true };
-            let following = session::attach(&client, &found, input).await?.follow_in_background();
-            return session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await;
+            let attached = async {
+                let following = session::attach(&client, &found, input).await?.follow_in_background();
+                session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await
+            };
+            return attached.await.map_err(|f: Failure| f.calling(found.id, &a.container));
         }
         Container::Logs(a) => logs(&client().await?, a).await?,
         Container::Wait(a) => wait(&client().await?, a).await?,
@@ -164,7 +167,8 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
             client.hosts().stop_container(request).await?;
         }
         let request = pb::SignalRequest { container: found.id, signal: a.signal.clone() };
-        client.containers(Some(found.node)).signal(request).await?;
+        let sent = client.containers(Some(found.node)).signal(request).await;
+        sent.map_err(|status| Failure::from(status).calling(found.id, &name))?;
         Ok(name)
     })
     .await
@@ -173,11 +177,7 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
 async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
     each(&a.named.containers, |name| async move {
         let request = pb::RemoveContainerRequest { container: reference(&name, &a.named.on.node), force: a.force };
-        let reply = match client.hosts().remove_container(request).await {
-            Ok(reply) => reply.into_inner(),
-            Err(s) if a.force && s.code() == tonic::Code::NotFound => return Ok(name),
-            Err(s) => return Err(s.into()),
-        };
+        let reply = client.hosts().remove_container(request).await?.into_inner();
         until(client, &reply, "gone").await?;
         Ok(name)
     })
@@ -203,8 +203,11 @@ async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
         detach: terminal::Keys::parse(&a.detach_keys)?,
         redraw: false,
     };
-    let session = session::exec(client, found.node, start, input).await?;
-    if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }
+    let done = async {
+        let session = session::exec(client, found.node, start, input).await?;
+        if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }
+    };
+    done.await.map_err(|f: Failure| f.calling(found.id, &a.container))
 }
 
 async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {

@@ -123,7 +123,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
         ("--mode global --replicas 3", "replicas"),
         ("--workdir srv", "workdir"),
         ("--hostname a_b-", "hostname"),
-        ("--network name=blue,alias=A", "networks[0].aliases[0]"),
+        ("--network name=blue,alias=A", "network alias"),
         ("--replicas 60000", "replicas"),
         ("-e =x", "env"),
         ("--service-port a=1 --service-port a=2", "container.ports[1].name"),

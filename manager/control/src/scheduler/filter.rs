@@ -1,6 +1,7 @@
 //! Where a task may go: the rules one by one, each with the name of its refusal.
 
 use shoal_common::{
+    NetworkId,
     container::PublishedPort,
     node::{Availability, Liveness},
     service::{Constraint, ConstraintKey, Placement, Protocol, PublishMode, ServiceSpec},
@@ -18,6 +19,8 @@ pub(crate) enum Refusal {
     Paused,
     /// The index of the first constraint that does not hold.
     Constraint(usize),
+    /// One that the node has no parent for.
+    Network(NetworkId),
     Memory,
     Cpu,
     /// The first port of the node's own that somebody has.
@@ -47,6 +50,9 @@ pub(crate) fn standing(node: &Node, placement: &Placement) -> Result<(), Refusal
 /// What each further task uses up.
 pub(crate) fn room(seat: &Seat<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     let (left, needs) = (seat.left(), spec.resources.reservations);
+    if let Some(attachment) = spec.networks.iter().find(|a| seat.beyond.contains(&a.network)) {
+        return Err(Refusal::Network(attachment.network));
+    }
     let mut ports = ports(spec);
     if let Some(port) = ports.find(|port| seat.ports.iter().any(|other| other.clashes(port))) {
         return Err(Refusal::Port(port.host_port, port.protocol));

@@ -62,6 +62,9 @@ fn clause(refusal: Refusal, tally: Tally, service: &Service) -> String {
             Some(c) => format!("{be} excluded by {c}"),
             None => format!("{be} excluded by a constraint"),
         },
+        Refusal::Network(network) => {
+            format!("{have} no parent for the macvlan network {network} (--opt parent@HOST=LINK)")
+        }
         Refusal::Memory => format!(
             "{have} too little memory (needs {}, {has_left} {} left)",
             bytes(needs.memory_bytes),

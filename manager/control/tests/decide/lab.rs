@@ -87,9 +87,13 @@ impl Lab {
     }
 
     pub fn network(&mut self, name: &str, net: &str) -> NetworkAttachment {
+        self.network_by(Driver::Overlay, name, net)
+    }
+
+    pub fn network_by(&mut self, driver: Driver, name: &str, net: &str) -> NetworkAttachment {
         let spec = NetworkSpec {
             name: name.parse().unwrap(),
-            driver: Driver::Overlay,
+            driver,
             subnets: vec![SubnetSpec {
                 net: net.parse().unwrap(),
                 gateway: None,

@@ -1,4 +1,6 @@
 use shoal_common::{
+    NodeId,
+    network::{Driver, MacvlanOptions},
     node::{Availability, Liveness},
     service::{Publish, PublishMode},
     task::TaskState,
@@ -39,6 +41,25 @@ fn a_task_that_fits_nowhere_says_why_with_a_count_per_reason() {
         "no node fits: 1 node is down, 2 are drained, 1 is paused, 1 lacks node.labels.disk==ssd, \
          1 is excluded by node.hostname!=host-7, 1 has too little memory (needs 512 MiB, has 124 MiB left)"
     );
+}
+
+#[test]
+fn a_node_without_a_parent_for_a_macvlan_gets_none_of_its_tasks() {
+    let mut lab = Lab::new(3);
+    let parents = [(NodeId(2), "eth0".parse().unwrap())].into();
+    let driver = Driver::Macvlan(MacvlanOptions { parent: None, parents, mode: Default::default() });
+    let lan = lab.network_by(driver, "lan", "10.0.7.0/24");
+    let web = lab.create("web", 2, |spec| spec.networks = vec![lan.clone()]);
+    lab.settle();
+    assert_eq!(lab.running(web).iter().map(|t| t.node).collect::<Vec<_>>(), [Some(NodeId(2)); 2]);
+    lab.availability(2, Availability::Pause);
+    lab.scale(web, 3);
+    lab.settle();
+    let expected = format!(
+        "no node fits: 1 node is paused, 2 have no parent for the macvlan network {} (--opt parent@HOST=LINK)",
+        lan.network
+    );
+    assert_eq!(reason(&lab, web, 3), expected);
 }
 
 #[test]

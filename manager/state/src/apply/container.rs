@@ -6,6 +6,7 @@ use shoal_common::{
     container::{Attachment, ContainerLink, Networking, Phase, RunSpec, RunStatus, Wanted},
     network::Driver,
     node::Liveness,
+    service::HostAddress,
     task::Endpoint,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -40,6 +41,14 @@ impl State {
         }
         for link in &spec.links {
             self.linked(node, link)?;
+        }
+        let is_gateway = |(_, at): &&(String, HostAddress)| *at == HostAddress::Gateway;
+        if let Some((name, at)) = spec.container.extra_hosts.iter().find(is_gateway)
+            && self.default_bridge(node).is_none()
+        {
+            let expected =
+                format!("an address for {name}: this host has no default bridge, whose address that would be");
+            return Err(Invalid::new("add-host", at, expected).into());
         }
         let status = RunStatus {
             phase: Phase::Created,
@@ -145,14 +154,18 @@ impl State {
     pub(super) fn connect_container(&mut self, id: TaskId, attachment: &Attachment) -> Outcome {
         let mut container = self.living_container(id)?;
         self.join(&mut container, attachment)?;
-        let stack = &mut container.spec.networking;
-        match stack {
-            Networking::Own(attachments) => attachments.push(attachment.clone()),
-            Networking::None => *stack = Networking::Own(vec![attachment.clone()]),
-            Networking::Host => {
-                let expected = "a container with a network stack of its own: this one has the host's";
-                return Err(Invalid::new("container", &container.spec.name, expected).into());
+        let without = match &mut container.spec.networking {
+            Networking::Own(attachments) => {
+                attachments.push(attachment.clone());
+                None
             }
+            Networking::None => Some("none"),
+            Networking::Host => Some("host"),
+        };
+        if let Some(stack) = without {
+            let expected =
+                format!("one with networks: this one was made with --network {stack}, and can have no others");
+            return Err(Invalid::new("container", &container.spec.name, expected).into());
         }
         let start = container.start;
         self.containers.insert(id, Arc::new(container));
@@ -243,7 +256,7 @@ impl State {
         found.map(|c| Container::clone(c)).ok_or_else(|| not_found("container", id))
     }
 
-    pub(super) fn default_bridge(&self, node: NodeId) -> Option<NetworkId> {
+    pub(crate) fn default_bridge(&self, node: NodeId) -> Option<NetworkId> {
         let is = |driver: &Driver| matches!(driver, Driver::Bridge(b) if b.node == node && b.is_default);
         self.networks.values().find(|n| is(&n.spec.driver)).map(|n| n.id)
     }
@@ -282,6 +295,7 @@ impl State {
         if matches!(network.spec.driver, Driver::Overlay) && !network.spec.attachable {
             return Err(Rejection::NotAttachable { network: name });
         }
+        self.refuse_without_parent(wish.network, container.node)?;
         if container.endpoints.iter().any(|e| e.network == wish.network) {
             return Err(Rejection::ConnectedAlready { container: container.spec.name.clone(), network: name });
         }

@@ -90,6 +90,16 @@ impl State {
             && containers.all(|container| container.wanted == Wanted::Removed)
     }
 
+    /// A macvlan may be of some hosts alone.
+    pub(super) fn refuse_without_parent(&self, id: NetworkId, node: NodeId) -> Result<(), Rejection> {
+        let network = self.network(id)?;
+        if network.spec.driver.reaches(node) {
+            return Ok(());
+        }
+        let node = self.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.description.hostname.clone());
+        Err(Rejection::NoParent { network: network.name().clone(), node })
+    }
+
     /// Two bridges of one host have two names.
     fn refuse_bridge_link(&self, spec: &NetworkSpec) -> Result<(), Rejection> {
         let Driver::Bridge(new) = &spec.driver else { return Ok(()) };

@@ -5,7 +5,10 @@ use shoal_common::{
     container::{PortSpec, PublishedPort},
     service::{IngressPort, Protocol, Publish, PublishMode, ServiceSpec},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     reply::Rejection,
@@ -58,6 +61,7 @@ impl State {
             host_port: publish.published,
             container_port: publish.target,
             protocol: publish.protocol,
+            host_port_last: None,
         };
         let taken = if task.publish.is_empty() { Taken::default() } else { self.taken_on(node, |_| false) };
         hand_out(task.publish.iter().map(spec).collect(), taken, &format!("task {}", task.name()))
@@ -142,33 +146,28 @@ fn clash(port: String, holder: &str, who: &str) -> Rejection {
     Rejection::PortTaken { port, holder: holder.to_owned() }
 }
 
-/// The named ones first, so that none of the others takes one of them. `None`: no port is free.
-fn hand_out(wanted: Vec<PortSpec>, mut taken: Taken, who: &str) -> Option<Result<Vec<PublishedPort>, Rejection>> {
+/// The least free to choose first, so that none of the others takes what one of them needs. `None`: no port is free.
+fn hand_out(mut wanted: Vec<PortSpec>, mut taken: Taken, who: &str) -> Option<Result<Vec<PublishedPort>, Rejection>> {
     let mut ports = Vec::new();
     // From where on it is worth while to look for a free one: those before were taken, and so they are still.
-    let mut free_from: BTreeMap<(Option<IpAddr>, Protocol), u16> = BTreeMap::new();
-    let (named, free): (Vec<PortSpec>, Vec<PortSpec>) = wanted.into_iter().partition(|p| p.host_port.is_some());
-    for spec in named.into_iter().chain(free) {
+    let mut free_from: BTreeMap<(Option<IpAddr>, Protocol, u16, u16), u16> = BTreeMap::new();
+    wanted.sort_by_key(|spec| spec.host_ports().len());
+    for spec in wanted {
         let at = |host_port| PublishedPort {
             host_ip: spec.host_ip,
             host_port,
             container_port: spec.container_port,
             protocol: spec.protocol,
         };
-        let port = match spec.host_port.map(at) {
-            Some(port) => match taken.holder(&port) {
-                Some(holder) => {
-                    return Some(Err(clash(format!("{}/{}", port.host_port, spec.protocol), holder, who)));
-                }
-                None => port,
-            },
-            None => {
-                let from = free_from.entry((spec.host_ip, spec.protocol)).or_insert(*PortSpec::EPHEMERAL.start());
-                let found = (*from..=*PortSpec::EPHEMERAL.end()).map(at).find(|port| taken.holder(port).is_none())?;
-                *from = found.host_port;
-                found
-            }
+        let (first, last) = spec.host_ports().into_inner();
+        let from = free_from.entry((spec.host_ip, spec.protocol, first, last)).or_insert(first);
+        let Some(port) = (*from..=last).map(at).find(|port| taken.holder(port).is_none()) else {
+            let holders: BTreeSet<&str> = (first..=last).filter_map(|port| taken.holder(&at(port))).collect();
+            let holders = Vec::from_iter(holders).join(", ");
+            let port = if first == last { first.to_string() } else { format!("{first}-{last}") };
+            return spec.host_port.map(|_| Err(clash(format!("{port}/{}", spec.protocol), &holders, who)));
         };
+        *from = port.host_port;
         taken.add(port, who.to_owned());
         ports.push(port);
     }

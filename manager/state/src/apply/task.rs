@@ -125,6 +125,7 @@ impl State {
         let default = default.map(|network| NetworkAttachment { network, aliases: Vec::new() });
         let taken = self.task_ports(task, node).and_then(|ports| {
             task.networks.extend(default.clone());
+            task.networks.iter().try_for_each(|a| self.refuse_without_parent(a.network, node))?;
             self.take_endpoints(task).map(|()| ports)
         });
         match taken {

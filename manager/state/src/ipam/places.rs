@@ -8,7 +8,7 @@ use shoal_common::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    ipam::subnets::overlap,
+    ipam::{Pool, subnets::overlap},
     reply::Rejection,
     state::{Network, State, Task, Vip},
 };
@@ -19,12 +19,14 @@ const HOLDERS_NAMED: usize = 5;
 impl State {
     /// Whether a task with these networks would get its addresses now.
     pub fn room(&self, networks: &[NetworkAttachment]) -> Result<(), Rejection> {
-        networks.iter().try_for_each(|attachment| self.room_in(attachment.network))
+        networks.iter().try_for_each(|attachment| self.room_in(attachment.network, &[]))
     }
 
-    fn room_in(&self, id: NetworkId) -> Result<(), Rejection> {
+    /// An address is there in each subnet that is not `spared`.
+    fn room_in(&self, id: NetworkId, spared: &[IpAddr]) -> Result<(), Rejection> {
         let network = self.network(id)?;
-        match network.pools.iter().find(|pool| pool.free() == 0) {
+        let is_spared = |pool: &Pool| spared.iter().any(|ip| pool.subnet().net.contains(ip));
+        match network.pools.iter().find(|pool| pool.free() == 0 && !is_spared(pool)) {
             None => Ok(()),
             Some(full) => Err(Rejection::AddressesExhausted {
                 network: network.name().clone(),
@@ -109,7 +111,8 @@ impl State {
         wanted4: Option<Ipv4Addr>,
         wanted6: Option<Ipv6Addr>,
     ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Rejection> {
-        self.room_in(id)?;
+        let wanted: Vec<IpAddr> = wanted4.map(IpAddr::V4).into_iter().chain(wanted6.map(IpAddr::V6)).collect();
+        self.room_in(id, &wanted)?;
         let network = self.networks.get_mut(&id).expect("a network with room exists");
         let has = |v6: bool| network.pools.iter().any(|p| p.subnet().net.addr().is_ipv6() == v6);
         for (field, wanted, there) in
@@ -134,12 +137,7 @@ impl State {
                 Some(ip) if pool.take_exactly(ip) => ip,
                 Some(ip) => {
                     let field = if is_v4 { "ip" } else { "ip6" };
-                    return Err(Invalid::new(
-                        field,
-                        ip,
-                        format!("an address that is handed out: {}", pool.hands_out()),
-                    )
-                    .into());
+                    return Err(Invalid::new(field, ip, format!("an address {}", pool.has())).into());
                 }
             };
             match ip {

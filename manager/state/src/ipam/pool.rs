@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shoal_common::Subnet;
 
-use crate::table::Table;
+use crate::table::{Index, Table};
 
 /// Costs what is in use, never what the subnet could hold: a /64 is as cheap as a /29.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Pool {
     used: u64,
     /// Where the next search begins.
     cursor: u64,
+    /// In use, though never handed out: outside of the range, and asked for by name.
+    #[serde(default)]
+    outside: Index<IpAddr>,
 }
 
 impl Pool {
@@ -32,7 +35,8 @@ impl Pool {
     pub const RESTING: usize = 1024;
 
     pub fn new(subnet: Subnet) -> Pool {
-        let mut pool = Pool { subnet, runs: Table::new(), resting: imbl::Vector::new(), used: 0, cursor: 0 };
+        let (runs, resting, outside) = (Table::new(), imbl::Vector::new(), Index::new());
+        let mut pool = Pool { subnet, runs, resting, used: 0, cursor: 0, outside };
         for ip in pool.reserved() {
             if let Some(offset) = pool.offset(ip) {
                 pool.mark(offset);
@@ -59,10 +63,15 @@ impl Pool {
         Some(self.address(offset))
     }
 
-    /// This one, now in use. False, and nothing happens, if it is in use or never handed out.
+    /// This one of the subnet, now in use: the range is for those that nobody asks for. False, and nothing happens, if it
+    /// is in use or reserved.
     pub fn take_exactly(&mut self, ip: IpAddr) -> bool {
-        let Some(offset) = self.offset(ip).filter(|_| !self.reserved().contains(&ip) && !self.is_used(ip)) else {
+        if !self.subnet.net.contains(&ip) || self.reserved().contains(&ip) || self.is_used(ip) {
             return false;
+        }
+        let Some(offset) = self.offset(ip) else {
+            self.outside.insert(ip);
+            return true;
         };
         match self.resting.index_of(&offset) {
             Some(at) => drop(self.resting.remove(at)),
@@ -72,13 +81,16 @@ impl Pool {
         true
     }
 
-    /// For people: what is handed out.
-    pub fn hands_out(&self) -> String {
-        format!("inside of {}, and neither its base nor broadcast address, its gateway or reserved", self.range())
+    /// For people: what can be asked for.
+    pub fn has(&self) -> String {
+        format!("inside of {}, and neither its base nor broadcast address, its gateway or reserved", self.subnet.net)
     }
 
     /// Frees an address to rest. False, and nothing happens, if it was not in use.
     pub fn release(&mut self, ip: IpAddr) -> bool {
+        if self.outside.remove(&ip).is_some() {
+            return true;
+        }
         let Some(offset) = self.offset(ip).filter(|_| self.is_used(ip)) else {
             return false;
         };
@@ -93,6 +105,9 @@ impl Pool {
     }
 
     pub fn is_used(&self, ip: IpAddr) -> bool {
+        if self.outside.contains(&ip) {
+            return true;
+        }
         self.offset(ip)
             .is_some_and(|o| self.is_marked(o) && !self.resting.contains(&o) && !self.reserved().contains(&ip))
     }
@@ -102,9 +117,9 @@ impl Pool {
         self.total() - u128::from(self.used)
     }
 
-    /// How many are in use.
+    /// How many are in use, outside of the range too.
     pub fn used(&self) -> u64 {
-        self.used
+        self.used + self.outside.len() as u64
     }
 
     /// How many there are to hand out, in use or not.
@@ -118,6 +133,10 @@ impl Pool {
         let reserved = self.reserved().into_iter().filter(|ip| self.offset(*ip).is_some()).count() as u128;
         let marked: u128 = self.runs.iter().map(|(first, last)| u128::from(last - first) + 1).sum();
         let accounted = reserved + u128::from(self.used) + self.resting.len() as u128;
+        let misplaced = |ip: &&IpAddr| !self.subnet.net.contains(*ip) || self.offset(**ip).is_some();
+        if let Some(ip) = self.outside.iter().find(misplaced) {
+            return Some(format!("{ip} is not outside of {} in {}", self.range(), self.subnet.net));
+        }
         let mut ends = None;
         for (first, last) in &self.runs {
             let apart = ends.is_none_or(|end: u64| end.checked_add(1).is_some_and(|next| next < *first));

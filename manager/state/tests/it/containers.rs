@@ -4,12 +4,13 @@ use shoal_common::{
     NetworkId, NodeId, TaskId,
     assignment::Stack,
     container::{Attachment, ContainerLink, Networking, Phase, PortSpec, RunSpec, Wanted},
-    network::{BridgeOptions, Driver},
+    network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     node::{DefaultBridge, NodeDescription},
+    service::HostAddress,
 };
 use shoal_state::{Command, ContainerReport, Outcome, Rejection, Reply, assignment};
 
-use crate::world::{World, description, network, run};
+use crate::world::{World, description, network, run, service};
 
 /// Three nodes; the first two have a default bridge, the third has opted out.
 fn world() -> World {
@@ -64,7 +65,7 @@ fn address(w: &World, container: TaskId) -> String {
 }
 
 fn publish(host_port: Option<u16>, container_port: u16) -> PortSpec {
-    PortSpec { host_ip: None, host_port, container_port, protocol: Default::default() }
+    PortSpec { host_ip: None, host_port, container_port, protocol: Default::default(), host_port_last: None }
 }
 
 #[test]
@@ -203,6 +204,51 @@ fn a_host_is_told_what_a_link_is_to_say_and_what_it_leads_to_on_a_network() {
 }
 
 #[test]
+fn a_macvlan_is_of_the_hosts_that_have_a_parent() {
+    let mut w = world();
+    let parents = [(NodeId(1), "eth0".parse().unwrap())].into();
+    let driver = Driver::Macvlan(MacvlanOptions { parent: None, parents, mode: Default::default() });
+    let lan = w.network(NetworkSpec { driver, ..network("lan", &[]) });
+    let a = create(&mut w, 1, run("a", vec![Attachment::to(lan)])).unwrap();
+    assert_eq!(w.state.containers[&a].endpoints.len(), 1);
+    let refused = create(&mut w, 2, run("b", vec![Attachment::to(lan)])).unwrap_err();
+    assert!(matches!(refused, Rejection::NoParent { .. }), "{refused}");
+    assert!(refused.to_string().contains("parent@w2=LINK"), "{refused}");
+    let web = w.service(service("web", 1, &[lan]));
+    w.orchestrate(vec![w.create(web, 1, Some(2))]);
+    let waiting = &w.state.tasks[&w.task(web, 1)];
+    assert!(waiting.node.is_none() && waiting.status.message.contains("parent@w2=LINK"), "{:?}", waiting.status);
+}
+
+#[test]
+fn the_hosts_own_address_in_a_containers_hosts_file_is_that_of_its_default_bridge() {
+    let mut w = world();
+    let mut spec = run("a", vec![]);
+    spec.container.extra_hosts =
+        vec![("up".to_owned(), HostAddress::Gateway), ("nas".to_owned(), HostAddress::At([192, 0, 2, 9].into()))];
+    let a = create(&mut w, 1, spec.clone()).unwrap();
+    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].container.extra_hosts.clone();
+    let told: Vec<String> = told.iter().map(|(name, at)| format!("{name} {at}")).collect();
+    assert_eq!(told, ["up 172.17.0.1", "nas 192.0.2.9"]);
+    spec.networking = Networking::None;
+    let refused = create(&mut w, 3, spec);
+    assert!(matches!(refused, Err(Rejection::Invalid(why)) if why.field == "add-host"), "that host has no such bridge");
+}
+
+#[test]
+fn a_container_without_a_stack_of_its_own_is_connected_to_nothing() {
+    let mut w = world();
+    let net = bridge(&mut w, 1, "net", &[]).unwrap();
+    for (networking, flag) in [(Networking::None, "--network none"), (Networking::Host, "--network host")] {
+        let name = format!("a{}", w.state.containers.len());
+        let a = create(&mut w, 1, RunSpec { networking, ..run(&name, vec![]) }).unwrap();
+        let connect = Command::ConnectContainer { container: a, attachment: Attachment::to(net) };
+        let refused = w.apply(connect).unwrap_err().to_string();
+        assert!(refused.contains(flag), "{refused}");
+    }
+}
+
+#[test]
 fn addresses_are_as_wished_or_it_is_said_who_has_them() {
     let mut w = world();
     let net = bridge(&mut w, 1, "net", &["192.0.2.0/24"]).unwrap();
@@ -211,7 +257,7 @@ fn addresses_are_as_wished_or_it_is_said_who_has_them() {
     assert_eq!(address(&w, a), "192.0.2.77");
     let taken = create(&mut w, 1, run("b", wish("192.0.2.77")));
     assert!(matches!(taken, Err(Rejection::AddressTaken { holder, .. }) if holder == "container a"));
-    for bad in ["192.0.2.1", "192.0.2.255", "192.0.3.1"] {
+    for bad in ["192.0.2.1", "192.0.2.0", "192.0.2.255", "192.0.3.1"] {
         assert!(
             matches!(create(&mut w, 1, run("b", wish(bad))), Err(Rejection::Invalid(why)) if why.field == "ip"),
             "{bad}"
@@ -261,6 +307,22 @@ fn a_range_of_ports_is_handed_out_at_once_and_a_port_given_twice_is_told() {
     assert_eq!((ports.len(), first.as_slice()), (20_000, &[32_768, 32_769, 32_771][..]));
     let twice = create(&mut w, 1, with("twice", vec![publish(Some(8500), 80), publish(Some(8500), 81)])).unwrap();
     assert!(matches!(start(&mut w, twice), Err(Rejection::Invalid(why)) if why.to_string().contains("twice")));
+}
+
+#[test]
+fn of_a_range_of_the_hosts_ports_the_first_that_is_free_is_taken() {
+    let mut w = world();
+    let among = |first, last| PortSpec { host_port_last: Some(last), ..publish(Some(first), 80) };
+    let mut shown = |name: &str, ports: &[PortSpec]| {
+        let id = create(&mut w, 1, RunSpec { ports: ports.to_vec(), ..run(name, vec![]) }).unwrap();
+        start(&mut w, id).map(|_| w.state.containers[&id].ports.iter().map(|p| p.host_port).collect::<Vec<_>>())
+    };
+    assert_eq!(shown("a", &[among(7000, 7003)]).unwrap(), [7000]);
+    // What must have 7001 is not robbed of it by what need not.
+    assert_eq!(shown("b", &[among(7000, 7003), publish(Some(7001), 81)]).unwrap(), [7001, 7002]);
+    assert_eq!(shown("c", &[among(7000, 7003)]).unwrap(), [7003]);
+    let full = shown("d", &[among(7000, 7003)]).unwrap_err().to_string();
+    assert_eq!(full, "port 7000-7003/tcp of the host is in use by container a, container b, container c");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use shoal_common::{
     LogIndex, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     assignment::AssignmentDelta,
     container::{Attachment, ContainerLink, Phase, PortSpec},
-    network::{BridgeOptions, Driver},
+    network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     node::{Availability, Liveness, Role},
     service::{EndpointMode, Mode, Publish, PublishMode},
     task::{Slot, TaskState},
@@ -18,10 +18,17 @@ use crate::world::{description, init, network, register, run, service};
 type Dice = (u8, u64, u64, u32, bool);
 
 fn ports(n: u32) -> Vec<PortSpec> {
-    let port = |host_port| PortSpec { host_ip: None, host_port, container_port: 80, protocol: Default::default() };
+    let port = |host_port| PortSpec {
+        host_ip: None,
+        host_port,
+        container_port: 80,
+        protocol: Default::default(),
+        host_port_last: None,
+    };
     match n {
         0 => vec![],
         1 => vec![port(Some(8000)), port(None)],
+        2 => vec![PortSpec { host_port_last: Some(8002), ..port(Some(8000)) }],
         _ => vec![port((n < 5).then_some(8000))],
     }
 }
@@ -147,6 +154,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             attachment: Attachment {
                 gw_priority: n as i32,
                 mac: flag.then(|| "02:00:00:00:00:01".parse().unwrap()),
+                v4: (n > 5).then(|| [172, 18, 0, 9].into()),
                 ..Attachment::to(net(b))
             },
         },
@@ -159,7 +167,16 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
             };
             let mut spec = network(&format!("n{}", a % 7), if n < 3 { &["172.18.0.0/24"] } else { &[] });
             (spec.driver, spec.ipv6) = (Driver::Bridge(options), flag);
+            if n == 0 {
+                spec.subnets[0].ip_range = Some("172.18.0.128/31".parse().unwrap());
+            }
             Command::CreateNetwork { spec }
+        }
+        37 => {
+            let parents = [(node(b), "eth0".parse().unwrap())].into();
+            let parent = flag.then(|| "eth1".parse().unwrap());
+            let driver = Driver::Macvlan(MacvlanOptions { parent, parents, mode: Default::default() });
+            Command::CreateNetwork { spec: NetworkSpec { driver, ..network(&format!("n{}", a % 7), &[]) } }
         }
         34 | 35 => {
             let of = container(a);

@@ -42,6 +42,28 @@ fn addresses_come_from_the_range_only() {
 }
 
 #[test]
+fn an_address_outside_of_the_range_is_had_by_who_asks_for_it_and_by_nobody_else() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let mut p = pool("10.0.0.0/16", Some("10.0.9.0/30"));
+    let before = p.clone();
+    assert!(p.take_exactly(ip("10.0.7.7")) && p.is_used(ip("10.0.7.7")) && !p.take_exactly(ip("10.0.7.7")));
+    for not_to_be_had in ["10.0.0.0", "10.0.0.1", "10.0.255.255", "10.1.0.2"] {
+        assert!(!p.take_exactly(ip(not_to_be_had)), "{not_to_be_had}");
+    }
+    assert_eq!((p.used(), p.free(), p.violation()), (1, 4, None));
+    while p.take().is_some() {}
+    assert_eq!((p.used(), p.free()), (5, 0));
+    assert!(p.take_exactly(ip("10.0.7.8")), "also when the range is full");
+    for n in 0..4 {
+        assert!(p.release(ip(&format!("10.0.9.{n}"))));
+    }
+    assert!(p.release(ip("10.0.7.7")) && p.release(ip("10.0.7.8")) && !p.release(ip("10.0.7.7")));
+    assert_eq!((p.used(), p.free(), p.violation()), (0, 4, None));
+    let mut p = before;
+    assert!(p.take_exactly(ip("10.0.7.7")) && p.release(ip("10.0.7.7")) && p.take_exactly(ip("10.0.7.7")));
+}
+
+#[test]
 fn a_huge_subnet_costs_no_more_than_a_small_one() {
     let mut p = pool("fd00:9::/64", None);
     assert_eq!(p.total(), (1u128 << 64) - 2);
