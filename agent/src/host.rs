@@ -1,9 +1,13 @@
 //! This host: its containers, its kernel and its resolver. There before the host is in any cluster, and after.
 
 use futures::future::join_all;
-use shoal_common::{Invalid, Mtu, node::NodeDescription, service::Amount};
+use shoal_common::{
+    Invalid, Mtu,
+    node::{DefaultBridge, NodeDescription},
+    service::Amount,
+};
 use shoal_kernel::{Kernel, KernelConfig};
-use shoal_plan::{Namespace, Ns, World, plan};
+use shoal_plan::{Namespace, Ns, World, names, plan};
 use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
 use std::{
     fs, io,
@@ -61,6 +65,8 @@ pub enum Error {
     Memory(#[source] io::Error),
     #[error("/proc/meminfo does not say how much memory this host has")]
     NoMemTotal,
+    #[error(transparent)]
+    Bridge(Invalid),
     #[error("the host's hostname is of no use")]
     Hostname(#[source] Invalid),
     #[error("cannot forget the assignment")]
@@ -135,6 +141,12 @@ impl Host {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.0.memory
+    }
+
+    /// Refuses subnets for a default bridge that is not there yet where a link of this host is in them already.
+    pub async fn may_have_bridge(&self, wanted: &DefaultBridge) -> Result<(), Error> {
+        let world = self.0.kernel.observe(&[Ns::Host].into()).await.map_err(Error::Network)?;
+        world.namespaces.get(&Ns::Host).map_or(Ok(()), |host| may_have_bridge(host, wanted)).map_err(Error::Bridge)
     }
 
     /// What the host says of itself to the managers.
@@ -222,6 +234,23 @@ impl Host {
     }
 }
 
+fn may_have_bridge(host: &Namespace, wanted: &DefaultBridge) -> Result<(), Invalid> {
+    if host.links.contains_key(&names::default_bridge()) {
+        return Ok(());
+    }
+    let v6 = wanted.fixed_cidr_v6.filter(|_| wanted.ipv6);
+    for (field, net) in [("bip", wanted.bip), ("fixed-cidr-v6", v6)] {
+        let Some(net) = net else { continue };
+        for (link, other) in host.foreign.iter().flat_map(|(link, nets)| nets.iter().map(move |net| (link, net))) {
+            if net.contains(&other.network()) || other.contains(&net.network()) {
+                let expected = format!("a subnet that is free on this host: its link {link} has {other}");
+                return Err(Invalid::new(field, net, expected));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn memory_bytes(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -231,6 +260,35 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_plan::{Link, LinkKind};
+
+    #[test]
+    fn a_default_bridge_has_no_subnet_of_another_link() {
+        let eth0 = ["192.0.2.7/24", "2001:db8::7/64"].map(|net| net.parse().unwrap());
+        let mut host = Namespace { foreign: [("eth0".parse().unwrap(), eth0.into())].into(), ..Namespace::default() };
+        let bridge = |bip: &str, v6: &str| DefaultBridge {
+            bip: bip.parse().ok(),
+            ipv6: true,
+            fixed_cidr_v6: v6.parse().ok(),
+            ..DefaultBridge::default()
+        };
+        for (bip, v6, clashes) in [
+            ("", "", None),
+            ("192.0.3.1/24", "2001:db8:1::/64", None),
+            ("192.0.2.129/25", "", Some("bip: \"192.0.2.129/25\"")),
+            ("192.0.0.1/16", "", Some("bip: \"192.0.0.1/16\"")),
+            ("", "2001:db8::/48", Some("fixed-cidr-v6: \"2001:db8::/48\"")),
+        ] {
+            let said = may_have_bridge(&host, &bridge(bip, v6)).map_err(|e| e.to_string());
+            match clashes {
+                None => assert_eq!(said, Ok(())),
+                Some(field) => assert!(said.is_err_and(|e| e.starts_with(field) && e.contains("link eth0"))),
+            }
+        }
+        // One that is there stays, whatever came later.
+        host.links.insert(names::default_bridge(), Link::new(LinkKind::Bridge, Mtu::ETHERNET));
+        assert_eq!(may_have_bridge(&host, &bridge("192.0.2.129/25", "")), Ok(()));
+    }
 
     #[test]
     fn the_hosts_memory_is_what_the_kernel_says() {

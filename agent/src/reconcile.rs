@@ -8,12 +8,12 @@ use shoal_common::{
     Generation, NetworkId, TaskId,
     assignment::{Assignment, NetworkKind},
 };
-use shoal_kernel::{Changes, Kernel};
+use shoal_kernel::{Changes, Kernel, OpError};
 use shoal_plan::{HostFacts, Ns, Op, World, desired, link_of, listeners, plan};
 use shoal_rt::Backoff;
 use shoal_runtime::Runtime;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -48,16 +48,36 @@ pub(crate) struct Converged {
     /// Tasks whose network namespace and networks are as they should be.
     pub(crate) wired: BTreeSet<TaskId>,
     /// What went wrong last, by namespace.
-    pub(crate) failures: BTreeMap<Ns, String>,
+    pub(crate) failures: BTreeMap<Ns, Failure>,
+    /// Of the assignment that this is about.
+    pub(crate) seen: Generation,
     pub(crate) failed_operations: u32,
     /// Containers one of whose ports others of this host have, and who that is.
     pub(crate) closed: BTreeMap<TaskId, String>,
 }
 
+/// Why a namespace is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    /// Until somebody has done something about it.
+    pub(crate) stays: bool,
+}
+
+impl Failure {
+    fn of(error: &OpError) -> Self {
+        let stays = error.stays();
+        // Such a reason says by itself what is wrong; others may need the operation to be understood.
+        Self { why: if stays { chain(&error.cause) } else { chain(error) }, stays }
+    }
+}
+
 impl Converged {
     /// Why this task's network is not there yet, if something went wrong.
-    pub(crate) fn failure(&self, assignment: &Assignment, task: TaskId) -> Option<&str> {
-        needs(assignment, task).iter().find_map(|ns| self.failures.get(ns)).map(String::as_str)
+    pub(crate) fn failure(&self, assignment: &Assignment, task: TaskId) -> Option<Failure> {
+        let failure = needs(assignment, task).iter().find_map(|ns| self.failures.get(ns)).cloned()?;
+        // What is newer than the last look may have changed it.
+        Some(Failure { stays: failure.stays && self.seen >= assignment.generation, ..failure })
     }
 }
 
@@ -84,7 +104,9 @@ pub(crate) struct Reconciler {
     namespaces: Namespaces,
     /// Namespaces that were right when we last looked, or were made so.
     done: BTreeSet<Ns>,
-    failures: BTreeMap<Ns, String>,
+    failures: BTreeMap<Ns, Failure>,
+    /// Operations that failed when their namespace was last looked at.
+    failed: Vec<Op>,
     failed_operations: usize,
     first: bool,
 }
@@ -116,6 +138,7 @@ impl Reconciler {
             namespaces: Namespaces::default(),
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
+            failed: Vec::new(),
             failed_operations: 0,
             first: true,
         }
@@ -195,6 +218,11 @@ impl Reconciler {
             self.failures.retain(|ns, _| wanted.namespaces.contains_key(ns));
             (self.desired, self.told, self.namespaces) = (wanted, assignment.clone(), namespaces);
         }
+        // Who asks anew for what failed is not told of what was then.
+        if told && self.failures.values().any(|failure| failure.stays) {
+            let failed = self.failures.iter().filter(|(_, failure)| failure.stays);
+            changed.extend(failed.map(|(ns, _)| *ns).chain([Ns::Host]));
+        }
 
         let repair = changed.is_empty();
         let due = match due {
@@ -223,28 +251,54 @@ impl Reconciler {
                 due = Due::Everything;
                 continue;
             }
-            if repair && !ops.is_empty() {
-                tracing::info!(operations = ops.len(), first = %ops[0], "the kernel was changed by somebody else: repairing");
+            let new = ops.iter().filter(|op| !self.failed.contains(op));
+            if let (true, Some(first)) = (repair, new.clone().next()) {
+                let operations = new.count();
+                tracing::info!(operations, %first, "the kernel was changed by somebody else: repairing");
             }
             let failed = self.kernel.apply_all(&ops).await;
             self.done.extend(&scope);
-            self.failures.retain(|ns, _| !scope.contains(ns));
             self.failed_operations = failed.len();
-            for (_, error) in &failed {
-                for ns in error.op.concerns(&self.desired) {
-                    self.done.remove(&ns);
-                    self.failures.entry(ns).or_insert_with(|| chain(error));
-                }
-            }
+            self.note(&failed, &scope);
             if failed.is_empty() {
                 return true;
             }
-            for (_, error) in &failed {
-                tracing::warn!(error = chain(error), "a change of the kernel's networking failed");
+            if failed.iter().all(|(_, error)| self.follows_from_what_stays(error)) {
+                return false;
             }
             due = Due::Everything;
         }
         false
+    }
+
+    /// Whether trying at once again is no use: what fails beside it fails for lack of what cannot be had.
+    fn follows_from_what_stays(&self, error: &OpError) -> bool {
+        let concerned = error.op.concerns(&self.desired);
+        error.stays() || concerned.iter().all(|ns| self.failures.get(ns).is_some_and(|failure| failure.stays))
+    }
+
+    /// Notes what failed, and logs what did not fail in this way before.
+    fn note(&mut self, failed: &[(usize, OpError)], scope: &BTreeSet<Ns>) {
+        let before = self.failures.clone();
+        self.failures.retain(|ns, _| !scope.contains(ns));
+        for (_, error) in failed {
+            let (concerned, failure) = (error.op.concerns(&self.desired), Failure::of(error));
+            if concerned.is_empty() && !self.failed.contains(&error.op) {
+                tracing::warn!(why = failure.why, "a change of the kernel's networking failed");
+            }
+            for ns in concerned {
+                self.done.remove(&ns);
+                // Others follow from the first.
+                if let Entry::Vacant(entry) = self.failures.entry(ns) {
+                    if before.get(&ns) != Some(&failure) {
+                        tracing::warn!(%ns, why = failure.why, "a change of the kernel's networking failed");
+                    }
+                    entry.insert(failure.clone());
+                }
+            }
+        }
+        self.failed.retain(|op| !scope.contains(&op.ns()));
+        self.failed.extend(failed.iter().map(|(_, error)| error.op.clone()));
     }
 
     /// What the kernel lacks, or has too much, of one network.
@@ -290,7 +344,7 @@ impl Reconciler {
     fn broken(&mut self, error: &shoal_kernel::Error) -> bool {
         tracing::warn!(error = chain(error), "cannot look at the kernel's networking");
         self.done.clear();
-        self.failures.insert(Ns::Host, chain(error));
+        self.failures.insert(Ns::Host, Failure { why: chain(error), stays: false });
         self.failed_operations = 1;
         false
     }
@@ -305,6 +359,7 @@ impl Reconciler {
                 generation: if converged { assignment.generation } else { before.generation },
                 wired,
                 failures: self.failures.clone(),
+                seen: assignment.generation,
                 failed_operations: u32::try_from(self.failed_operations).unwrap_or(u32::MAX),
                 closed: self.ports.closed(),
             };
@@ -321,4 +376,26 @@ async fn settled(mut dirty: BTreeSet<Ns>, changes: &mut Changes) -> BTreeSet<Ns>
         dirty.extend(more);
     }
     dirty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_failure_that_stays_counts_only_once_the_newest_assignment_was_looked_at() {
+        let task = TaskId(1);
+        let failure = Failure { why: "no link nosuch0".to_owned(), stays: true };
+        let converged = Converged {
+            failures: [(Ns::Task(task), failure.clone())].into(),
+            seen: Generation(7),
+            ..Converged::default()
+        };
+        for (generation, stays) in [(6, true), (7, true), (8, false)] {
+            let said = converged.failure(&fixture::assignment(generation, &[1, 2]), task);
+            assert_eq!(said, Some(Failure { stays, ..failure.clone() }), "{generation}");
+        }
+        assert_eq!(converged.failure(&fixture::assignment(7, &[1, 2]), TaskId(2)), None);
+    }
 }

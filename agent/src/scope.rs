@@ -1,5 +1,6 @@
 //! Where to look: as few namespaces as do.
 
+use shoal_common::network::MacvlanMode;
 use shoal_plan::{Ns, Op, World};
 use std::collections::BTreeSet;
 
@@ -10,11 +11,13 @@ pub(crate) fn changed(before: &World, after: &World) -> BTreeSet<Ns> {
 }
 
 /// Whether more is broken than a look at `scope` shows: a pair of links lost an end that was not looked at, or a
-/// namespace that was right (`done`) is gone, and with it the other ends of its links.
+/// namespace that was right (`done`) is gone, and with it the other ends of its links; or a link takes all that comes
+/// by one of the host's, which was not looked at.
 pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns>) -> bool {
     ops.iter().any(|op| match op {
         Op::AddVeth { peer_ns, .. } => !scope.contains(peer_ns),
         Op::AddNetns { ns } => done.contains(ns),
+        Op::AddMacvlan { mode: MacvlanMode::Passthru, .. } => !scope.contains(&Ns::Host),
         Op::DelNetns { .. }
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
@@ -23,7 +26,7 @@ pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns
         | Op::AddMacvlan { .. }
         | Op::AddVlan { .. }
         | Op::Mark { .. }
-        | Op::NameTaken { .. }
+        | Op::Impossible { .. }
         | Op::DelLink { .. }
         | Op::SetMac { .. }
         | Op::SetMtu { .. }

@@ -90,7 +90,7 @@ impl From<Mtu> for u32 {
     }
 }
 
-/// An Ethernet address.
+/// The Ethernet address of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -132,7 +132,14 @@ impl FromStr for MacAddr {
             let p = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
             *b = u8::from_str_radix(p, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() {
+            return Err(bad());
+        }
+        // is_valid_ether_addr() of linux/etherdevice.h.
+        if bytes == [0; 6] || bytes[0] & 1 == 1 {
+            return Err(Invalid::new("mac address", s, "a unicast address: not all zeros, and its first byte even"));
+        }
+        Ok(Self(bytes))
     }
 }
 
@@ -211,6 +218,10 @@ mod tests {
         assert_eq!(mac.to_string().parse(), Ok(mac));
         assert!("02:42:0a:00:01".parse::<MacAddr>().is_err());
         assert!("02:42:0a:00:01:03:04".parse::<MacAddr>().is_err());
+        for nobodys in ["00:00:00:00:00:00", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff"] {
+            let refused = nobodys.parse::<MacAddr>().unwrap_err().to_string();
+            assert!(refused.contains(nobodys) && refused.contains("unicast"), "{refused}");
+        }
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! before it makes. What is true already counts as done: an address that is there, a route that is not.
 
 use nix::errno::Errno;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
 use shoal_common::{LinkName, Mtu};
-use shoal_plan::{Flows, Ns, Op};
+use shoal_plan::{Flows, Ns, Op, Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -42,18 +42,40 @@ pub enum Cause {
     Netns(#[source] io::Error),
     #[error("the sysctl cannot be written")]
     Sysctl(#[source] io::Error),
-    #[error(
-        "this host has a link {0} that is not shoal's: give the network's bridge another name, or remove or rename the link"
-    )]
-    NameTaken(LinkName),
+    #[error("{0}")]
+    Impossible(Why),
     #[error("this host has no link {parent}; its links are {}", list(there))]
     NoParent { parent: LinkName, there: BTreeSet<String> },
+    #[error(
+        "link {0} has other macvlan links: in macvlan_mode passthru there is one on a parent link, and nothing beside it"
+    )]
+    NotAlone(LinkName),
+    #[error("link {0} is no Ethernet link: use another parent link")]
+    NotEthernet(LinkName),
+    #[error("link {0} is part of another (a bridge, a bond, a team): use that as parent link")]
+    NotItsOwn(LinkName),
     #[error("link {parent} carries packets of up to {has} bytes: give the network an MTU of that or less")]
     Narrow { parent: LinkName, has: u32 },
     #[error("this kernel has no {kind} links: it was built without {option}, or its module {module} is not there")]
     NoSuchKind { kind: &'static str, option: &'static str, module: &'static str },
     #[error(transparent)]
     Namespace(#[from] Box<Error>),
+}
+
+impl OpError {
+    /// Another attempt fails as well until somebody has done something about it.
+    pub fn stays(&self) -> bool {
+        match &self.cause {
+            Cause::Impossible(_)
+            | Cause::NoParent { .. }
+            | Cause::NotAlone(_)
+            | Cause::NotEthernet(_)
+            | Cause::NotItsOwn(_)
+            | Cause::Narrow { .. }
+            | Cause::NoSuchKind { .. } => true,
+            Cause::Refused(_) | Cause::Netns(_) | Cause::Sysctl(_) | Cause::Namespace(_) => false,
+        }
+    }
 }
 
 fn list(names: &BTreeSet<String>) -> String {
@@ -229,7 +251,7 @@ impl Run<'_> {
                 if *marked { self.put(at, request::mark(link)) } else { Ok(()) }
             }
             Op::Mark { link, .. } => self.put(at, request::mark(link)),
-            Op::NameTaken { link, .. } => Err(Cause::NameTaken(link.clone())),
+            Op::Impossible { why, .. } => Err(Cause::Impossible(why.clone())),
             Op::AddVxlan { .. } => {
                 self.settle();
                 self.add_vxlan(op)
@@ -338,7 +360,17 @@ impl Run<'_> {
         let index = self.parent(parent)?;
         let make = request::macvlan(&passing, index, *mode, *mac, *mtu);
         match self.make_and_move(&passing, make, &namespace, link) {
-            Err(Cause::Refused(refusal)) => Err(self.on_parent(refusal, parent, *mtu, NO_MACVLAN)),
+            // macvlan_common_newlink() and macvlan_port_create() of drivers/net/macvlan.c.
+            Err(Cause::Refused(refusal)) => {
+                Err(match (refusal.errno, self.on_parent(refusal, parent, *mtu, NO_MACVLAN)) {
+                    (Errno::EBUSY, Cause::Refused(_)) => Cause::NotItsOwn(parent.clone()),
+                    (Errno::EINVAL, Cause::Refused(_)) if !self.is_ethernet(parent) => {
+                        Cause::NotEthernet(parent.clone())
+                    }
+                    (Errno::EINVAL, Cause::Refused(_)) => Cause::NotAlone(parent.clone()),
+                    (_, cause) => cause,
+                })
+            }
             done => done,
         }
     }
@@ -373,14 +405,22 @@ impl Run<'_> {
         if refusal.errno == Errno::EOPNOTSUPP && refusal.message.as_deref().is_none_or(|m| m.contains("Unknown")) {
             return no_such_kind;
         }
-        let has = route::links(&mut self.kernel.host().route()).ok().and_then(|links| {
-            let link = links.into_iter().find(|link| route::name(link) == Some(parent.as_str()))?;
+        let has = self.host_link(parent).and_then(|link| {
             link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
         });
         match has {
             Some(has) if has < mtu.get() => Cause::Narrow { parent: parent.clone(), has },
             Some(_) | None => refusal.into(),
         }
+    }
+
+    fn host_link(&self, name: &LinkName) -> Option<LinkMessage> {
+        let links = route::links(&mut self.kernel.host().route()).ok()?;
+        links.into_iter().find(|link| route::name(link) == Some(name.as_str()))
+    }
+
+    fn is_ethernet(&self, name: &LinkName) -> bool {
+        self.host_link(name).is_none_or(|link| link.header.link_layer_type == LinkLayerType::Ether)
     }
 
     fn make_and_move(
@@ -408,12 +448,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The kernel takes a namespace apart in its own time. Until then its vxlan links hold their VNI, which a network
-    /// that comes back at once could not have; so they are deleted first.
+    /// The kernel takes a namespace apart in its own time. Until then its vxlan links hold their VNI, and its macvlan
+    /// links their parent, which who comes at once could not have; so they are deleted first.
     fn delete_netns(&self, ns: Ns) -> Result<(), Cause> {
         if let Ok(Some(namespace)) = self.kernel.namespace(ns) {
             let mut socket = namespace.route();
-            delete_vxlans(&mut socket)?;
+            delete_holders(&mut socket)?;
         }
         self.kernel.delete(ns).map_err(Cause::Netns)
     }
@@ -436,10 +476,10 @@ fn flush_udp_flows(namespace: &Namespace, flows: &Flows) -> Result<(), Refusal> 
     Ok(())
 }
 
-fn delete_vxlans(socket: &mut Socket) -> Result<(), Refusal> {
+fn delete_holders(socket: &mut Socket) -> Result<(), Refusal> {
     let links = route::links(socket)?;
-    let vxlans = links.iter().filter(|link| route::is_vxlan(link)).filter_map(route::name);
-    let requests = vxlans.filter_map(|name| Some(request::delete_link(&name.parse().ok()?))).collect();
+    let holders = links.iter().filter(|link| route::is_vxlan_or_macvlan(link)).filter_map(route::name);
+    let requests = holders.filter_map(|name| Some(request::delete_link(&name.parse().ok()?))).collect();
     for answer in socket.ask(requests) {
         match answer {
             Err(refusal) if refusal.errno != Errno::ENODEV => return Err(refusal),
@@ -470,7 +510,7 @@ fn takes_away(op: &Op) -> bool {
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::Mark { .. }
-        | Op::NameTaken { .. }
+        | Op::Impossible { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
         | Op::AddMacvlan { .. }
@@ -505,7 +545,7 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::LoopbackUp { .. }
         | Op::AddBridge { .. }
         | Op::Mark { .. }
-        | Op::NameTaken { .. }
+        | Op::Impossible { .. }
         | Op::AddVxlan { .. }
         | Op::AddVeth { .. }
         | Op::AddMacvlan { .. }

@@ -76,10 +76,13 @@ impl Reading {
             Self { namespace: namespace.clone(), seen: Seen::default(), veths: BTreeMap::new(), macvlans: Vec::new() };
         let mut socket = namespace.route();
         let links = route::links(&mut socket).map_err(failed("links"))?;
-        let mut named = reading.links(&links);
+        let (mut named, others) = reading.links(&links);
         for address in route::addresses(&mut socket).map_err(failed("addresses"))? {
-            if let (Some(link), Some(ip)) = (named.get_mut(&address.header.index), address_of(ns, &address)) {
+            let (index, Some(ip)) = (address.header.index, address_of(ns, &address)) else { continue };
+            if let Some(link) = named.get_mut(&index) {
                 link.1.addresses.insert(ip);
+            } else if let Some(foreign) = others.get(&index).and_then(|name| reading.seen.foreign.get_mut(name)) {
+                foreign.insert(ip);
             }
         }
         let families: [(AddressFamily, &'static str); 3] = [
@@ -121,17 +124,18 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Our links by index; what else is to be known of them is noted aside.
-    fn links(&mut self, links: &[LinkMessage]) -> BTreeMap<u32, (LinkName, Link)> {
+    /// Our links by index, and what those of the host's namespace are called that are not ours; what else is to be known
+    /// of links is noted aside.
+    fn links(&mut self, links: &[LinkMessage]) -> (BTreeMap<u32, (LinkName, Link)>, BTreeMap<u32, LinkName>) {
         let index_name = |index: u32| {
             links.iter().find(|l| l.header.index == index).and_then(route::name).and_then(|n| n.parse().ok())
         };
-        let mut named = BTreeMap::new();
+        let (mut named, mut others) = (BTreeMap::new(), BTreeMap::new());
         for message in links {
             let Some(name) = route::name(message) else { continue };
-            if message.header.flags.contains(LinkFlags::Loopback) {
+            let is_loopback = message.header.flags.contains(LinkFlags::Loopback);
+            if is_loopback {
                 self.seen.loopback_up |= message.header.flags.contains(LinkFlags::Up);
-                continue;
             }
             let mine = match self.namespace.ns {
                 Ns::Host => is_ours(message),
@@ -139,9 +143,10 @@ impl Reading {
             };
             // A name that is no name to us (with a space, say) cannot be asked for either.
             let Ok(name) = name.parse::<LinkName>() else { continue };
-            if !mine {
+            if !mine || is_loopback {
                 if self.namespace.ns == Ns::Host {
-                    self.seen.foreign.insert(name);
+                    self.seen.foreign.insert(name.clone(), BTreeSet::new());
+                    others.insert(message.header.index, name);
                 }
                 continue;
             }
@@ -156,7 +161,7 @@ impl Reading {
             named.insert(message.header.index, (name, link));
         }
         self.seen.loopback_up |= self.namespace.ns == Ns::Host;
-        named
+        (named, others)
     }
 
     /// A macvlan link whose parent is not the host's stays of another kind: we did not make it.

@@ -94,26 +94,52 @@ async fn a_container_may_have_the_whole_link() {
     let [a, b] = Host::pair();
     b.run(Ns::Host, &format!("ip addr add {}/24 dev wire0", v4_in(WIRE, 1)));
     echo(&b, Ns::Host, (v4_in(WIRE, 1), PORT));
+    let assignment = with_mode(&Cluster::default().run(31, 1, &[WIRE]), MacvlanMode::Passthru);
+    // Not the one by which the host itself is known.
+    for _ in 0..2 {
+        let said = failures(&a, &assignment).await;
+        assert!(said[0].starts_with("link wire0 has addresses of this host (192.0.2.1), and macvlan_mode"), "{said:?}");
+        assert_eq!(said.len(), 1);
+    }
+    a.run(Ns::Host, "ping -c 1 -W 2 192.0.2.2; ip addr flush dev wire0");
+    // Nor one that others have a part of.
+    a.run(Ns::Host, "ip link add own0 link wire0 type macvlan mode bridge");
+    let alone = "link wire0 has other macvlan links: in macvlan_mode passthru there is one on a parent link, and \
+                 nothing beside it";
+    assert_eq!(failures(&a, &assignment).await[0], alone);
+    a.run(Ns::Host, "ip link del own0");
     let before =
         a.run(Ns::Host, "cat /sys/class/net/wire0/address; ip -o link show wire0 | grep -o 'link/ether [^ ]*'");
-    let assignment = with_mode(&Cluster::default().run(31, 1, &[WIRE]), MacvlanMode::Passthru);
     converge(&a, &assignment).await;
     assert!(call(&a, task(31), (v4_in(WIRE, 1), PORT)).is_ok());
     let after = a.run(Ns::Host, "cat /sys/class/net/wire0/address; ip -o link show wire0 | grep -o 'link/ether [^ ]*'");
     assert_eq!(after, before, "the host's own address is its own");
+    // The next one has it at once.
+    let empty = Assignment { node: assignment.node.clone(), ..Assignment::default() };
+    for _ in 0..5 {
+        converge(&a, &empty).await;
+        converge(&a, &assignment).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parent_that_is_not_there_is_named_and_so_is_what_is_there() {
     let a = Host::new();
-    a.run(Ns::Host, "ip link add lan0 mtu 1400 type bridge; ip link add lan1 type bridge");
+    a.run(Ns::Host, "ip link add lan0 mtu 1400 type veth peer name lan2; ip link add lan1 type bridge");
     let assignment = Cluster::default().run(31, 1, &[WIRE]).assignment(1);
-    assert_eq!(failures(&a, &assignment).await[0], "this host has no link wire0; its links are lan0, lan1");
+    assert_eq!(failures(&a, &assignment).await[0], "this host has no link wire0; its links are lan0, lan1, lan2");
     a.run(Ns::Host, "ip link set lan0 name wire0");
     let narrow = "link wire0 carries packets of up to 1400 bytes: give the network an MTU of that or less";
     assert_eq!(failures(&a, &assignment).await[0], narrow);
-    a.run(Ns::Host, "ip link set wire0 mtu 1500 up");
+    a.run(Ns::Host, "ip link set wire0 mtu 1500 up; ip link add all0 type bridge; ip link set wire0 master all0");
+    let part = "link wire0 is part of another (a bridge, a bond, a team): use that as parent link";
+    assert_eq!(failures(&a, &assignment).await[0], part);
+    a.run(Ns::Host, "ip link set wire0 nomaster");
     converge(&a, &assignment).await;
+    let mut on_loopback = assignment.clone();
+    let kind = NetworkKind::Macvlan { parent: "lo".parse().unwrap(), mode: MacvlanMode::Private };
+    on_loopback.networks.get_mut(&WIRE).unwrap().kind = kind;
+    assert_eq!(failures(&a, &on_loopback).await[0], "link lo is no Ethernet link: use another parent link");
 }
 
 /// A kernel with VLANs makes one, on demand; this says which this is.

@@ -2,16 +2,17 @@
 //! operations. Pure: no tokio, no I/O, no clock, no randomness.
 
 pub mod desired;
+mod impossible;
 pub mod listen;
 pub mod names;
 pub mod nft;
 pub mod ns;
 pub mod op;
 pub mod plan;
-mod taken;
 pub mod world;
 
 pub use desired::{HostFacts, desired, link_of, listeners};
+pub use impossible::Why;
 pub use listen::{Behind, Holder, Listener, Listeners};
 pub use ns::Ns;
 pub use op::Op;

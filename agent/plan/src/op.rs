@@ -6,6 +6,7 @@ use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
+    impossible::Why,
     names,
     nft::{Chain, Family},
     ns::Ns,
@@ -42,10 +43,11 @@ pub enum Op {
         ns: Ns,
         link: LinkName,
     },
-    /// Never succeeds, and does nothing: a link that is not ours has the name that one of ours is to have.
-    NameTaken {
+    /// Never succeeds, and does nothing: a link that cannot be had on this host as it is.
+    Impossible {
         ns: Ns,
         link: LinkName,
+        why: Why,
     },
     /// Made in the host's namespace, then moved to `ns` under its final name: its socket stays on the underlay.
     AddVxlan {
@@ -190,7 +192,7 @@ impl Op {
             | Op::LoopbackUp { ns }
             | Op::AddBridge { ns, .. }
             | Op::Mark { ns, .. }
-            | Op::NameTaken { ns, .. }
+            | Op::Impossible { ns, .. }
             | Op::AddVxlan { ns, .. }
             | Op::AddVeth { ns, .. }
             | Op::AddMacvlan { ns, .. }
@@ -224,7 +226,7 @@ impl Op {
         match self {
             Op::AddBridge { link, .. }
             | Op::Mark { link, .. }
-            | Op::NameTaken { link, .. }
+            | Op::Impossible { link, .. }
             | Op::AddVxlan { link, .. }
             | Op::AddVeth { link, .. }
             | Op::AddMacvlan { link, .. }
@@ -290,7 +292,7 @@ impl fmt::Display for Op {
                 write!(f, " mtu {} type bridge", mtu.get())
             }
             Op::Mark { ns, link } => write!(f, "ip -n {ns} link set {link} alias {}", names::MARK),
-            Op::NameTaken { ns, link } => write!(f, "ip -n {ns} link add {link} # but that is somebody else's"),
+            Op::Impossible { ns, link, why } => write!(f, "ip -n {ns} link add {link} # but {why}"),
             Op::AddVxlan { ns, link, vni, local, port, mtu } => write!(
                 f,
                 "ip link add {link} mtu {} netns {ns} type vxlan id {vni} dstport {port} local {local} nolearning proxy",

@@ -10,11 +10,10 @@ use std::{
 use shoal_common::LinkName;
 
 use crate::{
-    names,
+    impossible, names,
     nft::Family,
     ns::Ns,
     op::Op,
-    taken,
     world::{Link, LinkKind, Namespace, World},
 };
 
@@ -23,9 +22,9 @@ use crate::{
 pub fn plan(desired: &World, actual: &World, looked_at: &BTreeSet<Ns>) -> Vec<Op> {
     let mut steps = Steps::default();
     let mut now = actual.restrict(looked_at);
-    let desired = &match taken::without(desired, &now) {
-        Some((possible, taken)) => {
-            steps.refused = taken.into_iter().map(|link| Op::NameTaken { ns: Ns::Host, link }).collect();
+    let desired = &match impossible::without(desired, &now, looked_at) {
+        Some((possible, refused)) => {
+            steps.refused = refused;
             Cow::Owned(possible)
         }
         None => Cow::Borrowed(desired),

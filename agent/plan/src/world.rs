@@ -45,8 +45,9 @@ impl World {
 pub struct Namespace {
     /// Without `lo`, which is always there. In the host's namespace only links that are ours by name or mark.
     pub links: BTreeMap<LinkName, Link>,
-    /// Observed, in the host's namespace: the other links there. None of ours can have such a name.
-    pub foreign: BTreeSet<LinkName>,
+    /// Observed, in the host's namespace: the other links there, `lo` too, and their addresses. None of ours can have
+    /// such a name.
+    pub foreign: BTreeMap<LinkName, BTreeSet<IpNet>>,
     /// Whether `lo` is up. Always true of the host's.
     pub loopback_up: bool,
     /// Unicast routes of the main table that are not made by the kernel from an address (`proto kernel`).

@@ -11,11 +11,13 @@ use fixture::{
 };
 use shoal_common::{
     NodeId,
-    assignment::{Assignment, IngressAssignment, IngressHost},
+    assignment::{Assignment, IngressAssignment, IngressHost, NetworkKind},
     container::Wanted,
+    network::MacvlanMode,
     service::{IngressPort, Protocol},
 };
 use shoal_plan::{Ns, Op, World, names, nft, plan};
+use std::collections::BTreeSet;
 
 /// The lines of a plan, and below a table's line its text.
 fn text(ops: &[Op]) -> String {
@@ -163,15 +165,16 @@ fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
     let after = small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN]);
     let mut kernel = Model::default();
     let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
-    host.foreign.insert("br-lan".parse().unwrap());
+    host.foreign.insert("br-lan".parse().unwrap(), BTreeSet::new());
     let ops = kernel.plan(&wanted(&after.assignment(1)));
     let touching = ops.iter().filter(|op| text(std::slice::from_ref(op)).contains("br-lan"));
     assert_eq!(
         text(&touching.cloned().collect::<Vec<_>>()),
-        "ip -n host link add br-lan # but that is somebody else's\n"
+        "ip -n host link add br-lan # but this host has a link br-lan that is not shoal's: give the network's bridge another \
+         name, or remove or rename the link\n"
     );
     let refused = kernel.apply_all(&ops);
-    assert!(matches!(&refused[..], [(Op::NameTaken { .. }, _)]), "{refused:#?}");
+    assert!(matches!(&refused[..], [(Op::Impossible { .. }, _)]), "{refused:#?}");
     assert_eq!(kernel.plan(&wanted(&after.assignment(1))).len(), 1);
 }
 
@@ -179,7 +182,7 @@ fn a_link_of_somebody_else_that_is_called_as_ours_is_to_be() {
 fn what_fails_on_the_host_concerns_those_who_need_it() {
     let world = wanted(&small().run(31, 1, &[BRIDGE]).run(32, 1, &[LAN, TAGGED]).bridge(QUIET).assignment(1));
     let mut kernel = Model::default();
-    kernel.world.namespaces.get_mut(&Ns::Host).unwrap().foreign.insert("shb9".parse().unwrap());
+    kernel.world.namespaces.get_mut(&Ns::Host).unwrap().foreign.insert("shb9".parse().unwrap(), BTreeSet::new());
     for op in kernel.plan(&world) {
         let concerned: Vec<Ns> = op.concerns(&world).into_iter().collect();
         match (op.ns(), op.link()) {
@@ -187,7 +190,7 @@ fn what_fails_on_the_host_concerns_those_who_need_it() {
             (Ns::Host, Some("br-lan" | "shpw-0" | "wire0.50")) => assert_eq!(concerned, [task(32)], "{op}"),
             (Ns::Host, Some("shx1005")) => assert_eq!(concerned, [Ns::Sandbox(BLUE)], "{op}"),
             // Nobody is on it.
-            (Ns::Host, Some("shb9")) => assert!(concerned.is_empty() && matches!(op, Op::NameTaken { .. }), "{op}"),
+            (Ns::Host, Some("shb9")) => assert!(concerned.is_empty() && matches!(op, Op::Impossible { .. }), "{op}"),
             (Ns::Host, other) => assert!(concerned == [Ns::Host] && other.is_none(), "{op}"),
             (ns, _) => assert!(concerned.contains(&ns), "{op}"),
         }
@@ -241,12 +244,44 @@ fn containers_that_are_neighbours_of_their_hosts_neighbours() {
 fn a_vlan_link_that_is_there_already_is_used_and_left_alone() {
     let mut kernel = Model::default();
     let host = kernel.world.namespaces.get_mut(&Ns::Host).unwrap();
-    host.foreign.insert("wire0.50".parse().unwrap());
+    host.foreign.insert("wire0.50".parse().unwrap(), BTreeSet::new());
     let world = wanted(&Cluster::default().run(32, 1, &[TAGGED]).assignment(1));
     let ops = kernel.plan(&world);
     assert!(ops.iter().all(|op| op.ns() != Ns::Host), "{}", text(&ops));
     assert!(kernel.apply_all(&ops).is_empty() && kernel.plan(&world).is_empty());
     assert!(kernel.world.namespaces[&task(32)].links.contains_key(&names::eth(0)));
+}
+
+#[test]
+fn a_container_does_not_get_the_link_by_which_its_host_is_known() {
+    let mut assignment = Cluster::default().run(31, 1, &[BRIDGE, WIRE]).assignment(1);
+    let parent = "wire0".parse().unwrap();
+    assignment.networks.get_mut(&WIRE).unwrap().kind = NetworkKind::Macvlan { parent, mode: MacvlanMode::Passthru };
+    let world = wanted(&assignment);
+    let mut kernel = Model::default();
+    let addresses = |kernel: &mut Model, all: &[&str]| {
+        let all = all.iter().map(|ip| ip.parse().unwrap()).collect();
+        kernel.world.namespaces.get_mut(&Ns::Host).unwrap().foreign.insert("wire0".parse().unwrap(), all);
+    };
+    addresses(&mut kernel, &["192.0.2.1/24", "2001:db8::1/64"]);
+    let refused = kernel.plan(&world);
+    assert!(!refused.iter().any(|op| matches!(op, Op::AddMacvlan { .. })), "{}", text(&refused));
+    let failed = kernel.apply_all(&refused);
+    assert!(matches!(&failed[..], [(Op::Impossible { .. }, _)]), "{failed:#?}");
+    assert_eq!(
+        text(&kernel.plan(&world)),
+        "ip -n task-31 link add eth1 # but link wire0 has addresses of this host (192.0.2.1, 2001:db8::1), and \
+         macvlan_mode passthru would give all that comes by it to the container: use a parent link without addresses, \
+         or macvlan_mode bridge\n"
+    );
+    // Whoever does not look at the container does not miss its link.
+    let host = [Ns::Host].into();
+    assert!(plan(&world, &kernel.observe(&host), &host).is_empty());
+    addresses(&mut kernel, &[]);
+    kernel.reach(&world);
+    // It is the container's by now.
+    addresses(&mut kernel, &["192.0.2.1/24"]);
+    assert!(kernel.plan(&world).is_empty());
 }
 
 #[test]

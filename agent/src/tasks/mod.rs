@@ -13,7 +13,7 @@ mod step;
 use shoal_common::{
     TaskId,
     assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
-    container::{Phase, Wanted},
+    container::{Phase, RestartMode, Wanted},
     health::Health,
     service::ContainerSpec,
     task::{DesiredState, TaskState},
@@ -38,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     Host, chain,
     containers::{self, Containers},
-    reconcile::Converged,
+    reconcile::{Converged, Failure},
     report::Reports,
     sessions::Waiter,
 };
@@ -458,6 +458,7 @@ impl Tasks {
             let converged = self.converged.borrow();
             let wired = converged.wired.contains(&id);
             life.patience(wired, converged.failure(assignment, id), now);
+            life.come_back(wired, assigned.restart);
             life.without_port(container.map(|(state, _)| state), converged.closed.get(&id));
             wired
         };
@@ -594,7 +595,7 @@ impl Tasks {
                     runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session)))
                 }
             };
-            Outcome::Started(started.map_err(|e| Unstarted { why: chain(&e), fault: e.fault() }))
+            Outcome::Started(started.map_err(|e| Unstarted { why: chain(&e), fault: e.fault(), unwired: false }))
         });
     }
 
@@ -657,13 +658,20 @@ impl Life {
         }
     }
 
-    /// Gives a task up whose network could not be wired for too long.
-    fn patience(&mut self, wired: bool, failure: Option<&str>, now: Instant) {
+    /// One that is started again whenever it ended is started once its network is there after all.
+    fn come_back(&mut self, wired: bool, restart: RestartMode) {
+        if wired && restart != RestartMode::No {
+            self.failure.take_if(|failure| failure.unwired);
+        }
+    }
+
+    /// Gives one up whose network cannot be wired: at once if that stays so by itself, else after a while.
+    fn patience(&mut self, wired: bool, failure: Option<Failure>, now: Instant) {
         match failure {
-            Some(why) if !wired && self.image == Image::Here && self.failure.is_none() => {
+            Some(Failure { why, stays }) if !wired && self.image == Image::Here && self.failure.is_none() => {
                 let since = *self.unwired_since.get_or_insert(now);
-                if now >= since + WIRE_PATIENCE {
-                    self.failure = Some(Unstarted::other(format!("its network cannot be set up on this host: {why}")));
+                if stays || now >= since + WIRE_PATIENCE {
+                    self.failure = Some(Unstarted::unwired(&why));
                     self.unwired_since = None;
                 }
             }

@@ -35,12 +35,18 @@ pub(crate) struct View<'a> {
 pub(crate) struct Unstarted {
     pub(crate) why: String,
     pub(crate) fault: Fault,
+    /// For lack of its network, which may come.
+    pub(crate) unwired: bool,
 }
 
 impl Unstarted {
     /// Not its program's fault.
     pub(crate) fn other(why: impl Into<String>) -> Self {
-        Self { why: why.into(), fault: Fault::Other }
+        Self { why: why.into(), fault: Fault::Other, unwired: false }
+    }
+
+    pub(crate) fn unwired(why: &str) -> Self {
+        Self { unwired: true, ..Self::other(format!("its network cannot be set up on this host: {why}")) }
     }
 }
 
@@ -62,9 +68,8 @@ impl Told {
         Some(Self { phase, message: cause(exit), exit_code: Some(exit.code), unstarted: false })
     }
 
-    fn failed(Unstarted { why, fault }: &Unstarted) -> Option<Self> {
-        let exit_code = Some(fault.exit_code());
-        Some(Self { phase: Phase::Exited, message: why.clone(), exit_code, unstarted: true })
+    fn failed(phase: Phase, Unstarted { why, fault, .. }: &Unstarted) -> Option<Self> {
+        Some(Self { phase, message: why.clone(), exit_code: Some(fault.exit_code()), unstarted: true })
     }
 }
 
@@ -90,7 +95,7 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
             (names_or(step, view), Told::plain(Phase::Running))
         }
         (Wanted::Running, Some((ContainerState::Exited(_), start))) if start < view.start => beginning(view, None),
-        (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit) => {
+        (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit.code) => {
             beginning(view, Told::ended(Phase::Restarting, exit))
         }
         (Wanted::Running, Some((ContainerState::Exited(exit), _))) => (Step::Wait, Told::ended(Phase::Exited, exit)),
@@ -99,17 +104,17 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
 
 fn stopped(view: &View<'_>) -> Option<Told> {
     match view.failure {
-        Some(failure) => Told::failed(failure),
+        Some(failure) => Told::failed(Phase::Exited, failure),
         // Why it was not started is known to the daemon that tried, and to the managers.
         None if view.known == Phase::Exited => None,
         None => Told::plain(Phase::Exited),
     }
 }
 
-fn starts_again(view: &View<'_>, exit: &Exit) -> bool {
+fn starts_again(view: &View<'_>, exit_code: i32) -> bool {
     match view.restart {
         RestartMode::No => false,
-        RestartMode::OnFailure { most } => exit.code != 0 && (most == 0 || view.restarts < most),
+        RestartMode::OnFailure { most } => exit_code != 0 && (most == 0 || view.restarts < most),
         RestartMode::Always | RestartMode::UnlessStopped => true,
     }
 }
@@ -117,10 +122,12 @@ fn starts_again(view: &View<'_>, exit: &Exit) -> bool {
 /// Towards its first process.
 fn beginning(view: &View<'_>, told: Option<Told>) -> (Step, Option<Told>) {
     if let Some(failure) = view.failure {
-        return (Step::Wait, Told::failed(failure));
+        // Its network may come, and it is waited for.
+        let waits = failure.unwired && starts_again(view, failure.fault.exit_code());
+        return (Step::Wait, Told::failed(if waits { Phase::Restarting } else { Phase::Exited }, failure));
     }
     match view.image {
-        Image::Missing(why) => (Step::Wait, Told::failed(&Unstarted::other(why))),
+        Image::Missing(why) => (Step::Wait, Told::failed(Phase::Exited, &Unstarted::other(why))),
         Image::Unknown => (Step::FetchImage, told),
         Image::Here if !view.wired => (Step::Wait, told),
         Image::Here if !view.named => (Step::ServeNames, told),
@@ -218,10 +225,21 @@ mod tests {
 
     #[test]
     fn what_cannot_start_is_told_and_not_tried_again() {
-        let failure = Unstarted { why: "no such file".to_owned(), fault: Fault::NotFound };
+        let failure = Unstarted { why: "no such file".to_owned(), fault: Fault::NotFound, unwired: false };
         let failed = Told { phase: Phase::Exited, message: failure.why.clone(), exit_code: Some(127), unstarted: true };
         for wanted in [Wanted::Running, Wanted::Stopped] {
             assert_eq!(next(&View { failure: Some(&failure), ..view(wanted, None) }).1.as_ref(), Some(&failed));
+        }
+        // Its network may come, and who restarts whatever happens is started then.
+        let unwired = Unstarted::unwired("no link nosuch0");
+        for (restart, phase) in [
+            (RestartMode::No, Phase::Exited),
+            (RestartMode::OnFailure { most: 3 }, Phase::Restarting),
+            (RestartMode::Always, Phase::Restarting),
+        ] {
+            let waiting = View { failure: Some(&unwired), restart, wired: false, ..view(Wanted::Running, None) };
+            assert_eq!(said(&waiting), (Step::Wait, Some(phase)), "{restart}");
+            assert!(next(&waiting).1.is_some_and(|told| told.unstarted));
         }
         // A daemon that came later does not know why, and leaves what is on record.
         assert_eq!(next(&View { known: Phase::Exited, ..view(Wanted::Stopped, None) }), (Step::Wait, None));

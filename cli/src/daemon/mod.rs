@@ -71,6 +71,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         resolv_conf: "/etc/resolv.conf".into(),
     })
     .await?;
+    if let Some(bridge) = &config.default_bridge {
+        host.may_have_bridge(bridge).await?;
+    }
     let (failed, mut failures) = mpsc::channel(1);
     let cluster = Arc::new(Cluster::new(config.clone(), host, failed));
     cluster.resume().await?;

@@ -115,9 +115,9 @@ pub(crate) fn name_of(socket: &mut Socket, index: u32) -> Result<Option<String>,
     }
 }
 
-/// Whether a link is of kind vxlan.
-pub(crate) fn is_vxlan(link: &LinkMessage) -> bool {
-    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Vxlan));
+/// Whether a link is of kind vxlan or macvlan.
+pub(crate) fn is_vxlan_or_macvlan(link: &LinkMessage) -> bool {
+    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Vxlan | InfoKind::MacVlan));
     link.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(kind)))
 }
 

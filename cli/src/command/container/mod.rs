@@ -96,7 +96,8 @@ async fn started(client: &Client, name: &str, node: &str, again: bool) -> Result
 
 fn could_start(container: &pb::Container) -> Result<(), Failure> {
     let status = container.status.clone().unwrap_or_default();
-    if status.phase == "exited" && status.unstarted {
+    // One whose policy says so is tried again all the same.
+    if status.unstarted {
         let name = container.spec.clone().unwrap_or_default().name;
         let message = format!("container {name} could not be started: {}", status.message);
         return Err(Failure::new(Exit::of_unstarted(status.exit_code), message));

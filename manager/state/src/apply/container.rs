@@ -329,9 +329,6 @@ impl State {
     }
 
     fn refuse_mac_on(&self, network: NetworkId, mac: MacAddr) -> Result<(), Rejection> {
-        if mac.0[0] & 1 == 1 {
-            return Err(Invalid::new("mac-address", mac, "a unicast address, whose first byte is even").into());
-        }
         let containers = self.containers_of_network(network).map(|c| (c.spec.name.to_string(), &c.endpoints));
         let tasks = self.tasks_of_network(network).map(|t| (t.name(), &t.endpoints));
         let holder = containers.chain(tasks).find(|(_, all)| all.iter().any(|e| e.network == network && e.mac == mac));

@@ -3,6 +3,7 @@
 
 use super::*;
 use shoal_tests::{Shape, story};
+use std::time::Instant;
 
 #[test]
 fn a_container_is_on_two_networks_at_once_and_joins_and_leaves_while_it_runs() -> anyhow::Result<()> {
@@ -167,10 +168,31 @@ fn macvlan_containers_are_neighbours_of_hosts_and_never_share_an_address() -> an
             ensure!(get(lab, "m1", "a", &format!("http://{b}/"))? == "b", "b");
             Ok(())
         })?;
-        // A parent that is not there is told by name.
+        // What cannot be had is said at once: a parent that is not there, and one that the host itself needs.
+        let soon = Duration::from_secs(5);
         lab.shoal("m1", ["network", "create", "-d", "macvlan", "-o", "parent=eth7", "nowhere"])?.success()?;
-        let missing = lab.shoal("m1", ["run", "-d", "--name", "lost", "--network", "nowhere", "page", "idle"])?;
-        ensure!(!missing.status.success() && missing.stderr.contains("eth7"), "{missing}");
+        let whole = ["network", "create", "-d", "macvlan", "-o", "parent=eth0", "-o", "macvlan_mode=passthru", "whole"];
+        lab.shoal("m1", whole)?.success()?;
+        for (name, network, restart, why) in [
+            ("lost", "nowhere", "no", "this host has no link eth7; its links are eth0"),
+            ("waits", "nowhere", "always", "this host has no link eth7; its links are eth0"),
+            ("greedy", "whole", "no", "link eth0 has addresses of this host (172.31.0."),
+        ] {
+            let begun = Instant::now();
+            let line = ["run", "-d", "--name", name, "--restart", restart, "--network", network, "page", "idle"];
+            let refused = lab.shoal("m1", line)?;
+            ensure!(refused.status.code() == Some(125) && refused.stderr.contains(why), "{refused}");
+            ensure!(begun.elapsed() < soon, "{name} took {:?}", begun.elapsed());
+        }
+        lab.exec("m1", ["ping", "-c", "1", "-W", "2", "172.31.0.101"])?.success()?;
+        // Who is restarted whatever happens comes by itself once it can; the other one was told no.
+        lab.exec("m1", ["ip", "link", "add", "eth7", "type", "veth", "peer", "eth8"])?.success()?;
+        eventually("the one that waits runs", SETTLES_WITHIN, || {
+            let up = lab.shoal("m1", ["ps", "--format", "{{.Names}}"])?.success()?;
+            ensure!(up.contains("waits") && !up.contains("lost"), "{up}");
+            Ok(())
+        })?;
+        lab.shoal("m1", ["start", "lost"])?.success()?;
         Ok(())
     })
 }

@@ -48,7 +48,11 @@ fn networks_are_listed_inspected_made_and_removed_as_dockers_users_know_it() -> 
         let astray = lab.shoal("m1", ["network", "inspect", "astray"])?.json::<Value>()?;
         let said = &astray[0]["Hosts"]["m1"];
         ensure!(said["KernelAgrees"] == false && said["Differences"][0].to_string().contains("taken0"), "{said}");
-        lab.shoal("m1", ["network", "rm", "astray"])?.success()?;
+        let lost = lab.shoal("m1", ["run", "--rm", "--network", "astray", "page", "true"])?;
+        ensure!(lost.stderr.contains("this host has a link taken0 that is not shoal's"), "{lost}");
+        eventually("nobody is on it", SETTLES_WITHIN, || {
+            lab.shoal("m1", ["network", "rm", "astray"])?.success().map(drop)
+        })?;
 
         let in_use = lab.shoal("m1", ["network", "rm", "my-network"])?;
         ensure!(!in_use.status.success() && in_use.stderr.contains("my-container"), "{in_use}");
@@ -86,6 +90,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("run -d --network net --ip 192.0.3.2 page idle", "192.0.3.2"),
             ("run -d --network net --ip6 fd00::7 page idle", "fd00::7"),
             ("run -d --network net --mac-address 01:00:00:00:00:01 page idle", "unicast"),
+            ("run -d --network name=net,mac-address=00:00:00:00:00:00 page idle", "unicast"),
             ("run -d -p 80:0 page idle", "0"),
             ("run -d -p 8000-8002:80-81 page idle", "8000-8002"),
             ("run -d --restart sometimes page idle", "on-failure"),
