@@ -5,6 +5,7 @@
 
 mod config;
 mod health;
+mod life;
 mod links;
 mod names;
 mod run;
@@ -13,7 +14,7 @@ mod step;
 use shoal_common::{
     TaskId,
     assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
-    container::{Phase, RestartMode, Wanted},
+    container::{Phase, Wanted},
     health::Health,
     service::ContainerSpec,
     task::{DesiredState, TaskState},
@@ -21,7 +22,6 @@ use shoal_common::{
 use shoal_dns::Scope;
 use shoal_plan::Ns;
 use shoal_proto::convert::{Report, RunReport};
-use shoal_rt::Backoff;
 use shoal_runtime::{ContainerConfig, ContainerState};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,11 +38,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     Host, chain,
     containers::{self, Containers},
-    reconcile::{Converged, Failure},
+    reconcile::Converged,
     report::Reports,
     sessions::Waiter,
 };
 use health::{Probed, Watch};
+use life::{Checks, Life, Run};
 use names::{Names, Serving};
 use run::Unstarted;
 use step::{Image, Step, View, next};
@@ -51,8 +52,6 @@ use step::{Image, Step, View, next};
 const FETCHES: usize = 4;
 /// Containers started at once: more only take each other's time.
 const STARTS: usize = 8;
-/// How long a task's network may fail to be wired before the task is given up: another host may do better.
-const WIRE_PATIENCE: Duration = Duration::from_secs(20);
 /// Ended containers of this host whose logs can still be read although their tasks are over, and for how long. They
 /// are those that ended by themselves: somebody will want to know why.
 const KEPT: usize = 10;
@@ -60,10 +59,6 @@ const KEPT_FOR: Duration = Duration::from_secs(300);
 /// Between a task's leaving its VIPs and names and its stop signal: the other hosts hear of it within this, so that
 /// nobody is sent to a container that is ending.
 const DRAIN: Duration = Duration::from_millis(300);
-/// A container that ran for so long is started again at once when it ends; as Docker.
-const STABLE_AFTER: Duration = Duration::from_secs(10);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Tasks {
     host: Host,
@@ -77,71 +72,6 @@ pub(crate) struct Tasks {
     probes: JoinSet<(TaskId, u64, Probed)>,
     fetches: Arc<Semaphore>,
     starts: Arc<Semaphore>,
-}
-
-/// What this process knows of one task beyond what can be looked up.
-#[derive(Debug)]
-struct Life {
-    image: Image,
-    failure: Option<Unstarted>,
-    serving: Option<Serving>,
-    /// A step is under way.
-    busy: bool,
-    /// The last step failed: the next one is tried then.
-    rest_until: Option<Instant>,
-    backoff: Backoff,
-    /// It waits for a network that cannot be wired.
-    unwired_since: Option<Instant>,
-    /// It is to end, and the other hosts are hearing of that.
-    draining_since: Option<Instant>,
-    health: Option<Checks>,
-    /// When it was seen to have ended by itself.
-    ended_at: Option<Instant>,
-    /// Between the stop signal and SIGKILL, also when the managers have forgotten the task.
-    grace: Duration,
-    /// Of a container that was run by hand.
-    run: Run,
-}
-
-/// Of the container that runs, or ran last.
-#[derive(Debug)]
-struct Checks {
-    started_at_ms: u64,
-    /// None: it has no health check, or is not wanted any more.
-    watch: Option<Watch>,
-}
-
-/// What this process knows of a container that was run by hand.
-#[derive(Debug, Default)]
-struct Run {
-    /// Which of its user's starts the rest is about.
-    start: u64,
-    /// Since then, by its restart policy.
-    restarts: u32,
-    running_since: Option<Instant>,
-    /// It ended, and is started again then.
-    restart_at: Option<Instant>,
-    /// What its `/etc/hosts` was last made to say, and in which container: when that one started.
-    hosts: Option<(u64, Vec<String>)>,
-}
-
-impl Default for Life {
-    fn default() -> Self {
-        Self {
-            image: Image::default(),
-            failure: None,
-            serving: None,
-            busy: false,
-            rest_until: None,
-            backoff: Backoff::new(RETRY_FIRST, RETRY_LIMIT),
-            unwired_since: None,
-            draining_since: None,
-            health: None,
-            ended_at: None,
-            grace: ContainerSpec::DEFAULT_STOP_GRACE,
-            run: Run::default(),
-        }
-    }
 }
 
 /// What became of a step.
@@ -222,7 +152,7 @@ impl Tasks {
         let times = |l: &Life| {
             [
                 l.rest_until,
-                l.unwired_since.map(|at| at + WIRE_PATIENCE),
+                l.out_of_patience_at(),
                 l.draining_since.map(|at| at + DRAIN),
                 l.run.restart_at,
                 l.health.as_ref().and_then(|checks| checks.watch.as_ref()?.due()),
@@ -430,18 +360,15 @@ impl Tasks {
         life.grace = assigned.container.stop_grace;
         if life.run.start != assigned.start {
             // Its user asked for it anew: what went wrong before does not count.
-            *life = Life { busy: life.busy, serving: life.serving.take(), grace: life.grace, ..Life::default() };
-            life.run.start = assigned.start;
+            let (busy, serving, grace) = (life.busy, life.serving.take(), life.grace);
+            let restarts = if assigned.known.start == assigned.start { assigned.known.restarts } else { 0 };
+            *life = Life { busy, serving, grace, run: Run::new(assigned.start, restarts), ..Life::default() };
         }
         match container.map(|(state, _)| state) {
-            Some(ContainerState::Running { .. }) => {
-                life.run.running_since.get_or_insert(now);
-            }
+            Some(ContainerState::Running { .. }) => life.run.is_seen_running(now),
             Some(ContainerState::Created) => {}
             Some(ContainerState::Exited(_)) | None => {
-                if life.run.running_since.take().is_some_and(|since| now >= since + STABLE_AFTER) {
-                    life.backoff.reset();
-                }
+                life.run.is_seen_ended(now);
                 if assigned.wanted != Wanted::Running {
                     // Its network namespace goes.
                     life.serving = None;
@@ -513,14 +440,9 @@ impl Tasks {
             Step::Start => {
                 let by_policy =
                     matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
-                if by_policy {
-                    let at = *life.run.restart_at.get_or_insert_with(|| now + life.backoff.delay());
-                    if now < at {
-                        return;
-                    }
-                    life.run.restarts += 1;
+                if by_policy && !life.run.restarts_now(now) {
+                    return;
                 }
-                life.run.restart_at = None;
                 self.start_by_hand(id, assigned);
             }
             Step::Stop => self.stop(id),
@@ -640,42 +562,4 @@ fn run_health_on_record(container: &ContainerAssignment) -> Option<Health> {
 
 fn task_scope(id: TaskId, task: &TaskAssignment) -> Scope {
     Scope::of(id, &task.endpoints, &task.container.dns.servers)
-}
-
-impl Life {
-    fn watch(&self) -> Option<&Watch> {
-        self.health.as_ref()?.watch.as_ref()
-    }
-
-    fn is_served(&self, scope: &Scope) -> bool {
-        self.serving.as_ref().is_some_and(|serving| serving.is_alive(scope))
-    }
-
-    /// Gives one up that could not be reached as it is to be: somebody else of this host has one of its ports.
-    fn without_port(&mut self, container: Option<&ContainerState>, closed: Option<&String>) {
-        if matches!(container, None | Some(ContainerState::Exited(_))) && self.failure.is_none() {
-            self.failure = closed.map(Unstarted::other);
-        }
-    }
-
-    /// One that is started again whenever it ended is started once its network is there after all.
-    fn come_back(&mut self, wired: bool, restart: RestartMode) {
-        if wired && restart != RestartMode::No {
-            self.failure.take_if(|failure| failure.unwired);
-        }
-    }
-
-    /// Gives one up whose network cannot be wired: at once if that stays so by itself, else after a while.
-    fn patience(&mut self, wired: bool, failure: Option<Failure>, now: Instant) {
-        match failure {
-            Some(Failure { why, stays }) if !wired && self.image == Image::Here && self.failure.is_none() => {
-                let since = *self.unwired_since.get_or_insert(now);
-                if stays || now >= since + WIRE_PATIENCE {
-                    self.failure = Some(Unstarted::unwired(&why));
-                    self.unwired_since = None;
-                }
-            }
-            Some(_) | None => self.unwired_since = None,
-        }
-    }
 }
