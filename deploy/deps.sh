@@ -26,6 +26,7 @@ missing_packages() {
     have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || echo busybox-static
     have tar || echo tar
     have jq || echo jq
+    have qemu-system-x86_64 || [ "$(uname -m)" != x86_64 ] || echo qemu-system-x86
     have git || echo git
     have curl || echo curl
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

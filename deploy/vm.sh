@@ -17,7 +17,7 @@ for file in "$@"; do
 done
 cache=${VM_CACHE:-$repo/target/vm}
 # Minutes of emulation that a script may take.
-limit=${VM_MINUTES:-8}
+limit=${VM_MINUTES:-6}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -79,17 +79,17 @@ root_file_system() {
     for file in "$@"; do
         for loaded in $(ldd "$file" 2>/dev/null | grep -oE '/[^ ]+'); do give "$loaded"; done
         # Symbols are most of a program that was built for debugging.
-        strip --strip-debug -o "$work/root/files/$(basename "$file")" "$file" 2>/dev/null ||
+        strip -o "$work/root/files/$(basename "$file")" "$file" 2>/dev/null ||
             cp -L "$file" "$work/root/files/$(basename "$file")"
     done
-    # A container's root cannot be changed from where a kernel unpacks its first files, so all moves to a tmpfs.
+    # A container's root cannot be changed from the mount that a kernel unpacks its first files to, so that is seen
+    # by another one.
     cat >"$work/root/init" <<'INIT'
 #!/bin/busybox sh
-/bin/busybox mount -t tmpfs -o mode=755 tmpfs /root
-cd /
-/bin/busybox cp -a bin sbin dev etc files lib* proc run sys tmp usr var script start /root/
-/bin/busybox mkdir -p /root/root
-exec /bin/busybox switch_root /root /start
+/bin/busybox mount --bind / /root
+cd /root
+/bin/busybox mount --move . /
+exec /bin/busybox chroot . /start
 INIT
     cat >"$work/root/start" <<'START'
 #!/bin/busybox sh
@@ -111,7 +111,7 @@ sync
 poweroff -f
 START
     chmod 755 "$work/root/init" "$work/root/start"
-    (cd "$work/root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd"
+    (cd "$work/root" && find . | busybox cpio -o -H newc 2>/dev/null) >"$work/initrd"
 }
 
 kernel
@@ -120,7 +120,7 @@ root_file_system "$@"
 status=0
 timeout "$((limit * 60))" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults -no-reboot \
     -display none -kernel "$cache/vmlinuz" -initrd "$work/initrd" \
-    -append "console=ttyS0 panic=-1 quiet systemd.unified_cgroup_hierarchy=1" -serial "file:$work/kernel" \
+    -append "console=ttyS0 panic=-1 quiet mitigations=off" -serial "file:$work/kernel" \
     -device virtio-serial-pci -chardev stdio,id=out,signal=off -device virtconsole,chardev=out \
     </dev/null >"$work/output" || status=$?
 tr -d '\r' <"$work/output" | sed '/^vm: exit status [0-9]*$/d'

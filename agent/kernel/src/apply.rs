@@ -47,7 +47,7 @@ pub enum Cause {
     #[error("this host has no link {parent}; its links are {}", list(there))]
     NoParent { parent: LinkName, there: BTreeSet<String> },
     #[error(
-        "link {0} has other macvlan links: in macvlan_mode passthru there is one on a parent link, and nothing beside it"
+        "link {0} has other macvlan links: in macvlan_mode passthru there is one on a parent link, and none beside it"
     )]
     NotAlone(LinkName),
     #[error("link {0} is no Ethernet link: use another parent link")]

@@ -124,8 +124,8 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Our links by index, and what those of the host's namespace are called that are not ours; what else is to be known
-    /// of links is noted aside.
+    /// Our links by index, and the names of those in the host's namespace that are not ours; what else is to be known of
+    /// links is noted aside.
     fn links(&mut self, links: &[LinkMessage]) -> (BTreeMap<u32, (LinkName, Link)>, BTreeMap<u32, LinkName>) {
         let index_name = |index: u32| {
             links.iter().find(|l| l.header.index == index).and_then(route::name).and_then(|n| n.parse().ok())

@@ -105,7 +105,7 @@ async fn a_container_may_have_the_whole_link() {
     // Nor one that others have a part of.
     a.run(Ns::Host, "ip link add own0 link wire0 type macvlan mode bridge");
     let alone = "link wire0 has other macvlan links: in macvlan_mode passthru there is one on a parent link, and \
-                 nothing beside it";
+                 none beside it";
     assert_eq!(failures(&a, &assignment).await[0], alone);
     a.run(Ns::Host, "ip link del own0");
     let before =

@@ -45,7 +45,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// The part of `desired` that can be had, and an [`Op::Impossible`] for each link that cannot; `None` if all can be had.
+/// The part of `desired` that can be had, and an [`Op::Impossible`] for each link that cannot; `None`: all can be had.
 pub(crate) fn without(desired: &World, actual: &World, looked_at: &BTreeSet<Ns>) -> Option<(World, Vec<Op>)> {
     let host = actual.namespaces.get(&Ns::Host)?;
     let (taken, cutting) = (taken(desired, host), cutting(desired, actual, host, looked_at));

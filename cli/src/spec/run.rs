@@ -169,6 +169,28 @@ fn networks(c: &Create) -> Result<(&'static str, Vec<pb::Attachment>), Failure> 
     Ok(("own", all))
 }
 
+/// What is to be said of published ports that lead nowhere: a port leads to its container by the network of its way out,
+/// unless that is macvlan.
+pub(crate) fn unreached(spec: &pb::RunSpec, known: &[pb::Network]) -> Option<String> {
+    let is = |n: &&pb::Network, text: &str| {
+        NetworkId(n.id).to_string() == text || n.spec.as_ref().is_some_and(|s| s.name == text)
+    };
+    let mut wanted: Vec<_> = spec.networks.iter().collect();
+    wanted.sort_by_key(|a| std::cmp::Reverse(a.gw_priority));
+    let find = |a: &pb::Attachment| known.iter().find(|n| is(n, &a.network)).and_then(|n| n.spec.as_ref());
+    // One that is not known may have a way out.
+    let on: Vec<&pb::NetworkSpec> = wanted.into_iter().map(find).collect::<Option<_>>()?;
+    let way_out = on.iter().find(|n| !n.internal);
+    let (network, why) = match way_out {
+        Some(n) if n.driver == "macvlan" => (n, "is macvlan: the container is reached at its own address there"),
+        Some(_) => return None,
+        None => (on.first()?, "is internal: nothing leads into it"),
+    };
+    let ports: Vec<String> = spec.ports.iter().map(|p| format!("{}/{}", p.container_port, p.protocol)).collect();
+    let (ports, name) = (ports.join(", "), &network.name);
+    (!ports.is_empty()).then(|| format!("-p has no effect on {ports}: network {name} {why}"))
+}
+
 fn attachment(text: &str) -> Result<pb::Attachment, Failure> {
     if !text.contains('=') {
         return Ok(pb::Attachment { network: text.to_owned(), ..Default::default() });
@@ -302,6 +324,33 @@ mod tests {
     fn ports_of_a_container_without_a_stack_of_its_own_are_discarded_and_it_is_said() {
         let a = asked("--network host -p 80:80 web").unwrap();
         assert!(a.spec.ports.is_empty() && a.notes[0].contains("discarded"), "{a:?}");
+    }
+
+    #[test]
+    fn of_ports_that_lead_nowhere_it_is_said_why() {
+        let network = |id, name: &str, driver: &str, internal| {
+            let spec = pb::NetworkSpec { name: name.to_owned(), driver: driver.to_owned(), internal, ..<_>::default() };
+            pb::Network { id, spec: Some(spec), ..<_>::default() }
+        };
+        let known = [
+            network(1, "blue", "bridge", false),
+            network(2, "quiet", "bridge", true),
+            network(3, "wire", "macvlan", false),
+        ];
+        for (line, said) in [
+            ("-p 80:80 web", None),
+            ("-p 80:80 --network blue --network wire web", None),
+            ("-p 80:80 --network quiet --network blue web", None),
+            ("-p 80:80 --network nowhere web", None),
+            ("--network quiet web", None),
+            ("-p 80:80 -p 53:53/udp --network quiet web", Some("80/tcp, 53/udp: network quiet is internal")),
+            ("-p 80:80 --network net-3 web", Some("80/tcp: network wire is macvlan")),
+            ("-p 80:80 --network blue --network name=wire,gw-priority=1 web", Some("network wire is macvlan")),
+        ] {
+            let warning = unreached(&asked(line).unwrap().spec, &known);
+            assert_eq!(warning.is_some(), said.is_some(), "{line}: {warning:?}");
+            assert!(warning.unwrap_or_default().contains(said.unwrap_or_default()), "{line}");
+        }
     }
 
     #[test]

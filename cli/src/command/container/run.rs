@@ -10,7 +10,7 @@ use crate::{
     client::{Client, request_id},
     failure::Failure,
     out,
-    spec::run::{Asked, run as asked},
+    spec::run::{Asked, run as asked, unreached},
 };
 
 /// Names are made up so often before that is given up.
@@ -83,14 +83,30 @@ async fn made(client: &Client, a: &Create) -> Result<pb::ContainerReply, Failure
         if attempt == 0 {
             notes.iter().for_each(|note| out::note(format!("warning: {note}")));
         }
-        let request = pb::CreateContainerRequest { node: a.node.clone(), spec: Some(spec), request_id: request_id() };
+        let node = a.node.clone();
+        let request = pb::CreateContainerRequest { node, spec: Some(spec.clone()), request_id: request_id() };
         match client.hosts().create_container(request).await {
-            Ok(reply) => return Ok(reply.into_inner()),
+            Ok(reply) => {
+                warn_of_ports(client, a, &spec).await;
+                return Ok(reply.into_inner());
+            }
             Err(s) if s.code() == Code::AlreadyExists && a.name.is_none() && attempt < NAMES => {}
             Err(s) => return Err(s.into()),
         }
     }
     unreachable!("the loop ends by returning")
+}
+
+/// The container is there whether or not its networks can be looked at now.
+async fn warn_of_ports(client: &Client, a: &Create, spec: &pb::RunSpec) {
+    if spec.ports.is_empty() || spec.networks.is_empty() {
+        return;
+    }
+    let request = pb::ListNetworksRequest { networks: Vec::new(), node: a.node.clone() };
+    let known = client.hosts().list_host_networks(request).await.map(|r| r.into_inner().networks).unwrap_or_default();
+    if let Some(warning) = unreached(spec, &known) {
+        out::note(format!("warning: {warning}"));
+    }
 }
 
 /// Sees to it that the image is here, and gives the ports that it exposes.

@@ -168,6 +168,9 @@ fn macvlan_containers_are_neighbours_of_hosts_and_never_share_an_address() -> an
             ensure!(get(lab, "m1", "a", &format!("http://{b}/"))? == "b", "b");
             Ok(())
         })?;
+        let published = lab.shoal("m1", ["create", "-p", "8080:80", "--network", "my-macvlan-net", "page", "serve"])?;
+        let warned = "warning: -p has no effect on 80/tcp: network my-macvlan-net is macvlan";
+        ensure!(published.status.success() && published.stderr.contains(warned), "{published}");
         // What cannot be had is said at once: a parent that is not there, and one that the host itself needs.
         let soon = Duration::from_secs(5);
         lab.shoal("m1", ["network", "create", "-d", "macvlan", "-o", "parent=eth7", "nowhere"])?.success()?;
