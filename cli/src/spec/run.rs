@@ -146,16 +146,16 @@ fn networks(c: &Create) -> Result<(&'static str, Vec<pb::Attachment>), Failure> 
             }
             stack @ ("host" | "none") if asks => {
                 return Err(Failure::usage(format!(
-                    "network: {stack:?} is not accepted with --ip, --ip6, --mac-address or --network-alias: those are for \
-                     a network, and there the container is on none"
+                    "network: {stack:?} is not accepted with --ip, --ip6, --mac-address or --network-alias: those are \
+                     for a network, and there the container is on none"
                 )));
             }
             "host" => return Ok(("host", Vec::new())),
             "none" => return Ok(("none", Vec::new())),
             text if text.starts_with("container:") => {
                 return Err(Failure::usage(format!(
-                    "network: {text:?} is not accepted: the network of another container is not shared in Shoal; put both \
-                     on one network, where they know each other by name"
+                    "network: {text:?} is not accepted: the network of another container is not shared in Shoal; put \
+                     both on one network, where they know each other by name"
                 )));
             }
             "default" => all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() }),

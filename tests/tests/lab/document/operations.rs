@@ -99,6 +99,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("run -d -v /no/such/path:/x --rm page idle", "/no/such/path"),
             ("rm -f nobody", "nobody"),
             ("attach loner", "container loner does not run"),
+            ("exec loner true", "container loner"),
             ("network connect net loner", "--network none"),
             ("network connect host a", "--network host"),
             ("network rm none", "--network none"),
