@@ -198,6 +198,17 @@ pub enum MountSource {
     Volume(Name),
     /// Memory.
     Tmpfs,
+    /// A volume without a name of a user's, which goes with its container.
+    Anonymous(Name),
+}
+
+impl MountSource {
+    /// What was anonymous stays when its container goes.
+    pub fn name_it(&mut self) {
+        if let Self::Anonymous(name) = self {
+            *self = Self::Volume(name.clone());
+        }
+    }
 }
 
 /// `--dns`, `--dns-search`, `--dns-opt`: who answers what is no name of ours, and how the container asks.

@@ -69,10 +69,10 @@ impl SubnetSpec {
         }
         let mut holders = BTreeMap::from([(gateway, "the gateway".to_owned())]);
         for (name, ip) in &self.aux {
-            let field = format!("aux-address {name}");
-            usable(&field, *ip)?;
-            if let Some(holder) = holders.insert(*ip, field.clone()) {
-                return Err(Invalid::new(field, ip, format!("another address of {net}: this one is {holder}'s")));
+            let wrong = |expected: String| Invalid::new("aux-address", format!("{name}={ip}"), expected);
+            usable("aux-address", *ip).map_err(|e| wrong(e.expected))?;
+            if let Some(holder) = holders.insert(*ip, format!("aux-address {name}")) {
+                return Err(wrong(format!("another address of {net}: this one is {holder}'s")));
             }
         }
         Ok(Subnet { net, gateway, ip_range: self.ip_range, aux: self.aux.clone() })
@@ -110,7 +110,10 @@ mod tests {
             (&[("x", "10.0.2.1")], "a host address"),
         ] {
             let refused = with(aux).settle().expect_err("refused");
-            assert!(refused.field == "aux-address x" && refused.expected.contains(holder), "{refused}");
+            assert!(
+                refused.field == "aux-address" && refused.value.starts_with("x=") && refused.expected.contains(holder),
+                "{refused}"
+            );
         }
     }
 

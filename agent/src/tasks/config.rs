@@ -98,7 +98,9 @@ fn options(spec: &ContainerSpec) -> Options {
     let mount = |m: &Mount| shoal_runtime::Mount {
         source: match &m.source {
             MountSource::Bind(path) => shoal_runtime::MountSource::Bind(path.into()),
-            MountSource::Volume(name) => shoal_runtime::MountSource::Volume(name.to_string()),
+            MountSource::Volume(name) | MountSource::Anonymous(name) => {
+                shoal_runtime::MountSource::Volume(name.to_string())
+            }
             MountSource::Tmpfs => shoal_runtime::MountSource::Tmpfs { size: None },
         },
         target: (&m.target).into(),

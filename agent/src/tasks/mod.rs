@@ -12,17 +12,17 @@ mod run;
 mod step;
 
 use shoal_common::{
-    TaskId,
+    Name, TaskId,
     assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
     container::{Phase, Wanted},
     health::Health,
-    service::ContainerSpec,
+    service::{ContainerSpec, Mount, MountSource},
     task::{DesiredState, TaskState},
 };
 use shoal_dns::Scope;
 use shoal_plan::Ns;
 use shoal_proto::convert::{Report, RunReport};
-use shoal_runtime::{ContainerConfig, ContainerState};
+use shoal_runtime::{ContainerConfig, ContainerState, Error};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -344,7 +344,7 @@ impl Tasks {
                 }
             }
             (Step::Stop, _) => self.stop(id),
-            (Step::Remove, _) => self.remove(id),
+            (Step::Remove, _) => self.remove(id, Vec::new()),
         }
     }
 
@@ -446,7 +446,7 @@ impl Tasks {
                 self.start_by_hand(id, assigned);
             }
             Step::Stop => self.stop(id),
-            Step::Remove => self.remove(id),
+            Step::Remove => self.remove(id, anonymous_volumes(&assigned.container)),
         }
     }
 
@@ -529,9 +529,19 @@ impl Tasks {
         });
     }
 
-    fn remove(&mut self, id: TaskId) {
+    /// And the volumes that go with it. One that cannot be removed is told of, and is no reason to try for ever.
+    fn remove(&mut self, id: TaskId, volumes: Vec<Name>) {
         let runtime = self.host.runtime().clone();
-        self.begin(id, async move { Outcome::Done(runtime.remove(&containers::id(id)).await.map_err(|e| chain(&e))) });
+        self.begin(id, async move {
+            let removed = runtime.remove(&containers::id(id)).await.map_err(|e| chain(&e));
+            for volume in volumes.iter().filter(|_| removed.is_ok()) {
+                match runtime.remove_volume(volume.as_str()).await {
+                    Ok(()) | Err(Error::NoSuchVolume(_)) => {}
+                    Err(e) => tracing::warn!(container = %id, %volume, error = chain(&e), "an anonymous volume stays"),
+                }
+            }
+            Outcome::Done(removed)
+        });
     }
 
     /// Asked when a step's turn comes, which may be long after it was due.
@@ -552,6 +562,15 @@ fn health_on_record(task: &TaskAssignment) -> Option<Health> {
         (DesiredState::Running, TaskState::Running) => Some(Health::Healthy),
         (DesiredState::Running, _) => Some(Health::Starting),
     }
+}
+
+/// Those that go with a container.
+fn anonymous_volumes(container: &ContainerSpec) -> Vec<Name> {
+    let name = |m: &Mount| match &m.source {
+        MountSource::Anonymous(name) => Some(name.clone()),
+        MountSource::Bind(_) | MountSource::Volume(_) | MountSource::Tmpfs => None,
+    };
+    container.mounts.iter().filter_map(name).collect()
 }
 
 fn run_health_on_record(container: &ContainerAssignment) -> Option<Health> {

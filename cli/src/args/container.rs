@@ -101,7 +101,7 @@ pub(crate) struct Create {
     /// KEY or KEY=VALUE; repeatable
     #[arg(short, long, value_parser = key_value)]
     pub(crate) label: Vec<KeyValue>,
-    /// SOURCE:TARGET[:ro]: a path of the host's, or a volume's name; repeatable
+    /// SOURCE:TARGET[:ro], with a path of the host's or a volume's name, or TARGET alone; repeatable
     #[arg(short, long)]
     pub(crate) volume: Vec<String>,
     /// type=bind|volume|tmpfs,source=…,target=…[,readonly]; repeatable
@@ -263,7 +263,7 @@ pub(crate) struct Rm {
     /// Also if it runs
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Accepted for Docker's sake: volumes that have a name stay
+    /// And its volumes that nobody named
     #[arg(short, long)]
     pub(crate) volumes: bool,
     #[command(flatten)]

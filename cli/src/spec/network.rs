@@ -168,6 +168,7 @@ mod tests {
             ("--gateway 10.0.2.1 --subnet 10.0.1.0/24 n", "gateway: no --subnet contains 10.0.2.1"),
             ("--ip-range 10.0.0.0/16 --subnet 10.0.1.0/24 n", "ip-range: no --subnet contains"),
             ("--aux-address a=10.0.2.1 --subnet 10.0.1.0/24 n", "aux-address"),
+            ("--aux-address a=10.0.1.1 --subnet 10.0.1.0/24 n", "aux-address: \"a=10.0.1.1\" is not accepted"),
             ("--aux-address a=x --subnet 10.0.1.0/24 n", "aux-address"),
             ("-d overlay -o encrypted n", "encrypted overlays are not built yet"),
             ("-d overlay -o encrypted=true n", "encrypted overlays are not built yet"),

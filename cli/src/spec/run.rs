@@ -53,7 +53,7 @@ pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, 
     }
     let spec = pb::RunSpec {
         name: c.name.as_ref().map_or_else(|| name::name(random), ToString::to_string),
-        container: Some(container(c)?),
+        container: Some(container(c, random)?),
         resources: Some(pb::Resources {
             limits: Some(pb::Amount { nano_cpus: c.cpus.unwrap_or(0), memory_bytes: c.memory.unwrap_or(0) }),
             reservations: None,
@@ -77,7 +77,8 @@ pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, 
     Ok(Asked { spec, notes })
 }
 
-fn container(c: &Create) -> Result<pb::ContainerSpec, Failure> {
+/// `random`: makes the names of volumes that have none.
+fn container(c: &Create, random: u64) -> Result<pb::ContainerSpec, Failure> {
     let mut mounts = Vec::new();
     for text in &c.volume {
         mounts.push(volume(text)?);
@@ -85,10 +86,20 @@ fn container(c: &Create) -> Result<pb::ContainerSpec, Failure> {
     for text in &c.mount {
         mounts.push(mount(text)?);
     }
+    let nameless = mounts.iter_mut().filter(|m| m.r#type == "volume" && m.source.is_empty());
+    for (n, mount) in nameless.enumerate() {
+        (mount.source, mount.anonymous) = (format!("{random:016x}{n:04x}"), true);
+    }
     for target in &c.tmpfs {
         // Docker takes options behind the path.
         let target = target.split(':').next().unwrap_or(target).to_owned();
-        mounts.push(pb::Mount { r#type: "tmpfs".to_owned(), source: String::new(), target, read_only: false });
+        mounts.push(pb::Mount {
+            r#type: "tmpfs".to_owned(),
+            source: String::new(),
+            target,
+            read_only: false,
+            anonymous: false,
+        });
     }
     let mut extra_hosts = Vec::new();
     for text in &c.add_host {
@@ -135,16 +146,16 @@ fn networks(c: &Create) -> Result<(&'static str, Vec<pb::Attachment>), Failure> 
             }
             stack @ ("host" | "none") if asks => {
                 return Err(Failure::usage(format!(
-                    "network: {stack:?} is not accepted with --ip, --ip6, --mac-address or --network-alias: those are for \
-                     a network, and there the container is on none"
+                    "network: {stack:?} is not accepted with --ip, --ip6, --mac-address or --network-alias: those are \
+                     for a network, and there the container is on none"
                 )));
             }
             "host" => return Ok(("host", Vec::new())),
             "none" => return Ok(("none", Vec::new())),
             text if text.starts_with("container:") => {
                 return Err(Failure::usage(format!(
-                    "network: {text:?} is not accepted: the network of another container is not shared in Shoal; put both \
-                     on one network, where they know each other by name"
+                    "network: {text:?} is not accepted: the network of another container is not shared in Shoal; put \
+                     both on one network, where they know each other by name"
                 )));
             }
             "default" => all.push(pb::Attachment { network: "bridge".to_owned(), ..Default::default() }),
@@ -236,12 +247,14 @@ fn link(text: &str) -> pb::ContainerLink {
 
 fn volume(text: &str) -> Result<pb::Mount, Failure> {
     let bad = || {
-        let expected = "SOURCE:TARGET[:ro], where SOURCE is an absolute path of the host or a volume's name";
+        let expected =
+            "SOURCE:TARGET[:ro], where SOURCE is an absolute path of the host or a volume's name, or TARGET alone";
         Failure::usage(format!("volume: {text:?} is not accepted: {expected}"))
     };
     let mut parts = text.split(':');
     let (source, target, options) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(source), Some(target), options, None) => (source, target, options),
+        (Some(source), Some(target), options, None) if !source.is_empty() => (source, target, options),
+        (Some(target), None, None, None) if target.starts_with('/') => ("", target, None),
         _ => return Err(bad()),
     };
     let read_only = match options {
@@ -250,7 +263,8 @@ fn volume(text: &str) -> Result<pb::Mount, Failure> {
         Some(_) => return Err(bad()),
     };
     let kind = if source.starts_with('/') { "bind" } else { "volume" };
-    Ok(pb::Mount { r#type: kind.to_owned(), source: source.to_owned(), target: target.to_owned(), read_only })
+    let (source, target) = (source.to_owned(), target.to_owned());
+    Ok(pb::Mount { r#type: kind.to_owned(), source, target, read_only, ..Default::default() })
 }
 
 fn mount(text: &str) -> Result<pb::Mount, Failure> {
@@ -318,6 +332,14 @@ mod tests {
         let a = asked("-e A=1 image ls -la --rm").unwrap();
         assert_eq!(a.spec.container.unwrap().args, ["ls", "-la", "--rm"]);
         assert!(!a.spec.auto_remove);
+    }
+
+    #[test]
+    fn a_volume_without_a_name_is_given_one() {
+        let a = asked("-v /data -v named:/other --mount type=volume,target=/third web").unwrap();
+        let mounts: Vec<_> = a.spec.container.unwrap().mounts.into_iter().map(|m| (m.source, m.anonymous)).collect();
+        let anonymous = |n| (format!("0000000000000007{n:04x}"), true);
+        assert_eq!(mounts, [anonymous(0), ("named".to_owned(), false), anonymous(1)]);
     }
 
     #[test]

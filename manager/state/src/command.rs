@@ -117,6 +117,9 @@ pub enum Command {
     RemoveContainer {
         container: TaskId,
         force: bool,
+        /// And its anonymous volumes; else they become volumes like any other.
+        #[serde(default)]
+        volumes: bool,
     },
     RenameContainer {
         container: TaskId,

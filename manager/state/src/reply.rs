@@ -81,14 +81,15 @@ pub enum Rejection {
     #[error("{network} is a network that every host has; it cannot be removed")]
     PredefinedNetwork { network: Name },
     #[error(
-        "a service cannot use network {network}: a {driver} network is of one host alone; use one of driver overlay or macvlan"
+        "a service cannot use network {network}: a {driver} network is of one host alone; use one of driver overlay or \
+         macvlan"
     )]
     LocalNetwork { network: Name, driver: String },
     #[error("task {task} is not of node {node}")]
     NotYourTask { task: TaskId, node: NodeId },
     #[error(
-        "network {network} has no parent on host {node}: it was created for other hosts, without --opt parent@{node}=LINK \
-         and without --opt parent=LINK"
+        "network {network} has no parent on host {node}: it was created for other hosts, without \
+         --opt parent@{node}=LINK and without --opt parent=LINK"
     )]
     NoParent { network: Name, node: String },
 }

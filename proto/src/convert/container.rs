@@ -85,7 +85,10 @@ fn mounts(mounts: Vec<pb::Mount>) -> Result<Vec<Mount>, Invalid> {
         };
         let source = match m.r#type.as_str() {
             "bind" => MountSource::Bind(absolute("source", &m.source)?),
-            "volume" => MountSource::Volume(parsed(format!("{field}.source"), &m.source)?),
+            "volume" => {
+                let name = parsed(format!("{field}.source"), &m.source)?;
+                if m.anonymous { MountSource::Anonymous(name) } else { MountSource::Volume(name) }
+            }
             "tmpfs" => MountSource::Tmpfs,
             other => return Err(Invalid::new(format!("{field}.type"), other, "bind, volume or tmpfs")),
         };
@@ -99,12 +102,13 @@ fn mounts(mounts: Vec<pb::Mount>) -> Result<Vec<Mount>, Invalid> {
 
 impl From<Mount> for pb::Mount {
     fn from(m: Mount) -> Self {
+        let anonymous = matches!(m.source, MountSource::Anonymous(_));
         let (r#type, source) = match m.source {
             MountSource::Bind(path) => ("bind", path),
-            MountSource::Volume(name) => ("volume", name.into()),
+            MountSource::Volume(name) | MountSource::Anonymous(name) => ("volume", name.into()),
             MountSource::Tmpfs => ("tmpfs", String::new()),
         };
-        Self { r#type: r#type.to_owned(), source, target: m.target, read_only: m.read_only }
+        Self { r#type: r#type.to_owned(), source, target: m.target, read_only: m.read_only, anonymous }
     }
 }
 

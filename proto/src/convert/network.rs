@@ -111,7 +111,8 @@ fn driver<E: From<Invalid>>(
         }
         "macvlan" => {
             let options = macvlan.unwrap_or_default();
-            let expected = "the link of the host on which it is made, such as eth0 or eth0.50: -o parent=LINK or -o parent@HOST=LINK";
+            let expected = "the link of the host on which it is made, such as eth0 or eth0.50: -o parent=LINK, or \
+                            -o parent@HOST=LINK for that host alone";
             if options.parent.is_empty() && options.parents.is_empty() {
                 return Err(Invalid::new("parent", "", expected).into());
             }

@@ -47,6 +47,10 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
         Container::Attach(a) => {
             let client = client().await?;
             let found = one(&client, &a.container, &a.on.node).await?;
+            if !matches!(found.status.clone().unwrap_or_default().phase.as_str(), "running" | "restarting") {
+                let message = format!("container {} does not run: start it first, or use 'start -a'", a.container);
+                return Err(Failure::new(Exit::Conflict, message));
+            }
             let tty = found.spec.clone().and_then(|s| s.container).is_some_and(|c| c.tty);
             let detach = terminal::Keys::parse(&a.detach_keys)?;
             let input = session::Input { stdin: !a.no_stdin, tty, detach, redraw: true };
@@ -177,7 +181,8 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
 
 async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
     each(&a.named.containers, |name| async move {
-        let request = pb::RemoveContainerRequest { container: reference(&name, &a.named.on.node), force: a.force };
+        let container = reference(&name, &a.named.on.node);
+        let request = pb::RemoveContainerRequest { container, force: a.force, volumes: a.volumes };
         let reply = client.hosts().remove_container(request).await?.into_inner();
         until(client, &reply, "gone").await?;
         Ok(name)

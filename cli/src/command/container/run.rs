@@ -45,7 +45,7 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
             // As Docker, it stays; with --rm nothing does.
             if a.create.rm {
                 let container = reference(&id, &a.create.node);
-                let request = pb::RemoveContainerRequest { container, force: true };
+                let request = pb::RemoveContainerRequest { container, force: true, volumes: true };
                 // The first failure is the one to tell.
                 let _ = client.hosts().remove_container(request).await;
             }

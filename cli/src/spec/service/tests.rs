@@ -126,7 +126,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
         ("--network name=blue,alias=A", "network alias"),
         ("--replicas 60000", "replicas"),
         ("-e =x", "env"),
-        ("--service-port a=1 --service-port a=2", "container.ports[1].name"),
+        ("--service-port a=1 --service-port a=2", "service-port: \"a\""),
     ] {
         let f = created(&format!("--name web {flags} nginx")).expect_err(flags);
         assert!(f.message.contains(field), "{flags}: {f}");

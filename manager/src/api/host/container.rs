@@ -57,7 +57,8 @@ pub(super) async fn remove(
     asked: pb::RemoveContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
     let container = named(manager, asker, asked.container).await?.0;
-    reply(manager, new_request(), Command::RemoveContainer { container, force: asked.force }).await
+    let (force, volumes) = (asked.force, asked.volumes);
+    reply(manager, new_request(), Command::RemoveContainer { container, force, volumes }).await
 }
 
 pub(super) async fn rename(

@@ -112,8 +112,11 @@ impl State {
     }
 
     /// Its host ends and forgets it, and says so; of a host that is not there nothing is waited for.
-    pub(super) fn remove_container(&mut self, id: TaskId, force: bool) -> Outcome {
+    pub(super) fn remove_container(&mut self, id: TaskId, force: bool, volumes: bool) -> Outcome {
         let mut container = self.living_container(id)?;
+        if !volumes && !container.spec.auto_remove {
+            container.spec.container.mounts.iter_mut().for_each(|m| m.source.name_it());
+        }
         let runs =
             container.wanted == Wanted::Running || matches!(container.status.phase, Phase::Running | Phase::Restarting);
         if runs && !force {

@@ -78,7 +78,9 @@ impl State {
             Command::CreateContainer { node, spec } => self.create_container(entry, *node, spec),
             Command::StartContainer { container, again } => self.start_container(*container, *again),
             Command::StopContainer { container, grace } => self.stop_container(*container, *grace),
-            Command::RemoveContainer { container, force } => self.remove_container(*container, *force),
+            Command::RemoveContainer { container, force, volumes } => {
+                self.remove_container(*container, *force, *volumes)
+            }
             Command::RenameContainer { container, name } => self.rename_container(*container, name),
             Command::ConnectContainer { container, attachment } => self.connect_container(*container, attachment),
             Command::DisconnectContainer { container, network } => self.disconnect_container(*container, *network),

@@ -63,8 +63,8 @@ impl Pool {
         Some(self.address(offset))
     }
 
-    /// This one of the subnet, now in use: the range is for those that nobody asks for. False, and nothing happens, if it
-    /// is in use or reserved.
+    /// This one of the subnet, now in use: the range is for those that nobody asks for. False, and nothing happens, if
+    /// it is in use or reserved.
     pub fn take_exactly(&mut self, ip: IpAddr) -> bool {
         if !self.subnet.net.contains(&ip) || self.reserved().contains(&ip) || self.is_used(ip) {
             return false;

@@ -6,7 +6,7 @@ use shoal_common::{
     container::{Attachment, ContainerLink, Networking, Phase, PortSpec, RunSpec, Wanted},
     network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     node::{DefaultBridge, NodeDescription},
-    service::HostAddress,
+    service::{HostAddress, Mount, MountSource},
 };
 use shoal_state::{Command, ContainerReport, Outcome, Rejection, Reply, assignment};
 
@@ -79,7 +79,7 @@ fn a_container_without_a_network_is_on_its_hosts_default_bridge() {
     assert_eq!(cut.containers.keys().collect::<Vec<_>>(), [&a]);
     assert_eq!(cut.endpoints.len(), 1);
     // The bridge is there for a host also when nobody is on it.
-    w.apply(Command::RemoveContainer { container: b, force: false }).unwrap();
+    w.apply(Command::RemoveContainer { container: b, force: false, volumes: false }).unwrap();
     report(&mut w, b, Phase::Removed);
     assert_eq!(assignment(&w.state, NodeId(2)).unwrap().networks.len(), 1);
     assert!(matches!(create(&mut w, 3, run("a", vec![])), Err(Rejection::Invalid(why)) if why.field == "network"));
@@ -100,7 +100,7 @@ fn a_default_bridge_is_made_anew_as_its_daemon_wants_it_unless_somebody_is_on_it
     let v6 =
         || DefaultBridge { ipv6: true, fixed_cidr_v6: Some("2001:db8:1::/64".parse().unwrap()), ..Default::default() };
     assert_eq!(wants(&mut w, Some(v6())), ["172.17.0.0/16"], "a container is on it");
-    w.apply(Command::RemoveContainer { container: a, force: false }).unwrap();
+    w.apply(Command::RemoveContainer { container: a, force: false, volumes: false }).unwrap();
     report(&mut w, a, Phase::Removed);
     assert_eq!(wants(&mut w, Some(v6())), ["172.17.0.0/16 2001:db8:1::/64"]);
     let before = w.state.networks.clone();
@@ -266,7 +266,7 @@ fn addresses_are_as_wished_or_it_is_said_who_has_them() {
     let v6 = vec![Attachment { v6: Some("fd00::9".parse().unwrap()), ..Attachment::to(net) }];
     assert!(matches!(create(&mut w, 1, run("b", v6)), Err(Rejection::Invalid(why)) if why.field == "ip6"));
     // Freed a moment ago, and wished for again.
-    w.apply(Command::RemoveContainer { container: a, force: false }).unwrap();
+    w.apply(Command::RemoveContainer { container: a, force: false, volumes: false }).unwrap();
     report(&mut w, a, Phase::Removed);
     let again = create(&mut w, 1, run("a", wish("192.0.2.77"))).unwrap();
     assert_eq!(address(&w, again), "192.0.2.77");
@@ -330,9 +330,9 @@ fn a_running_container_is_removed_by_its_host_and_one_of_a_lost_host_at_once() {
     let mut w = world();
     let a = create(&mut w, 1, run("a", vec![])).unwrap();
     start(&mut w, a).unwrap();
-    let plain = w.apply(Command::RemoveContainer { container: a, force: false });
+    let plain = w.apply(Command::RemoveContainer { container: a, force: false, volumes: false });
     assert!(matches!(plain, Err(Rejection::ContainerRuns { .. })));
-    w.apply(Command::RemoveContainer { container: a, force: true }).unwrap();
+    w.apply(Command::RemoveContainer { container: a, force: true, volumes: false }).unwrap();
     assert_eq!(w.state.containers[&a].wanted, Wanted::Removed);
     assert!(matches!(start(&mut w, a), Err(Rejection::NotFound { .. })));
     report(&mut w, a, Phase::Removed);
@@ -340,12 +340,27 @@ fn a_running_container_is_removed_by_its_host_and_one_of_a_lost_host_at_once() {
 
     let b = create(&mut w, 2, run("b", vec![])).unwrap();
     w.apply(Command::SetLiveness { nodes: vec![(NodeId(2), shoal_common::node::Liveness::Down)] }).unwrap();
-    w.apply(Command::RemoveContainer { container: b, force: false }).unwrap();
+    w.apply(Command::RemoveContainer { container: b, force: false, volumes: false }).unwrap();
     assert!(w.state.containers.is_empty());
     // With the host go its bridges and what was on them.
     create(&mut w, 2, run("c", vec![])).unwrap();
     w.apply(Command::RemoveNode { node: NodeId(2), force: false }).unwrap();
     assert!(w.state.containers.is_empty() && w.state.find_network("bridge", Some(NodeId(2))).is_none());
+}
+
+#[test]
+fn an_anonymous_volume_goes_with_its_container_where_that_is_meant() {
+    let mut w = world();
+    for (auto_remove, volumes, goes) in [(false, false, false), (false, true, true), (true, false, true)] {
+        let mut spec = RunSpec { auto_remove, ..run("a", vec![]) };
+        let source = MountSource::Anonymous("0123".parse().unwrap());
+        spec.container.mounts = vec![Mount { source, target: "/data".to_owned(), read_only: false }];
+        let a = create(&mut w, 1, spec).unwrap();
+        w.apply(Command::RemoveContainer { container: a, force: false, volumes }).unwrap();
+        let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].container.mounts[0].source.clone();
+        assert_eq!(matches!(told, MountSource::Anonymous(_)), goes, "{auto_remove} {volumes}");
+        report(&mut w, a, Phase::Removed);
+    }
 }
 
 #[test]

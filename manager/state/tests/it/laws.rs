@@ -148,7 +148,7 @@ fn command(state: &State, (kind, a, b, n, flag): Dice) -> Command {
         }
         26 | 27 => Command::StartContainer { container: container(a), again: flag },
         28 => Command::StopContainer { container: container(a), grace: flag.then_some(std::time::Duration::ZERO) },
-        29 => Command::RemoveContainer { container: container(a), force: flag },
+        29 => Command::RemoveContainer { container: container(a), force: flag, volumes: n == 0 },
         30 => Command::ConnectContainer {
             container: container(a),
             attachment: Attachment {

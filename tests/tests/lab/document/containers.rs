@@ -36,10 +36,27 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         let stats = lab.shoal(at, ["stats", "--no-stream", "talker"])?.success()?;
         ensure!(stats.contains("talker"), "{stats}");
         lab.shoal(at, ["rm", "-f", "box", "talker"])?.success()?;
+        // A volume that nobody named goes where that is meant: with --rm, and by rm -v.
+        let volumes = lab.dir(at)?.join("data/volumes");
+        let volumes = || std::fs::read_dir(&volumes).map_or(0, |all| all.flatten().filter(is_volume).count());
+        lab.shoal(at, ["run", "--rm", "-v", "/data", "page", "sh", "-c", "echo x > /data/file"])?.success()?;
+        eventually("it went with --rm", SETTLES_WITHIN, || Ok(ensure!(volumes() == 0, "{}", volumes())))?;
+        for (flag, left) in [("-fv", 0), ("-f", 1)] {
+            run(lab, at, "box", &["-v", "/data"], &["idle"])?;
+            lab.shoal(at, ["rm", flag, "box"])?.success()?;
+            ensure!(volumes() == left, "rm {flag}: {}", volumes());
+        }
+        let hosts = lab.shoal(at, ["run", "--rm", "--add-host", "up:host-gateway", "page", "cat", "/etc/hosts"])?;
+        ensure!(hosts.success()?.contains("172.17.0.1\tup\n"), "the host by its default bridge");
         let left = lab.shoal(at, ["ps", "-a", "-q"])?.success()?;
         ensure!(left.is_empty(), "{left}");
         Ok(())
     })
+}
+
+/// Beside them is where what is removed is put.
+fn is_volume(entry: &std::fs::DirEntry) -> bool {
+    !entry.file_name().to_string_lossy().starts_with('.')
 }
 
 #[test]

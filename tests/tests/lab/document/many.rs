@@ -168,6 +168,12 @@ fn macvlan_containers_are_neighbours_of_hosts_and_never_share_an_address() -> an
             ensure!(get(lab, "m1", "a", &format!("http://{b}/"))? == "b", "b");
             Ok(())
         })?;
+        // One of a single host: no other host has a link for it.
+        let one_sided = ["network", "create", "-d", "macvlan", "-o", "parent@m1=eth0", "one-sided"];
+        lab.shoal("m1", one_sided)?.success()?;
+        run(lab, "m1", "c", &["--network", "one-sided"], &["idle"])?;
+        let refused = lab.shoal("w1", ["run", "-d", "--network", "one-sided", "page", "idle"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("parent@w1=LINK"), "{refused}");
         let published = lab.shoal("m1", ["create", "-p", "8080:80", "--network", "my-macvlan-net", "page", "serve"])?;
         let warned = "warning: -p has no effect on 80/tcp: network my-macvlan-net is macvlan";
         ensure!(published.status.success() && published.stderr.contains(warned), "{published}");

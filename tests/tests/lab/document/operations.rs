@@ -75,6 +75,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
         lab.shoal("m1", ["network", "create", "--subnet", "192.0.2.0/24", "net"])?.success()?;
         lab.shoal("w1", ["network", "create", "theirs"])?.success()?;
         run(lab, "m1", "a", &["--network", "net"], &["idle"])?;
+        lab.shoal("m1", ["create", "--name", "loner", "--network", "none", "page", "idle"])?.success()?;
         let everything = || -> anyhow::Result<String> {
             let networks = lab.shoal("m1", ["network", "ls", "--format", "json"])?.success()?;
             Ok(networks
@@ -94,6 +95,22 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("run -d -p 80:0 page idle", "0"),
             ("run -d -p 8000-8002:80-81 page idle", "8000-8002"),
             ("run -d --restart sometimes page idle", "on-failure"),
+            ("run -d --network host --ip 192.0.2.9 page idle", "--ip"),
+            ("run -d --network container:a page idle", "put both on one network"),
+            ("run -d --memory 1k page idle", "at least 6m"),
+            ("run -d --health-interval -1s page idle", "such as 500ms"),
+            ("run -d --dns nowhere page idle", "an IP address such as"),
+            ("run -d --mount type=bind,source=here,target=/x page idle", "mount source: \"here\""),
+            ("run -d -v /no/such/path:/x --rm page idle", "/no/such/path"),
+            ("rm -f nobody", "nobody"),
+            ("attach loner", "container loner does not run"),
+            ("exec loner true", "container loner"),
+            ("network connect net loner", "--network none"),
+            ("network connect host a", "--network host"),
+            ("network rm none", "--network none"),
+            ("network create --subnet 192.0.4.0/24 --aux-address x=192.0.4.1 x", "the gateway's"),
+            ("network create --subnet 192.0.4.1/24 x", "error: subnet: "),
+            ("service create --name s --network host page idle", "--network host"),
             ("run -d --link nobody:x page idle", "nobody"),
             ("start nobody", "nobody"),
             ("stop nobody", "nobody"),

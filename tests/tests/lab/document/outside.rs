@@ -30,6 +30,10 @@ fn a_published_port_is_reached_from_everywhere_and_the_client_is_seen() -> anyho
 
         let ports = lab.shoal("m1", ["port", "web"])?.success()?;
         ensure!(ports.contains("80/tcp -> 0.0.0.0:8000") && ports.contains("80/tcp -> 127.0.0.1:8001"), "{ports}");
+        // Of several ports of the host, the first that is free.
+        run(lab, "m1", "ranged", &["-p", "9000-9002:80"], &["serve"])?;
+        let ranged = serves(lab, "w1", &format!("http://{host}:9002/"))?;
+        ensure!(ranged == "ranged", "{ranged}");
         // A clash is refused, with the name of the holder, and leaves nothing.
         let clash = lab.shoal("m1", ["run", "-d", "--name", "twin", "-p", "8000:80", "page", "serve"])?;
         ensure!(!clash.status.success() && clash.stderr.contains("container web"), "{clash}");
