@@ -40,7 +40,10 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         let volumes = lab.dir(at)?.join("data/volumes");
         let volumes = || std::fs::read_dir(&volumes).map_or(0, |all| all.flatten().filter(is_volume).count());
         lab.shoal(at, ["run", "--rm", "-v", "/data", "page", "sh", "-c", "echo x > /data/file"])?.success()?;
-        eventually("it went with --rm", SETTLES_WITHIN, || Ok(ensure!(volumes() == 0, "{}", volumes())))?;
+        eventually("it went with --rm", SETTLES_WITHIN, || {
+            ensure!(volumes() == 0, "{}", volumes());
+            Ok(())
+        })?;
         for (flag, left) in [("-fv", 0), ("-f", 1)] {
             run(lab, at, "box", &["-v", "/data"], &["idle"])?;
             lab.shoal(at, ["rm", flag, "box"])?.success()?;
