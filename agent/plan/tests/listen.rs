@@ -28,6 +28,12 @@ fn lines(assignment: &Assignment) -> Vec<String> {
     listeners(assignment, &facts(1), &local(assignment)).into_iter().map(line).collect()
 }
 
+fn table_of(assignment: &Assignment, facts: &HostFacts) -> String {
+    let world = desired(assignment, facts, &local(assignment));
+    let table = &world.namespaces[&Ns::Host].tables[&Family::Inet];
+    table.chains.iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn each_published_port_is_listened_at_and_leads_to_the_other_family_where_its_own_is_missing() {
     let tcp = |ip: &str, at| published(ip, at, 80, Protocol::Tcp);
@@ -60,6 +66,7 @@ fn each_published_port_is_listened_at_and_leads_to_the_other_family_where_its_ow
 fn a_port_of_the_cluster_is_listened_at_on_every_host() {
     let ports = vec![IngressPort { port: 8080, target: 80, protocol: Protocol::Tcp }];
     let host = |last: u8| (NodeId(last.into()), IngressHost { v4: Some([192, 0, 2, last].into()), v6: None, tasks: 1 });
+    let of_both = |(node, host): (NodeId, IngressHost)| (node, IngressHost { v6: "2001:db8::7".parse().ok(), ..host });
     let mut far = Cluster::default();
     far.ingress.insert(WEB, IngressAssignment { ports: ports.clone(), hosts: [host(2), host(3)].into() });
     let elsewhere = "svc-1 at 192.0.2.2:8080 192.0.2.3:8080";
@@ -68,11 +75,18 @@ fn a_port_of_the_cluster_is_listened_at_on_every_host() {
         [format!("tcp 0.0.0.0:8080: {elsewhere}"), format!("tcp [::]:8080: {elsewhere}")]
     );
     let mut near = Cluster::default().with(11, 1, WEB, &[BRIDGE]);
-    near.ingress.insert(WEB, IngressAssignment { ports, hosts: [host(1), host(2)].into() });
+    near.ingress.insert(WEB, IngressAssignment { ports: ports.clone(), hosts: [host(1), host(2)].into() });
     assert_eq!(
         lines(&near.assignment(1)),
         ["tcp 0.0.0.0:8080: svc-1 at 172.20.7.11:80", "tcp [::]:8080: svc-1 at [fd00:70::b]:80"]
     );
+    // Tasks without IPv6, here and there: nobody sends to the other what comes by it.
+    let mut four = Cluster::default().with(11, 1, WEB, &[LAN]);
+    four.ingress.insert(WEB, IngressAssignment { ports, hosts: [of_both(host(1)), of_both(host(2))].into() });
+    let four = four.assignment(1);
+    let to = "svc-1 at 172.20.8.11:80";
+    assert_eq!(lines(&four), [format!("tcp 0.0.0.0:8080: {to}"), format!("tcp [::]:8080: {to}")]);
+    assert!(!table_of(&four, &facts(1)).contains("2001:db8::7"));
 }
 
 #[test]
@@ -81,9 +95,7 @@ fn a_port_that_others_of_the_host_have_stays_theirs() {
     let assignment = Cluster::default().run_at(31, &[BRIDGE], &[tcp(8080), tcp(8081)]).assignment(1);
     let closed = [Listener { transport: shoal_plan::nft::Transport::Tcp, at: "0.0.0.0:8080".parse().unwrap() }];
     let facts = HostFacts { closed: closed.into(), ..facts(1) };
-    let world = desired(&assignment, &facts, &local(&assignment));
-    let table = &world.namespaces[&Ns::Host].tables[&Family::Inet];
-    let text = table.chains.iter().map(ToString::to_string).collect::<String>();
+    let text = table_of(&assignment, &facts);
     assert!(!text.contains("8080 : 172.20.7.31"), "{text}");
     assert!(text.contains("8081 : 172.20.7.31") && text.contains("8080 : fd00:70::1f"), "{text}");
     // It is asked for all the same: whoever has it may end.

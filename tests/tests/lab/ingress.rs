@@ -150,7 +150,15 @@ fn a_services_udp_port_keeps_nobody_with_a_task_that_went() -> anyhow::Result<()
         lab.shoal("m1", ["network", "create", "-d", "overlay", "blue"])?.success()?;
         let create = ["service", "create", "--name", "names", "--replicas", "2", "--network", "blue"];
         let place = ["--publish", "published=5300,target=53,protocol=udp", "--constraint", "node.hostname!=m1"];
-        lab.shoal("m1", [&create[..], &place, &["page", "idle"]].concat())?.success()?;
+        let line = [&create[..], &place, &["-p", "8095:80", "page", "serve"]].concat();
+        lab.shoal("m1", line)?.success()?;
+        // Over IPv6 too, which the network does not have.
+        for ((host, _, v6), from) in HOSTS.into_iter().zip(["w2", "m1", "w2"]) {
+            for url in [format!("http://{v6}:8095/"), "http://[::1]:8095/".to_owned()] {
+                let from = if url.contains("::1]") { host } else { from };
+                answers(lab, from, &url).with_context(|| format!("{from} to {host}"))?;
+            }
+        }
         for task in tasks(lab, "names")? {
             let of = |key: &str| task[key].as_str().with_context(|| key.to_owned());
             let line = format!("perl -e '{ANSWER}' {} >/dev/null 2>&1 &", of("Name")?);

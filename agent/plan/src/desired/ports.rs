@@ -122,7 +122,7 @@ impl Ports {
     }
 
     /// To the tasks that serve here, who see the client's own address; without any, to the hosts that have some, each
-    /// as often as it has tasks.
+    /// as often as it has tasks. What comes by a family that no task here has is passed on by the listener.
     fn ingress(&mut self, cut: &Cut<'_>, service: ServiceId, ingress: &IngressAssignment) {
         let serving: Vec<TaskId> = cut
             .assignment
@@ -134,17 +134,22 @@ impl Ports {
             .collect();
         for port in &ingress.ports {
             let entry = Entry { transport: transport(port.protocol), port: port.port };
-            let [v4, v6] = [true, false].map(|is_v4| {
+            let here = [true, false].map(|is_v4| -> Vec<Inwards> {
                 let here = serving.iter().filter_map(|id| self.inwards(cut, *id, port.target, is_v4, entry));
-                let here: Vec<Inwards> = here.collect();
-                let elsewhere = here.is_empty();
-                let there = ingress.hosts.iter().filter(|(node, _)| elsewhere && **node != cut.node.id);
-                let there = there.flat_map(|(_, host)| {
+                here.collect()
+            });
+            // Of either family: hosts whose tasks lack one would send one another what comes by it, round and round.
+            let elsewhere = here.iter().all(Vec::is_empty);
+            let there = |is_v4| {
+                let others = ingress.hosts.iter().filter(|(node, _)| elsewhere && **node != cut.node.id);
+                others.flat_map(move |(_, host)| {
                     let ip = if is_v4 { host.v4.map(IpAddr::V4) } else { host.v6.map(IpAddr::V6) };
                     let times = usize::try_from(host.tasks).unwrap_or(usize::MAX);
                     ip.into_iter().flat_map(move |ip| std::iter::repeat_n(SocketAddr::new(ip, port.port), times))
-                });
-                let to: Vec<SocketAddr> = here.iter().map(|inwards| inwards.to).chain(there).collect();
+                })
+            };
+            let [v4, v6] = [(true, &here[0]), (false, &here[1])].map(|(is_v4, here)| {
+                let to: Vec<SocketAddr> = here.iter().map(|inwards| inwards.to).chain(there(is_v4)).collect();
                 (Balanced { transport: entry.transport, port: entry.port, to, elsewhere }, here)
             });
             for (is_v4, own, other) in [(true, &v4, &v6), (false, &v6, &v4)] {

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
@@ -42,6 +42,10 @@ impl Turns {
         let first = self.taken.checked_rem(to.len()).unwrap_or(0);
         to.rotate_left(first);
         to
+    }
+
+    fn lead_to(&self, server: &UdpSocket) -> bool {
+        server.peer_addr().is_ok_and(|at| self.to.borrow().contains(&at))
     }
 }
 
@@ -99,7 +103,8 @@ pub(super) async fn udp(socket: UdpSocket, to: watch::Receiver<Vec<SocketAddr>>)
                 continue;
             }
         };
-        let known = lock(&clients).get(&client).cloned();
+        // One that is no longer led to is asked no more.
+        let known = lock(&clients).get(&client).filter(|server| turns.lead_to(server)).cloned();
         let server = match known {
             Some(server) => server,
             None => match turns.next().first() {
@@ -107,7 +112,9 @@ pub(super) async fn udp(socket: UdpSocket, to: watch::Receiver<Vec<SocketAddr>>)
                     Ok(server) => {
                         let server = Arc::new(server);
                         lock(&clients).insert(client, Arc::clone(&server));
-                        tokio::spawn(answers(Arc::clone(&socket), Arc::clone(&server), client, Arc::clone(&clients)));
+                        let answers =
+                            answers(Arc::downgrade(&socket), Arc::clone(&server), client, Arc::clone(&clients));
+                        tokio::spawn(answers);
                         server
                     }
                     Err(error) => {
@@ -132,10 +139,11 @@ async fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// What the server answers, until it has been silent for a while.
-async fn answers(socket: Arc<UdpSocket>, server: Arc<UdpSocket>, client: SocketAddr, clients: Clients) {
+/// What the server answers, until it has been silent for a while. Does not keep the port: the next may be at the same.
+async fn answers(socket: Weak<UdpSocket>, server: Arc<UdpSocket>, client: SocketAddr, clients: Clients) {
     let mut datagram = vec![0; DATAGRAM];
     while let Ok(Ok(length)) = timeout(IDLE, server.recv(&mut datagram)).await {
+        let Some(socket) = socket.upgrade() else { return };
         if let Err(error) = socket.send_to(&datagram[..length], client).await {
             tracing::trace!(%client, %error, "cannot pass an answer on");
         }

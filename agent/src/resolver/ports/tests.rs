@@ -91,24 +91,34 @@ async fn a_connection_that_somebody_made_from_a_port_does_not_close_it() {
     assert!(Ports::default().hold([(listener, vec![there])].into()).await.is_empty());
 }
 
-#[tokio::test]
-async fn datagrams_are_passed_on_and_answered() {
-    let echo = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let there = echo.local_addr().unwrap();
+/// Answers each datagram with its name and what was asked.
+async fn answering(name: &'static str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut datagram = [0; 64];
-        while let Ok((length, from)) = echo.recv_from(&mut datagram).await {
-            echo.send_to(&datagram[..length], from).await.unwrap();
+        while let Ok((length, from)) = socket.recv_from(&mut datagram).await {
+            let answer = [name.as_bytes(), &datagram[..length]].concat();
+            socket.send_to(&answer, from).await.unwrap();
         }
     });
+    at
+}
+
+#[tokio::test]
+async fn datagrams_are_passed_on_and_answered_by_whom_the_port_leads_to_now() {
+    let (one, other) = (answering("one ").await, answering("other ").await);
     let ports = Ports::default();
     let listener = free(Transport::Udp, localhost());
-    assert!(ports.hold([(listener, vec![there])].into()).await.is_empty());
-    for text in ["first", "second"] {
-        let client = UdpSocket::bind((localhost(), 0)).await.unwrap();
-        client.send_to(text.as_bytes(), listener.at).await.unwrap();
+    let client = UdpSocket::bind((localhost(), 0)).await.unwrap();
+    for (to, answer) in [(one, "one ?"), (one, "one ?"), (other, "other ?")] {
+        assert!(ports.hold([(listener, vec![to])].into()).await.is_empty());
+        client.send_to(b"?", listener.at).await.unwrap();
         let mut datagram = [0; 64];
         let heard = timeout(Duration::from_secs(5), client.recv_from(&mut datagram)).await.unwrap().unwrap();
-        assert_eq!((&datagram[..heard.0], heard.1), (text.as_bytes(), listener.at));
+        assert_eq!((&datagram[..heard.0], heard.1), (answer.as_bytes(), listener.at));
     }
+    // Who was answered lately does not keep the port.
+    ports.hold(BTreeMap::new()).await;
+    UdpSocket::bind(listener.at).await.unwrap();
 }
