@@ -19,6 +19,8 @@ use crate::{
     view::network::{Heard, inspected as shown, predefined, row},
 };
 
+/// After so long it is said what is waited for.
+const SILENT: Duration = Duration::from_secs(1);
 /// A host that takes longer is not waited for.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,17 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
         Network::Rm(rm) => {
             each(&rm.networks, |name| async move {
                 let request = pb::RemoveNetworkRequest { network: name.clone(), node: rm.on.node.clone() };
-                match client.hosts().remove_host_network(request).await {
+                let mut hosts = client.hosts();
+                let waiting = async {
+                    tokio::time::sleep(SILENT).await;
+                    out::note(format!("network {name}: what is on it is ending, and it goes then"));
+                    std::future::pending().await
+                };
+                let removed = tokio::select! {
+                    removed = hosts.remove_host_network(request) => removed,
+                    never = waiting => never,
+                };
+                match removed {
                     Ok(_) => Ok(name),
                     Err(s) if rm.force && s.code() == tonic::Code::NotFound => Ok(name),
                     Err(s) => Err(s.into()),

@@ -88,6 +88,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
         | Rejection::NodeIsManager { .. }
         | Rejection::LastManager { .. } => Code::FailedPrecondition,
         Rejection::NotYourTask { .. } => Code::PermissionDenied,
+        Rejection::NodeDown { .. } => Code::Unavailable,
     }
 }
 
@@ -153,6 +154,7 @@ mod tests {
                 Code::Aborted,
             ),
             (Rejection::NodeIsReady { node: text("node-2") }, Code::FailedPrecondition),
+            (Rejection::NodeDown { node: text("w1") }, Code::Unavailable),
             (Rejection::NodeIsManager { node: text("node-2") }, Code::FailedPrecondition),
             (Rejection::LastManager { node: text("node-1") }, Code::FailedPrecondition),
             (Rejection::NotYourTask { task: TaskId(1), node: NodeId(2) }, Code::PermissionDenied),

@@ -24,6 +24,11 @@ pub enum Reply {
 pub enum Rejection {
     #[error("this cluster was initialised already")]
     AlreadyInitialised,
+    /// Nothing that is asked of it would be done.
+    #[error(
+        "host {node} is down: ask again once it is back (rm -f forgets a container of a host that does not come back)"
+    )]
+    NodeDown { node: String },
     #[error("this cluster was not initialised yet: run shoal init")]
     NotInitialised,
     #[error(transparent)]

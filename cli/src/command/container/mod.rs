@@ -82,6 +82,10 @@ pub(super) async fn one(client: &Client, name: &str, node: &str) -> Result<pb::C
     found.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no container {name}")))
 }
 
+fn phase(container: &pb::Container) -> &str {
+    container.status.as_ref().map_or("", |status| status.phase.as_str())
+}
+
 async fn until(client: &Client, of: &pb::ContainerReply, until: &str) -> Result<Option<pb::Container>, Failure> {
     let request = pb::AwaitContainerRequest { id: of.id, start: of.start, until: until.to_owned(), limit_ms: 0 };
     Ok(client.hosts().await_container(request).await?.into_inner().container)
@@ -192,6 +196,9 @@ async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
 
 async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
     let found = one(client, &a.container, &a.on.node).await?;
+    if phase(&found) == "created" {
+        return Err(Failure::new(Exit::Conflict, format!("container {} does not run: start it first", a.container)));
+    }
     let start = pb::ExecStart {
         container: found.id,
         args: a.command.clone(),
@@ -223,6 +230,10 @@ async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {
         Some(Since::Ago(d)) => now().0.saturating_sub(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
     };
     let found = one(client, &a.container, &a.on.node).await?;
+    if phase(&found) == "created" && !a.follow {
+        // It never wrote anything.
+        return Ok(());
+    }
     let request = pb::TaskLogsRequest { task: found.id, follow: a.follow, tail: a.tail.0, since_ms };
     let mut lines = client.containers(Some(found.node)).container_logs(request).await?.into_inner();
     loop {
@@ -251,6 +262,7 @@ async fn wait(client: &Client, a: &Named) -> Result<(), Failure> {
         let ended = until(client, &of, "ended").await?;
         let why = match ended.map(|c| c.status.unwrap_or_default()) {
             Some(pb::RunStatus { exit_code: Some(code), .. }) => return Ok(code.to_string()),
+            Some(status) if status.phase == "created" => format!("container {name} was not started yet"),
             Some(status) => format!("container {name} ended without an exit status: {}", status.message),
             None => format!("container {name} was removed with its end, and its exit status with it"),
         };

@@ -24,6 +24,7 @@ impl State {
         if !self.nodes.contains_key(&node) {
             return Err(not_found("node", node));
         }
+        self.refuse_down(node)?;
         self.refuse_container_name(node, &spec.name)?;
         let mut spec = spec.clone();
         if let Networking::Own(attachments) = &mut spec.networking
@@ -84,6 +85,7 @@ impl State {
     /// `again`: also if it runs.
     pub(super) fn start_container(&mut self, id: TaskId, again: bool) -> Outcome {
         let mut container = self.living_container(id)?;
+        self.refuse_down(container.node)?;
         let runs = container.wanted == Wanted::Running;
         if runs && !again {
             return Ok(Reply::Container(id, container.start));
@@ -104,6 +106,7 @@ impl State {
         let mut container = self.living_container(id)?;
         let start = container.start;
         if container.wanted == Wanted::Running {
+            self.refuse_down(container.node)?;
             container.wanted = Wanted::Stopped;
             container.stop_grace = grace;
             self.containers.insert(id, Arc::new(container));
@@ -143,15 +146,48 @@ impl State {
                 self.refuse_name_on(endpoint.network, name)?;
             }
             // Places are held by name.
-            let old = holder(&container.spec.name);
+            let holds = holder(&container.spec.name);
             for endpoint in &container.endpoints {
-                self.rename_holder(endpoint.network, &old, &holder(name));
+                self.rename_holder(endpoint.network, &holds, &holder(name));
             }
-            container.spec.name = name.clone();
+            let old = std::mem::replace(&mut container.spec.name, name.clone());
+            self.rename_links(&container, &old);
         }
         let start = container.start;
         self.containers.insert(id, Arc::new(container));
         Ok(Reply::Container(id, start))
+    }
+
+    /// Whoever links to it goes on doing so.
+    fn rename_links(&mut self, renamed: &Container, old: &Name) {
+        let networks: BTreeSet<NetworkId> = renamed.endpoints.iter().map(|e| e.network).collect();
+        let there = networks.iter().flat_map(|network| self.containers_of_network(*network));
+        let others: BTreeSet<TaskId> = self.containers_of_node(renamed.node).chain(there).map(|c| c.id).collect();
+        for other in others.into_iter().filter(|other| *other != renamed.id) {
+            let Some(mut other) = self.containers.get(&other).map(|c| Container::clone(c)) else { continue };
+            let mut links: Vec<&mut ContainerLink> = Vec::new();
+            if other.node == renamed.node {
+                links.extend(&mut other.spec.links);
+            }
+            if let Networking::Own(attachments) = &mut other.spec.networking {
+                let shared = attachments.iter_mut().filter(|a| networks.contains(&a.network));
+                links.extend(shared.flat_map(|a| &mut a.links));
+            }
+            let stale: Vec<_> = links.into_iter().filter(|link| link.container == *old).collect();
+            if !stale.is_empty() {
+                stale.into_iter().for_each(|link| link.container = renamed.spec.name.clone());
+                self.containers.insert(other.id, Arc::new(other));
+            }
+        }
+    }
+
+    fn refuse_down(&self, node: NodeId) -> Result<(), Rejection> {
+        match self.nodes.get(&node) {
+            Some(node) if node.liveness == Liveness::Down => {
+                Err(Rejection::NodeDown { node: node.description.hostname.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(super) fn connect_container(&mut self, id: TaskId, attachment: &Attachment) -> Outcome {

@@ -5,7 +5,7 @@ use shoal_common::{
     assignment::Stack,
     container::{Attachment, ContainerLink, Networking, Phase, PortSpec, RunSpec, Wanted},
     network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
-    node::{DefaultBridge, NodeDescription},
+    node::{DefaultBridge, Liveness, NodeDescription},
     service::{HostAddress, Mount, MountSource},
 };
 use shoal_state::{Command, ContainerReport, Outcome, Rejection, Reply, assignment};
@@ -190,7 +190,7 @@ fn a_host_is_told_what_a_link_is_to_say_and_what_it_leads_to_on_a_network() {
     let mut w = world();
     let net = bridge(&mut w, 1, "net", &[]).unwrap();
     let exposed = ["79/udp".parse().unwrap()].into();
-    create(&mut w, 1, RunSpec { exposed, ports: vec![publish(None, 80)], ..run("db", vec![]) }).unwrap();
+    let db = create(&mut w, 1, RunSpec { exposed, ports: vec![publish(None, 80)], ..run("db", vec![]) }).unwrap();
     let link = |alias: &str| ContainerLink { container: "db".parse().unwrap(), alias: alias.parse().unwrap() };
     let web = create(&mut w, 1, RunSpec { links: vec![link("a")], ..run("web", vec![]) }).unwrap();
     let attachment = Attachment { links: vec![link("b")], ..Attachment::to(net) };
@@ -199,6 +199,12 @@ fn a_host_is_told_what_a_link_is_to_say_and_what_it_leads_to_on_a_network() {
     let ports: Vec<String> = told.links[0].exposed.iter().map(ToString::to_string).collect();
     assert_eq!((ports, told.links[0].image.as_str()), (vec!["79/udp".to_owned(), "80/tcp".to_owned()], "page"));
     assert_eq!(told.network_links.iter().map(|l| (l.network, l.alias.as_str())).collect::<Vec<_>>(), [(net, "b")]);
+    // A link follows its container, whatever that is called.
+    w.apply(Command::ConnectContainer { container: db, attachment: Attachment::to(net) }).unwrap();
+    w.apply(Command::RenameContainer { container: db, name: "base".parse().unwrap() }).unwrap();
+    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&web].clone();
+    assert_eq!((told.links[0].alias.as_str(), told.links[0].name.as_str()), ("a", "base"));
+    assert_eq!(told.network_links[0].container.as_str(), "base");
     w.apply(Command::DisconnectContainer { container: web, network: net }).unwrap();
     assert_eq!(assignment(&w.state, NodeId(1)).unwrap().containers[&web].network_links, []);
 }
@@ -338,12 +344,19 @@ fn a_running_container_is_removed_by_its_host_and_one_of_a_lost_host_at_once() {
     report(&mut w, a, Phase::Removed);
     assert!(w.state.containers.is_empty());
 
-    let b = create(&mut w, 2, run("b", vec![])).unwrap();
-    w.apply(Command::SetLiveness { nodes: vec![(NodeId(2), shoal_common::node::Liveness::Down)] }).unwrap();
+    let (b, c) = (create(&mut w, 2, run("b", vec![])).unwrap(), create(&mut w, 2, run("c", vec![])).unwrap());
+    start(&mut w, c).unwrap();
+    w.apply(Command::SetLiveness { nodes: vec![(NodeId(2), Liveness::Down)] }).unwrap();
+    // Nothing that is asked of it would be done.
+    let before = w.state.containers.clone();
+    let stop = w.apply(Command::StopContainer { container: c, grace: None });
+    for refused in [start(&mut w, b).map(drop), stop.map(drop), create(&mut w, 2, run("d", vec![])).map(drop)] {
+        assert!(matches!(refused, Err(Rejection::NodeDown { node }) if node == "w2"));
+    }
+    assert_eq!(w.state.containers, before);
     w.apply(Command::RemoveContainer { container: b, force: false, volumes: false }).unwrap();
-    assert!(w.state.containers.is_empty());
+    assert_eq!(w.state.containers.len(), 1);
     // With the host go its bridges and what was on them.
-    create(&mut w, 2, run("c", vec![])).unwrap();
     w.apply(Command::RemoveNode { node: NodeId(2), force: false }).unwrap();
     assert!(w.state.containers.is_empty() && w.state.find_network("bridge", Some(NodeId(2))).is_none());
 }
