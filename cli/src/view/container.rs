@@ -70,6 +70,7 @@ fn status(c: &pb::Container, ago: impl Fn(u64) -> String) -> String {
     let code = s.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
     match (c.wanted.as_str(), s.phase.as_str()) {
         ("removed", _) => "Removal In Progress".to_owned(),
+        (_, "running" | "restarting") if c.host_down => "Unknown (its host is down)".to_owned(),
         (_, "running") => match s.health.as_str() {
             "" => format!("Up {}", ago(s.since_ms)),
             "starting" => format!("Up {} (health: starting)", ago(s.since_ms)),

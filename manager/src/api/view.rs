@@ -142,6 +142,7 @@ pub(super) fn container(state: &State, container: &Container) -> pb::Container {
         ports: container.ports.iter().copied().map(Into::into).collect(),
         created_ms: container.created.0,
         networks: container.endpoints.iter().map(attached).collect(),
+        host_down: state.nodes.get(&container.node).is_some_and(|node| node.liveness == Liveness::Down),
     }
 }
 

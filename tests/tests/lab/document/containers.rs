@@ -152,7 +152,21 @@ fn a_container_of_another_host_is_asked_through_a_manager() -> anyhow::Result<()
         ensure!(asked.status.code() == Some(8), "{asked}");
         let gone = lab.shoal("m1", ["exec", "--node", "w9", "far", "true"])?;
         ensure!(gone.status.code() == Some(3) && gone.stderr.contains("w9"), "{gone}");
-        Ok(())
+        // Of a host that is down nothing is asked that it would do some day.
+        on_w1(&["run", "-d"], &["--name", "lost", "page", "idle"])?;
+        lab.lab(["power-off", "w1"])?.success()?;
+        eventually("w1 is down", SETTLES_WITHIN, || {
+            let nodes = lab.shoal("m1", ["node", "ls"])?.success()?;
+            ensure!(nodes.contains("Down"), "{nodes}");
+            Ok(())
+        })?;
+        let listed = lab.shoal("m1", ["ps", "--all-nodes"])?.success()?;
+        ensure!(listed.lines().any(|l| l.contains("lost") && l.contains("its host is down")), "{listed}");
+        for line in [&["stop", "lost"][..], &["wait", "lost"], &["start", "wrote"], &["create", "page", "idle"]] {
+            let refused = lab.shoal("m1", [&line[..1], &["--node", "w1"], &line[1..]].concat())?.failure(7)?;
+            ensure!(refused.contains("host w1 is down"), "{refused}");
+        }
+        on_w1(&["rm", "-f"], &["lost"]).map(drop)
     })
 }
 
