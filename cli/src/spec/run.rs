@@ -285,7 +285,7 @@ fn mount(text: &str) -> Result<pb::Mount, Failure> {
 fn extra_host(text: &str) -> Result<pb::ExtraHost, Failure> {
     let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS, or NAME:host-gateway"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
-    let address: HostAddress = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
+    let address: HostAddress = ports::unbracketed(address).and_then(|a| a.parse().ok()).ok_or_else(bad)?;
     Ok(pb::ExtraHost { name: name.to_owned(), address: address.to_string() })
 }
 
@@ -390,6 +390,7 @@ mod tests {
             ("--mount type=bind,source=/a web", "target"),
             ("--mount type=disk,source=a,target=/b web", "type"),
             ("--add-host nas web", "add-host"),
+            ("--add-host nas=[fd00::1 web", "add-host"),
             ("--rm --restart always web", "--rm"),
             ("-p x web", "publish"),
             ("--expose 80-x web", "expose"),
