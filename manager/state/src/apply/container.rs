@@ -208,14 +208,12 @@ impl State {
         if report.start < container.status.start {
             return false;
         }
+        let heard = &container.status;
+        let goes_on = (report.phase, report.start, report.restarts) == (heard.phase, heard.start, heard.restarts);
         let status = RunStatus {
             phase: report.phase,
             start: report.start,
-            since: if report.phase == container.status.phase && report.restarts == container.status.restarts {
-                container.status.since
-            } else {
-                entry.at
-            },
+            since: if goes_on { heard.since } else { entry.at },
             message: report.message.clone(),
             exit_code: report.exit_code,
             restarts: report.restarts,

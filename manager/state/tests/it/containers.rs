@@ -34,19 +34,23 @@ fn start(w: &mut World, container: TaskId) -> Outcome {
     w.apply(Command::StartContainer { container, again: false })
 }
 
-fn report(w: &mut World, container: TaskId, phase: Phase) {
+fn running(w: &World, container: TaskId) -> ContainerReport {
     let row = &w.state.containers[&container];
-    let report = ContainerReport {
+    ContainerReport {
         node: row.node,
         container,
         start: row.start,
-        phase,
+        phase: Phase::Running,
         message: String::new(),
         exit_code: Some(0),
         restarts: 0,
         health: None,
         unstarted: false,
-    };
+    }
+}
+
+fn report(w: &mut World, container: TaskId, phase: Phase) {
+    let report = ContainerReport { phase, ..running(w, container) };
     w.apply(Command::ReportContainers { reports: vec![report] }).unwrap();
 }
 
@@ -233,6 +237,22 @@ fn the_hosts_own_address_in_a_containers_hosts_file_is_that_of_its_default_bridg
     spec.networking = Networking::None;
     let refused = create(&mut w, 3, spec);
     assert!(matches!(refused, Err(Rejection::Invalid(why)) if why.field == "add-host"), "that host has no such bridge");
+}
+
+#[test]
+fn one_that_is_started_again_runs_since_then() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    start(&mut w, a).unwrap();
+    report(&mut w, a, Phase::Running);
+    let first = w.state.containers[&a].status.since;
+    w.apply(Command::StartContainer { container: a, again: true }).unwrap();
+    let mut again = ContainerReport { start: 1, ..running(&w, a) };
+    again.message = "healthy".to_owned();
+    w.apply(Command::ReportContainers { reports: vec![again] }).unwrap();
+    assert_eq!(w.state.containers[&a].status.since, first, "that is the start before");
+    report(&mut w, a, Phase::Running);
+    assert!(w.state.containers[&a].status.since > first);
 }
 
 #[test]
