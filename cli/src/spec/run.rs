@@ -211,10 +211,9 @@ pub(crate) fn refuse_without_command(c: &Create, image: &pb::InspectImageReply) 
     let command = if c.command.is_empty() { command } else { &c.command };
     match entrypoint.iter().chain(command).next() {
         Some(program) if !program.is_empty() => Ok(()),
-        Some(_) | None => Err(Failure::usage(format!(
-            "no command specified: image {} has none that is left, so name one behind it",
-            c.image
-        ))),
+        Some(_) | None => {
+            Err(Failure::usage(format!("no command specified: give one after the image, as in {} COMMAND", c.image)))
+        }
     }
 }
 
