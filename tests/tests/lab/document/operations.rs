@@ -109,6 +109,8 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("run -d --dns nowhere page idle", "an IP address such as"),
             ("run -d --mount type=bind,source=here,target=/x page idle", "mount source: \"here\""),
             ("run -d -v /no/such/path:/x --rm page idle", "/no/such/path"),
+            ("run -d page", "no command specified"),
+            ("run -d -v relative/path:/data page idle", "SOURCE is an absolute path"),
             ("rm -f nobody", "nobody"),
             ("attach loner", "container loner does not run"),
             ("exec loner true", "container loner"),
