@@ -92,8 +92,10 @@ where
             Err(f) => failures.push(f),
         }
     }
-    if !all.is_empty() || failures.is_empty() {
-        show::inspected(form, &all)?;
+    if (!all.is_empty() || failures.is_empty())
+        && let Err(f) = show::inspected(form, &all)
+    {
+        failures.insert(0, f);
     }
     told(failures)
 }

@@ -211,11 +211,16 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
     if let Some((path, args)) = words.split_first().filter(|_| container.has_entrypoint) {
         (all["Path"], all["Args"]) = (json!(path), json!(args));
     }
-    if status.phase == "running" {
-        all["State"]["StartedAt"] = json!(time(status.since_ms));
+    match status.phase.as_str() {
+        "running" => all["State"]["StartedAt"] = json!(time(status.since_ms)),
+        "created" => all["State"]["StartedAt"] = json!(NEVER),
+        _ => {}
     }
     all
 }
+
+/// Docker's word for it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// `{"80/tcp": [{"HostIp": "", "HostPort": "8000"}]}`
 fn container_ports(ports: &[pb::PortSpec], host_port: impl Fn(&pb::PortSpec) -> String) -> Value {
@@ -318,6 +323,8 @@ mod tests {
         let mut other = web();
         other.networks[0].name = "blue".into();
         other.status = Some(pb::RunStatus { phase: "exited".into(), ..Default::default() });
+        let created = pb::RunStatus { phase: "created".into(), since_ms: 1_000, ..Default::default() };
+        assert_eq!(inspected(&pb::Container { status: Some(created), ..web() })["State"]["StartedAt"], json!(NEVER));
         let container = other.spec.as_mut().and_then(|s| s.container.as_mut()).expect("there is one");
         (container.has_entrypoint, container.entrypoint) = (false, Vec::new());
         let shown = inspected(&other);

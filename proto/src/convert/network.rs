@@ -110,7 +110,7 @@ fn driver<E: From<Invalid>>(
             let options = bridge_options(options, id).inside("bridge")?;
             match options.link.as_ref().filter(|link| link.is_reserved()) {
                 Some(link) => {
-                    let expected = "another name: those that begin with shb, shp or shx are Shoal's own links'";
+                    let expected = "another name: Shoal's own links have those that begin with shb, shp or shx";
                     Err(Invalid::new(BRIDGE_NAME, link, expected).inside("bridge").into())
                 }
                 None => Ok(Driver::Bridge(options)),
