@@ -152,10 +152,34 @@ impl LinkName {
     /// IFNAMSIZ less its NUL (`linux/if.h`).
     pub const MAX_BYTES: usize = 15;
 
+    /// What the names of Shoal's own links in a host's namespace begin with: bridges, their ports, and ways out.
+    pub const OWN_BRIDGE: &'static str = "shb";
+    pub const OWN_PORT: &'static str = "shp";
+    pub const OWN_UPLINK: &'static str = "shx";
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether no user may give it to a link: an agent knows links of its own by such names.
+    pub fn is_reserved(&self) -> bool {
+        [Self::OWN_BRIDGE, Self::OWN_PORT, Self::OWN_UPLINK].iter().any(|own| self.0.starts_with(own))
+    }
+
+    /// `eth0.50` is VLAN 50 on eth0; what follows the last dot is a number, or else the name a plain one.
+    pub fn vlan(&self) -> Result<Option<(LinkName, u16)>, Invalid> {
+        let is_number = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+        let parts = self.0.rsplit_once('.').filter(|(parent, id)| !parent.is_empty() && is_number(id));
+        let Some((parent, id)) = parts else { return Ok(None) };
+        match id.parse().ok().filter(|id| VLAN_IDS.contains(id)) {
+            Some(id) => Ok(Some((parent.parse()?, id))),
+            None => Err(Invalid::new("link name", self, "a VLAN id from 1 to 4094 behind the dot, as in eth0.50")),
+        }
+    }
 }
+
+/// IEEE 802.1Q: 0 is no VLAN, and 4095 reserved.
+const VLAN_IDS: std::ops::RangeInclusive<u16> = 1..=4094;
 
 impl FromStr for LinkName {
     type Err = Invalid;
@@ -209,6 +233,21 @@ mod tests {
         assert!("a23456789012345".parse::<LinkName>().is_ok());
         assert!("a234567890123456".parse::<LinkName>().is_err());
         assert!("a/b".parse::<LinkName>().is_err());
+    }
+
+    #[test]
+    fn a_vlan_is_a_number_behind_a_dot() {
+        let link = |text: &str| text.parse::<LinkName>().unwrap();
+        for (name, id) in [("eth0.1", 1), ("eth0.4094", 4094), ("br-lan.x.50", 50)] {
+            let parent = link(name.rsplit_once('.').unwrap().0);
+            assert_eq!(link(name).vlan(), Ok(Some((parent, id))), "{name}");
+        }
+        for name in ["eth0", "eth0.foo", "eth0.", ".5", "eth0.5a", "eth0.+5"] {
+            assert_eq!(link(name).vlan(), Ok(None), "{name}");
+        }
+        for name in ["eth0.0", "eth0.4095", "eth0.5000", "eth0.99999999"] {
+            assert!(link(name).vlan().unwrap_err().to_string().contains("1 to 4094"), "{name}");
+        }
     }
 
     #[test]

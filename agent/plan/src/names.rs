@@ -7,11 +7,11 @@ use shoal_common::{LinkName, NetworkId, TaskId, Vni, network::BridgeOptions};
 pub const TABLE: &str = "shoal";
 
 /// Prefix of the host's ends of ways out.
-pub const HOST_LINK_PREFIX: &str = "shx";
+pub const HOST_LINK_PREFIX: &str = LinkName::OWN_UPLINK;
 /// Prefix of the ports of the host's bridges.
-const HOST_PORT_PREFIX: &str = "shp";
+const HOST_PORT_PREFIX: &str = LinkName::OWN_PORT;
 /// Prefix of the host's bridges, unless the user named them.
-const HOST_BRIDGE_PREFIX: &str = "shb";
+const HOST_BRIDGE_PREFIX: &str = LinkName::OWN_BRIDGE;
 /// Prefix of links that are made in the host's namespace and then move: whoever finds one left over, from a daemon
 /// that was killed there, deletes it.
 pub const PASSING_PREFIX: &str = "shx~";
@@ -186,7 +186,9 @@ mod tests {
             ("shb", false),
             ("shoal0", false),
         ] {
-            assert_eq!(is_ours(&name.parse().unwrap()), ours, "{name}");
+            let link: LinkName = name.parse().unwrap();
+            assert_eq!(is_ours(&link), ours, "{name}");
+            assert!(link.is_reserved() || !ours, "{name}");
         }
     }
 }

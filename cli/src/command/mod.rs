@@ -15,7 +15,9 @@ use crate::{
     client::Client,
     failure::Failure,
     out,
+    view::Form,
 };
+use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
@@ -71,6 +73,34 @@ where
             Err(f) => failures.push(f),
         }
     }
+    told(failures)
+}
+
+/// The same of what each is found to be, which is shown first.
+async fn inspect_each<F>(
+    form: Option<&Form>,
+    names: &[String],
+    mut find: impl FnMut(String) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<Vec<Value>, Failure>>,
+{
+    let (mut all, mut failures) = (Vec::new(), Vec::new());
+    for name in names {
+        match find(name.clone()).await {
+            Ok(found) => all.extend(found),
+            Err(f) => failures.push(f),
+        }
+    }
+    if (!all.is_empty() || failures.is_empty())
+        && let Err(f) = show::inspected(form, &all)
+    {
+        failures.insert(0, f);
+    }
+    told(failures)
+}
+
+fn told(failures: Vec<Failure>) -> Result<(), Failure> {
     let mut failures = failures.into_iter();
     match failures.next() {
         None => Ok(()),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{each, show};
+use super::{each, inspect_each, show};
 use crate::{
     args::{
         container::{Connect, Disconnect, On},
@@ -16,6 +16,7 @@ use crate::{
     client::{Client, request_id},
     failure::{Exit, Failure},
     out, spec,
+    units::KeyValue,
     view::network::{Heard, inspected as shown, predefined, row},
 };
 
@@ -46,8 +47,12 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
         }
         Network::Ls(a) => ls(client, a).await,
         Network::Inspect(i) => {
-            let networks = inspected(client, &i.networks, &i.on).await?;
-            show::inspected(i.format.format.as_ref(), &networks)
+            inspect_each(
+                i.format.format.as_ref(),
+                &i.networks,
+                |name| async move { inspected(client, &name, &i.on).await },
+            )
+            .await
         }
         Network::Rm(rm) => {
             each(&rm.networks, |name| async move {
@@ -76,18 +81,14 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
     }
 }
 
-pub(super) async fn inspected(client: &Client, names: &[String], on: &On) -> Result<Vec<serde_json::Value>, Failure> {
+pub(super) async fn inspected(client: &Client, name: &str, on: &On) -> Result<Vec<serde_json::Value>, Failure> {
+    if let Some((name, driver)) = PREDEFINED.iter().find(|(known, _)| *known == name) {
+        return Ok(vec![shown(&predefined(name, driver), &Heard::new())]);
+    }
     let mut all = Vec::new();
-    for name in names {
-        match PREDEFINED.iter().find(|(known, _)| known == name) {
-            Some((name, driver)) => all.push(shown(&predefined(name, driver), &Heard::new())),
-            None => {
-                for network in list(client, std::slice::from_ref(name), on).await? {
-                    let heard = checked(client, &network).await;
-                    all.push(shown(&network, &heard));
-                }
-            }
-        }
+    for network in list(client, &[name.to_owned()], on).await? {
+        let heard = checked(client, &network).await;
+        all.push(shown(&network, &heard));
     }
     Ok(all)
 }
@@ -113,33 +114,11 @@ pub(super) async fn list(client: &Client, names: &[String], on: &On) -> Result<V
 }
 
 async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
+    a.rows.filter.iter().try_for_each(check)?;
     let mut networks = list(client, &[], &a.on).await?;
     networks.extend(PREDEFINED.map(|(name, driver)| predefined(name, driver)));
-    for filter in &a.rows.filter {
-        let wanted = |n: &pb::Network| {
-            let row = row(n);
-            match filter.key.as_str() {
-                "driver" => Some(row.driver == filter.value),
-                "name" => Some(row.name.contains(&filter.value)),
-                "id" => Some(row.id.starts_with(&filter.value)),
-                "scope" => Some(row.scope == filter.value || n.scope == filter.value),
-                "label" => Some(n.spec.as_ref().is_some_and(|s| has_label(&s.labels, &filter.value))),
-                "dangling" => {
-                    let dangles = !is_predefined(n) && n.users.is_empty();
-                    truth(&filter.value).map(|wanted| dangles == wanted)
-                }
-                "type" => Some((filter.value == "builtin") == is_predefined(n)),
-                _ => None,
-            }
-        };
-        if networks.first().is_some_and(|n| wanted(n).is_none()) {
-            let known = "dangling=true|false, driver, id, label, name, scope and type are known";
-            return Err(Failure::usage(format!(
-                "filter: \"{}={}\" is not accepted: {known}",
-                filter.key, filter.value
-            )));
-        }
-        networks.retain(|n| wanted(n).unwrap_or(true));
+    for KeyValue { key, value } in &a.rows.filter {
+        networks.retain(|n| fits(n, key, value));
     }
     let rows: Vec<_> = networks.iter().map(row).collect();
     let listing = &a.rows.listing;
@@ -152,6 +131,36 @@ async fn ls(client: &Client, a: &Ls) -> Result<(), Failure> {
         });
         out::table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"], cells.collect())
     })
+}
+
+/// Known are only those that are let pass here.
+fn check(filter: &KeyValue) -> Result<(), Failure> {
+    let is_known = match filter.key.as_str() {
+        "driver" | "name" | "id" | "label" => true,
+        "scope" => ["swarm", "global", "local", "cluster"].contains(&filter.value.as_str()),
+        "type" => ["builtin", "custom"].contains(&filter.value.as_str()),
+        "dangling" => truth(&filter.value).is_some(),
+        _ => false,
+    };
+    if is_known {
+        return Ok(());
+    }
+    let known = "dangling=true|false, driver, id, label, name, scope=swarm|local and type=builtin|custom are known";
+    Err(Failure::usage(format!("filter: \"{}={}\" is not accepted: {known}", filter.key, filter.value)))
+}
+
+fn fits(n: &pb::Network, key: &str, value: &str) -> bool {
+    let row = row(n);
+    match key {
+        "driver" => row.driver == value,
+        "name" => row.name.contains(value),
+        "id" => row.id.starts_with(value),
+        "scope" => row.scope == value || n.scope == value,
+        "label" => n.spec.as_ref().is_some_and(|s| has_label(&s.labels, value)),
+        "dangling" => truth(value) == Some(!is_predefined(n) && n.users.is_empty()),
+        "type" => (value == "builtin") == is_predefined(n),
+        _ => false,
+    }
 }
 
 fn truth(text: &str) -> Option<bool> {
@@ -234,5 +243,28 @@ async fn prune(client: &Client, p: &Prune) -> Result<(), Failure> {
     match failures.into_iter().next() {
         None => Ok(()),
         Some(first) => Err(Failure::new(Exit::General, first.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_has_a_value_that_something_could_have() {
+        let filter = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into() };
+        for (key, value) in
+            [("type", "builtin"), ("type", "custom"), ("scope", "swarm"), ("dangling", "0"), ("driver", "any")]
+        {
+            assert_eq!(check(&filter(key, value)), Ok(()), "{key}={value}");
+        }
+        for (key, value) in [("type", "zz"), ("scope", "zz"), ("dangling", "perhaps"), ("colour", "blue")] {
+            let f = check(&filter(key, value)).expect_err(key);
+            assert_eq!(f.exit, Exit::Usage);
+            assert!(
+                f.message.contains(&format!("\"{key}={value}\"")) && f.message.contains("type=builtin|custom"),
+                "{f}"
+            );
+        }
     }
 }

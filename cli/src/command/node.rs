@@ -3,7 +3,7 @@
 use shoal_proto::pb;
 use std::{collections::BTreeMap, path::Path};
 
-use super::{cluster::resolve_self, each, show, tasks};
+use super::{cluster::resolve_self, each, inspect_each, show, tasks};
 use crate::{
     args::{Listing, node::Node, node::Update},
     client::Client,
@@ -17,8 +17,10 @@ pub(super) async fn run(host: &Path, verb: &Node) -> Result<(), Failure> {
     match verb {
         Node::Ls(listing) => ls(client, listing).await,
         Node::Inspect(i) => {
-            let nodes = list(client, &i.names.nodes).await?;
-            show::inspected(i.format.format.as_ref(), &nodes.iter().map(inspected).collect::<Vec<_>>())
+            inspect_each(i.format.format.as_ref(), &i.names.nodes, |node| async move {
+                Ok(list(client, &[node]).await?.iter().map(inspected).collect())
+            })
+            .await
         }
         Node::Promote(n) => set_role(client, &n.nodes, pb::Role::Manager).await,
         Node::Demote(n) => set_role(client, &n.nodes, pb::Role::Worker).await,

@@ -3,7 +3,7 @@
 use shoal_proto::pb;
 use std::path::Path;
 
-use super::{each, logs, network, show, tasks};
+use super::{each, inspect_each, logs, network, show, tasks};
 use crate::{
     args::{
         Listing,
@@ -34,8 +34,11 @@ pub(super) async fn run(host: &Path, verb: &Service) -> Result<(), Failure> {
             tasks::print(all, &ps.listing)
         }
         Service::Inspect(i) => {
-            let services = list(&Client::connect(host).await?, &i.services).await?;
-            show::inspected(i.format.format.as_ref(), &services.iter().map(inspected).collect::<Vec<_>>())
+            let client = &Client::connect(host).await?;
+            inspect_each(i.format.format.as_ref(), &i.services, |service| async move {
+                Ok(list(client, &[service]).await?.iter().map(inspected).collect())
+            })
+            .await
         }
         Service::Scale(s) => scale(&Client::connect(host).await?, s).await,
         Service::Update(u) => update(&Client::connect(host).await?, u).await,

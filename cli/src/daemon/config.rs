@@ -94,7 +94,19 @@ impl Config {
 
 fn default_bridge(flags: &Settings, file: &Settings) -> anyhow::Result<Option<DefaultBridge>> {
     if flags.bridge.is_some() || file.bridge.is_some() {
-        return Ok(None);
+        let of_it = |s: &Settings| {
+            [
+                ("bip", s.bip.is_some()),
+                ("fixed-cidr", s.fixed_cidr.is_some()),
+                ("ipv6", s.ipv6 == Some(true)),
+                ("fixed-cidr-v6", s.fixed_cidr_v6.is_some()),
+                ("mtu", s.mtu.is_some()),
+            ]
+        };
+        return match of_it(flags).into_iter().chain(of_it(file)).find(|(_, is_given)| *is_given) {
+            Some((name, _)) => bail!("{name}: expected only without bridge = none: it is about the default bridge"),
+            None => Ok(None),
+        };
     }
     let mtu = flags.mtu.or(file.mtu).map(Mtu::try_from).transpose()?;
     let bridge = DefaultBridge {
@@ -158,6 +170,10 @@ mod tests {
             ("fixed-cidr-v6 = 'fd00::/64'", "fixed-cidr-v6"),
             ("ipv6 = true\nfixed-cidr-v6 = '10.0.0.0/24'", "fixed-cidr-v6"),
             ("mtu = 7", "mtu"),
+            ("bridge = 'none'\nbip = '172.20.0.1/16'", "bip: expected only without bridge = none"),
+            ("bridge = 'none'\nfixed-cidr-v6 = 'fd00::/64'", "fixed-cidr-v6"),
+            ("bridge = 'none'\nipv6 = true", "ipv6"),
+            ("bridge = 'none'\nmtu = 1400", "mtu"),
         ] {
             let error =
                 Config::merge(&Settings::default(), toml::from_str(file).unwrap(), Path::new("/b")).unwrap_err();
@@ -172,6 +188,10 @@ mod tests {
         };
         assert_eq!(bridge(""), Some(DefaultBridge::default()));
         assert_eq!(bridge("bridge = 'none'"), None);
+        let flags = Settings { bip: Some("172.20.0.1/16".parse().unwrap()), ..Settings::default() };
+        let none = toml::from_str("bridge = 'none'").unwrap();
+        let refused = Config::merge(&flags, none, Path::new("/b")).unwrap_err().to_string();
+        assert!(refused.starts_with("bip"), "{refused}");
         let v6 = bridge("ipv6 = true\nfixed-cidr-v6 = '2001:db8:1::/64'").unwrap();
         assert_eq!(v6.fixed_cidr_v6, Some("2001:db8:1::/64".parse().unwrap()));
     }

@@ -163,6 +163,13 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_may_have_a_dot_that_is_no_vlans() {
+        let spec = parse("-d macvlan -o parent=eth0.foo n").expect("accepted");
+        assert_eq!(spec.macvlan.expect("its options").parent, "eth0.foo");
+        assert!(parse("-o com.docker.network.bridge.name=shop n").is_ok());
+    }
+
+    #[test]
     fn what_fits_nowhere_is_refused_by_name() {
         for (line, part) in [
             ("--gateway 10.0.2.1 --subnet 10.0.1.0/24 n", "gateway: no --subnet contains 10.0.2.1"),
@@ -179,6 +186,13 @@ mod tests {
             ("-d macvlan -o parent=eth0 -o macvlan_mode=x n", "macvlan_mode"),
             ("-o com.docker.network.bridge.enable_icc=perhaps n", "true or false"),
             ("-o com.docker.network.bridge.name=much-too-long-for-a-link n", "bridge.name"),
+            ("-o com.docker.network.bridge.name=shb11 n", "opt com.docker.network.bridge.name: \"shb11\""),
+            ("-o com.docker.network.bridge.name=shp9-0 n", "begin with shb, shp or shx"),
+            ("-o com.docker.network.bridge.name=shx1000 n", "begin with shb, shp or shx"),
+            ("-o com.docker.network.bridge.name=shx~1 n", "begin with shb, shp or shx"),
+            ("-d macvlan -o parent=eth0.5000 n", "opt parent: \"eth0.5000\" is not accepted: a VLAN id from 1 to 4094"),
+            ("-d macvlan -o parent=eth0.0 n", "1 to 4094"),
+            ("-d macvlan -o parent@w1=eth0.4095 n", "opt parent@w1"),
             ("-o mtu=big n", "opt mtu"),
             ("-o mtu=100 n", "mtu"),
             ("-d token-ring n", "driver"),

@@ -29,7 +29,7 @@ pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     let (ip, host) = match host {
         None => (None, ""),
         Some(host) => match host.rsplit_once(':') {
-            Some((ip, port)) => (Some(ip.trim_start_matches('[').trim_end_matches(']')), port),
+            Some((ip, port)) => (Some(unbracketed(ip).ok_or_else(|| bad(EXPECTED))?), port),
             None => (None, host),
         },
     };
@@ -103,6 +103,15 @@ pub(crate) fn exposed(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     if text.contains([':', '=']) { Err(bad()) } else { published(text).map_err(|_| bad()) }
 }
 
+/// `::1` of `[::1]`; an address without brackets is what it is, and one with half of them none.
+pub(super) fn unbracketed(text: &str) -> Option<&str> {
+    match (text.strip_prefix('['), text.strip_suffix(']')) {
+        (Some(rest), Some(_)) => rest.strip_suffix(']').filter(|address| !address.is_empty()),
+        (None, None) => Some(text),
+        (Some(_), None) | (None, Some(_)) => None,
+    }
+}
+
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
     let port = |t: &str| t.parse::<u16>().ok().filter(|p| *p > 0);
     let (first, last) = match text.split_once('-') {
@@ -130,6 +139,8 @@ mod tests {
             ("80", vec![" 0 80 tcp"]),
             ("8000:80", vec![" 8000 80 tcp"]),
             ("8000:80/udp", vec![" 8000 80 udp"]),
+            ("8531:80/TCP", vec![" 8531 80 tcp"]),
+            ("target=80,protocol=UDP", vec![" 0 80 udp"]),
             ("127.0.0.1:8000:80", vec!["127.0.0.1 8000 80 tcp"]),
             ("127.0.0.1::80/sctp", vec!["127.0.0.1 0 80 sctp"]),
             ("[::1]:8000:80", vec!["::1 8000 80 tcp"]),
@@ -188,6 +199,10 @@ mod tests {
             "9-8",
             "8000-8002:80-81",
             "80:80:80:80",
+            "[::1:8531:80",
+            "::1]:8531:80",
+            "[]:8531:80",
+            "[[::1]]:8531:80",
             "target=80,mode=ingress",
             "published=80",
         ] {

@@ -202,6 +202,21 @@ pub(crate) fn unreached(spec: &pb::RunSpec, known: &[pb::Network]) -> Option<Str
     (!ports.is_empty()).then(|| format!("-p has no effect on {ports}: network {name} {why}"))
 }
 
+/// Whether there is something to run: an entrypoint of one's own leaves the image's command out.
+pub(crate) fn refuse_without_command(c: &Create, image: &pb::InspectImageReply) -> Result<(), Failure> {
+    let (entrypoint, command) = match &c.entrypoint {
+        Some(own) => (&own.0, &[][..]),
+        None => (&image.entrypoint, &image.cmd[..]),
+    };
+    let command = if c.command.is_empty() { command } else { &c.command };
+    match entrypoint.iter().chain(command).next() {
+        Some(program) if !program.is_empty() => Ok(()),
+        Some(_) | None => {
+            Err(Failure::usage(format!("no command specified: give one after the image, as in {} COMMAND", c.image)))
+        }
+    }
+}
+
 fn attachment(text: &str) -> Result<pb::Attachment, Failure> {
     if !text.contains('=') {
         return Ok(pb::Attachment { network: text.to_owned(), ..Default::default() });
@@ -262,6 +277,10 @@ fn volume(text: &str) -> Result<pb::Mount, Failure> {
         Some("ro") => true,
         Some(_) => return Err(bad()),
     };
+    // Such are paths to who writes them.
+    if !source.starts_with('/') && (source.contains('/') || source.starts_with('.')) {
+        return Err(bad());
+    }
     let kind = if source.starts_with('/') { "bind" } else { "volume" };
     let (source, target) = (source.to_owned(), target.to_owned());
     Ok(pb::Mount { r#type: kind.to_owned(), source, target, read_only, ..Default::default() })
@@ -285,7 +304,7 @@ fn mount(text: &str) -> Result<pb::Mount, Failure> {
 fn extra_host(text: &str) -> Result<pb::ExtraHost, Failure> {
     let bad = || Failure::usage(format!("add-host: {text:?} is not accepted: NAME:ADDRESS, or NAME:host-gateway"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
-    let address: HostAddress = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| bad())?;
+    let address: HostAddress = ports::unbracketed(address).and_then(|a| a.parse().ok()).ok_or_else(bad)?;
     Ok(pb::ExtraHost { name: name.to_owned(), address: address.to_string() })
 }
 
@@ -343,6 +362,31 @@ mod tests {
     }
 
     #[test]
+    fn an_image_without_a_command_is_given_one_or_refused() {
+        let image = |entrypoint: &[&str], cmd: &[&str]| {
+            let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+            pb::InspectImageReply { entrypoint: words(entrypoint), cmd: words(cmd), ..Default::default() }
+        };
+        let (bare, both) = (image(&[], &[]), image(&["/enter"], &["serve"]));
+        for (line, image, has_one) in [
+            ("web", &bare, false),
+            ("web sh", &bare, true),
+            ("--entrypoint /sh web", &bare, true),
+            ("web", &both, true),
+            ("web", &image(&[], &["serve"]), true),
+            ("--entrypoint= web", &both, false),
+            ("--entrypoint= web sh", &both, true),
+        ] {
+            let line = format!("shoal create {line}");
+            let Command::Create(c) = Cli::try_parse_from(line.split(' ')).expect("parses").command else {
+                panic!("{line}")
+            };
+            let found = refuse_without_command(&c, image);
+            assert_eq!(found.is_ok(), has_one, "{line}: {found:?}");
+        }
+    }
+
+    #[test]
     fn ports_of_a_container_without_a_stack_of_its_own_are_discarded_and_it_is_said() {
         let a = asked("--network host -p 80:80 web").unwrap();
         assert!(a.spec.ports.is_empty() && a.notes[0].contains("discarded"), "{a:?}");
@@ -386,10 +430,13 @@ mod tests {
             ("--network container:db web", "put both on one network"),
             ("-v relative:/x/../y:ro:z web", "volume"),
             ("-v data web", "volume"),
+            ("-v relative/path:/data web", "SOURCE is an absolute path of the host or a volume's name"),
+            ("-v .:/data web", "SOURCE is an absolute path"),
             ("-v /a:/b:rx web", "volume"),
             ("--mount type=bind,source=/a web", "target"),
             ("--mount type=disk,source=a,target=/b web", "type"),
             ("--add-host nas web", "add-host"),
+            ("--add-host nas=[fd00::1 web", "add-host"),
             ("--rm --restart always web", "--rm"),
             ("-p x web", "publish"),
             ("--expose 80-x web", "expose"),

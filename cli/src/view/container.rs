@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use shoal_common::network::BridgeOptions;
 use shoal_proto::pb;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -106,13 +107,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
     let spec = c.spec.clone().unwrap_or_default();
     let status = c.status.clone().unwrap_or_default();
     let container = spec.container.unwrap_or_default();
-    let mut bound = Map::new();
-    for p in &c.ports {
-        let all = bound.entry(format!("{}/{}", p.container_port, p.protocol)).or_insert_with(|| json!([]));
-        if let Some(all) = all.as_array_mut() {
-            all.push(json!({ "HostIp": p.host_ip, "HostPort": p.host_port.to_string() }));
-        }
-    }
+    let bound = container_ports(&c.ports, |p| p.host_port.to_string());
     let mut networks = Map::new();
     for (n, endpoint) in c.endpoints.iter().enumerate() {
         let wish = spec.networks.get(n).cloned().unwrap_or_default();
@@ -135,11 +130,18 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
         });
         networks.insert(attached.name, seen);
     }
+    let wished = container_ports(&spec.ports, |p| match (p.host_port, p.host_port_last) {
+        (0, _) => String::new(),
+        (port, 0) => port.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    });
     let env: Vec<String> = container.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let extra_hosts: Vec<String> = container.extra_hosts.iter().map(|h| format!("{}:{}", h.name, h.address)).collect();
     let (restart, most) = spec.restart.split_once(':').unwrap_or((&spec.restart, "0"));
     let limits = spec.resources.unwrap_or_default().limits.unwrap_or_default();
-    json!({
+    let default = networks.get(BridgeOptions::DEFAULT_NAME).cloned();
+    let of_default = |key: &str| default.as_ref().map_or_else(|| json!(""), |seen| seen[key].clone());
+    let mut all = json!({
         "Id": some_id("task", c.id),
         "Name": format!("/{}", spec.name),
         "Created": time(c.created_ms),
@@ -177,6 +179,7 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
                 stack => stack.to_owned(),
             },
             "RestartPolicy": { "Name": restart, "MaximumRetryCount": most.parse::<u32>().unwrap_or(0) },
+            "PortBindings": wished,
             "AutoRemove": spec.auto_remove,
             "Binds": container.mounts.iter().filter(|m| m.r#type == "bind")
                 .map(|m| format!("{}:{}{}", m.source, m.target, if m.read_only { ":ro" } else { "" })).collect::<Vec<_>>(),
@@ -195,8 +198,39 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
         "Mounts": container.mounts.iter().map(|m| json!({
             "Type": m.r#type, "Source": m.source, "Destination": m.target, "RW": !m.read_only,
         })).collect::<Vec<_>>(),
-        "NetworkSettings": { "Ports": bound, "Networks": networks },
-    })
+        "NetworkSettings": {
+            "Ports": bound,
+            "IPAddress": of_default("IPAddress"),
+            "Gateway": of_default("Gateway"),
+            "MacAddress": of_default("MacAddress"),
+            "GlobalIPv6Address": of_default("GlobalIPv6Address"),
+            "Networks": networks,
+        },
+    });
+    // What an image adds to a command is its host's to know, and when one began that has ended nobody's.
+    let words: Vec<&String> = container.entrypoint.iter().chain(&container.args).collect();
+    if let Some((path, args)) = words.split_first().filter(|_| container.has_entrypoint) {
+        (all["Path"], all["Args"]) = (json!(path), json!(args));
+    }
+    match status.phase.as_str() {
+        "running" => all["State"]["StartedAt"] = json!(time(status.since_ms)),
+        "created" => all["State"]["StartedAt"] = json!(NEVER),
+        _ => {}
+    }
+    all
+}
+
+/// Docker's word for it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// `{"80/tcp": [{"HostIp": "", "HostPort": "8000"}]}`
+fn container_ports(ports: &[pb::PortSpec], host_port: impl Fn(&pb::PortSpec) -> String) -> Value {
+    let mut all: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for p in ports {
+        let bound = json!({ "HostIp": p.host_ip, "HostPort": host_port(p) });
+        all.entry(format!("{}/{}", p.container_port, p.protocol)).or_default().push(bound);
+    }
+    json!(all)
 }
 
 /// What made it unhealthy; Docker has the last five, Shoal's managers hear of changes only.
@@ -226,4 +260,79 @@ fn way_out(attached: &pb::Attached, address: &str) -> (u8, String) {
     let mut subnets = attached.subnets.iter().filter_map(|s| Some((s.subnet.parse::<IpNet>().ok()?, s)));
     let found = subnets.find(|(net, _)| net.contains(&address));
     found.map(|(net, subnet)| (net.prefix_len(), subnet.gateway.clone())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> pb::Container {
+        let port = |host_port, container_port, host_port_last| pb::PortSpec {
+            host_port,
+            container_port,
+            protocol: "tcp".into(),
+            host_port_last,
+            ..Default::default()
+        };
+        let container = pb::ContainerSpec {
+            entrypoint: vec!["/bin/sh".into(), "-c".into()],
+            has_entrypoint: true,
+            args: vec!["serve".into()],
+            ..Default::default()
+        };
+        let spec = pb::RunSpec {
+            name: "web".into(),
+            container: Some(container),
+            stack: "own".into(),
+            ports: vec![port(8000, 80, 0), port(0, 81, 0), port(7000, 80, 7003)],
+            ..Default::default()
+        };
+        let subnet = pb::Subnet { subnet: "172.17.0.0/16".into(), gateway: "172.17.0.1".into(), ..Default::default() };
+        pb::Container {
+            id: 9,
+            spec: Some(spec),
+            status: Some(pb::RunStatus { phase: "running".into(), since_ms: 1_000, ..Default::default() }),
+            endpoints: vec![pb::Endpoint {
+                network: 2,
+                v4: "172.17.0.2".into(),
+                mac: "02:42:ac:11:00:02".into(),
+                ..Default::default()
+            }],
+            networks: vec![pb::Attached { name: "bridge".into(), subnets: vec![subnet] }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_scripts_ask_an_inspected_one_for_is_where_docker_has_it() {
+        let shown = inspected(&web());
+        let settings = &shown["NetworkSettings"];
+        assert_eq!((&settings["IPAddress"], &settings["Gateway"]), (&json!("172.17.0.2"), &json!("172.17.0.1")));
+        let others = (&settings["MacAddress"], &settings["GlobalIPv6Address"]);
+        assert_eq!(others, (&json!("02:42:ac:11:00:02"), &json!("")));
+        assert_eq!(shown["State"]["StartedAt"], json!("1970-01-01T00:00:01.000Z"));
+        assert_eq!((&shown["Path"], &shown["Args"]), (&json!("/bin/sh"), &json!(["-c", "serve"])));
+        let wished = json!({
+            "80/tcp": [{ "HostIp": "", "HostPort": "8000" }, { "HostIp": "", "HostPort": "7000-7003" }],
+            "81/tcp": [{ "HostIp": "", "HostPort": "" }],
+        });
+        assert_eq!(shown["HostConfig"]["PortBindings"], wished);
+    }
+
+    #[test]
+    fn what_is_not_known_of_an_inspected_one_is_left_out() {
+        let mut other = web();
+        other.networks[0].name = "blue".into();
+        other.status = Some(pb::RunStatus { phase: "exited".into(), ..Default::default() });
+        let created = pb::RunStatus { phase: "created".into(), since_ms: 1_000, ..Default::default() };
+        assert_eq!(inspected(&pb::Container { status: Some(created), ..web() })["State"]["StartedAt"], json!(NEVER));
+        let container = other.spec.as_mut().and_then(|s| s.container.as_mut()).expect("there is one");
+        (container.has_entrypoint, container.entrypoint) = (false, Vec::new());
+        let shown = inspected(&other);
+        assert_eq!(shown["NetworkSettings"]["IPAddress"], json!(""), "that is the default bridge's");
+        assert_eq!(shown["NetworkSettings"]["Networks"]["blue"]["IPAddress"], json!("172.17.0.2"));
+        for (part, key) in [(&shown, "Path"), (&shown, "Args"), (&shown["State"], "StartedAt")] {
+            assert!(part.get(key).is_none(), "{key}");
+        }
+    }
 }

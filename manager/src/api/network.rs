@@ -2,7 +2,7 @@
 
 use shoal_common::{Invalid, network::NetworkSpec, node::Role};
 use shoal_proto::{convert::network_spec, pb};
-use shoal_state::{Command, Reply};
+use shoal_state::{Command, Rejection, Reply};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 
@@ -61,6 +61,7 @@ pub(super) async fn remove(
     asker: Asker,
     asked: pb::RemoveNetworkRequest,
 ) -> Result<pb::RemoveNetworkReply, Refusal> {
+    find::refuse_stack(&asked.network, |network| Rejection::PredefinedNetwork { network }.into())?;
     let network = {
         let state = manager.consensus.read().await?;
         let network = find::network(&state, &asked.network, asker.node(&state, &asked.node)?)?;

@@ -23,6 +23,10 @@ pub(crate) enum Refusal {
     NotYours { asker: NodeId, node: NodeId },
     #[error("{0} is the whole cluster's: run the command on a manager")]
     ManagersOnly(String),
+    #[error("network {0} cannot be joined once a container is made: give it to run or create, --network {0}")]
+    StackJoined(String),
+    #[error("network {0} cannot be left: a container has it for good")]
+    StackLeft(String),
     #[error("it has not come so far within {0:?}")]
     TooLate(Duration),
     #[error("this host is no manager any more: ask again")]
@@ -44,6 +48,7 @@ impl Refusal {
             Refusal::Unanswered(error) => of_propose(error),
             Refusal::TooMuch(_) => Code::ResourceExhausted,
             Refusal::NotYours { .. } | Refusal::ManagersOnly(_) => Code::PermissionDenied,
+            Refusal::StackJoined(_) | Refusal::StackLeft(_) => Code::FailedPrecondition,
             Refusal::TooLate(_) => Code::DeadlineExceeded,
             Refusal::Ending => Code::Unavailable,
             Refusal::BadCertificate(_) => Code::Internal,
@@ -79,6 +84,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
         | Rejection::OverlapInService { .. }
         | Rejection::ContainerRuns { .. }
         | Rejection::NotConnected { .. }
+        | Rejection::NeverConnected { .. }
         | Rejection::NotAttachable { .. }
         | Rejection::NetworkElsewhere { .. }
         | Rejection::NoParent { .. }
@@ -160,6 +166,7 @@ mod tests {
             (Rejection::NotYourTask { task: TaskId(1), node: NodeId(2) }, Code::PermissionDenied),
             (Rejection::ContainerRuns { container: name("a") }, Code::FailedPrecondition),
             (Rejection::NotConnected { container: name("a"), network: name("blue") }, Code::FailedPrecondition),
+            (Rejection::NeverConnected { container: name("a"), stack: text("loopback") }, Code::FailedPrecondition),
             (Rejection::ConnectedAlready { container: name("a"), network: name("blue") }, Code::AlreadyExists),
             (Rejection::NotAttachable { network: name("blue") }, Code::FailedPrecondition),
             (Rejection::NetworkElsewhere { network: name("br"), node: NodeId(2) }, Code::FailedPrecondition),
@@ -168,7 +175,7 @@ mod tests {
             (Rejection::PortTaken { port: text("80/tcp"), holder: text("container a") }, Code::AlreadyExists),
             (Rejection::PortsExhausted { node: NodeId(2) }, Code::ResourceExhausted),
             (Rejection::IngressExhausted, Code::ResourceExhausted),
-            (Rejection::PredefinedNetwork { network: name("bridge") }, Code::FailedPrecondition),
+            (Rejection::PredefinedNetwork { network: text("bridge") }, Code::FailedPrecondition),
             (Rejection::LocalNetwork { network: name("br"), driver: text("bridge") }, Code::FailedPrecondition),
         ];
         for (rejection, code) in rejections {

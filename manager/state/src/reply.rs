@@ -69,6 +69,8 @@ pub enum Rejection {
     ContainerRuns { container: Name },
     #[error("container {container} is not connected to network {network}")]
     NotConnected { container: Name, network: Name },
+    #[error("container {container} has {stack} and can join no other network")]
+    NeverConnected { container: Name, stack: String },
     #[error("container {container} is connected to network {network} already")]
     ConnectedAlready { container: Name, network: Name },
     #[error("network {network} is not attachable: create it with --attachable, or run a service on it")]
@@ -83,8 +85,8 @@ pub enum Rejection {
     PortsExhausted { node: NodeId },
     #[error("no port from 30000 to 32767 is free on all hosts; name one with published=PORT")]
     IngressExhausted,
-    #[error("{network} is a network that every host has; it cannot be removed")]
-    PredefinedNetwork { network: Name },
+    #[error("network {network} is on every host and cannot be removed")]
+    PredefinedNetwork { network: String },
     #[error(
         "a service cannot use network {network}: a {driver} network is of one host alone; use one of driver overlay or \
          macvlan"

@@ -2,7 +2,7 @@
 
 use crate::pb;
 use shoal_common::{
-    Invalid, Mtu, NodeId, Subnet,
+    Invalid, LinkName, Mtu, NodeId, Subnet,
     network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     subnet::SubnetSpec,
 };
@@ -107,7 +107,14 @@ fn driver<E: From<Invalid>>(
         "bridge" => {
             let options = bridge.unwrap_or_default();
             let id = node(&options.node)?;
-            Ok(Driver::Bridge(bridge_options(options, id).inside("bridge")?))
+            let options = bridge_options(options, id).inside("bridge")?;
+            match options.link.as_ref().filter(|link| link.is_reserved()) {
+                Some(link) => {
+                    let expected = "another name: Shoal's own links have those that begin with shb, shp or shx";
+                    Err(Invalid::new(BRIDGE_NAME, link, expected).inside("bridge").into())
+                }
+                None => Ok(Driver::Bridge(options)),
+            }
         }
         "macvlan" => {
             let options = macvlan.unwrap_or_default();
@@ -118,10 +125,10 @@ fn driver<E: From<Invalid>>(
             }
             let mut parents = BTreeMap::new();
             for (at, link) in &options.parents {
-                parents.insert(node(at)?, parsed(format!("parent@{at}"), link)?);
+                parents.insert(node(at)?, parent(&format!("parent@{at}"), link)?);
             }
             Ok(Driver::Macvlan(MacvlanOptions {
-                parent: if options.parent.is_empty() { None } else { Some(parsed("parent", &options.parent)?) },
+                parent: if options.parent.is_empty() { None } else { Some(parent("parent", &options.parent)?) },
                 parents,
                 mode: parsed("macvlan_mode", &options.mode)?,
             }))
@@ -130,10 +137,19 @@ fn driver<E: From<Invalid>>(
     }
 }
 
+/// A link of a host, or a VLAN on one.
+fn parent(field: &str, text: &str) -> Result<LinkName, Invalid> {
+    let link: LinkName = parsed(field, text)?;
+    link.vlan().map_err(|e| e.at(field))?;
+    Ok(link)
+}
+
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+
 pub(super) fn bridge_options(b: pb::BridgeOptions, node: NodeId) -> Result<BridgeOptions, Invalid> {
     Ok(BridgeOptions {
         node,
-        link: if b.link.is_empty() { None } else { Some(parsed("com.docker.network.bridge.name", &b.link)?) },
+        link: if b.link.is_empty() { None } else { Some(parsed(BRIDGE_NAME, &b.link)?) },
         icc: !b.no_icc,
         masquerade: !b.no_masquerade,
         host_binding: read_unless_empty("com.docker.network.bridge.host_binding_ipv4", &b.host_binding, AN_ADDRESS)?,

@@ -75,7 +75,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                 host.links.insert(name, bridge(cut, network, options));
             }
             NetworkKind::Macvlan { parent, .. } => {
-                if let Some((on, id)) = vlan(parent).filter(|_| is_used) {
+                if let Some((on, id)) = parent.vlan().ok().flatten().filter(|_| is_used) {
                     let mut link = Link::new(LinkKind::Vlan { parent: on, id }, cut.mtu(network));
                     link.marked = true;
                     // Its containers are on that VLAN, and not the host.
@@ -114,16 +114,6 @@ pub(super) fn bridge_name(id: NetworkId, options: &BridgeOptions) -> LinkName {
         None => names::host_bridge(id),
     }
 }
-
-/// `eth0.50` is VLAN 50 on eth0.
-fn vlan(link: &LinkName) -> Option<(LinkName, u16)> {
-    let (parent, id) = link.as_str().rsplit_once('.')?;
-    let id = id.parse().ok().filter(|id| VLAN_IDS.contains(id))?;
-    Some((parent.parse().ok()?, id))
-}
-
-/// IEEE 802.1Q: 0 is no VLAN, and 4095 reserved.
-const VLAN_IDS: std::ops::RangeInclusive<u16> = 1..=4094;
 
 fn bridge(cut: &Cut<'_>, network: &NetworkAssignment, options: &BridgeOptions) -> Link {
     let mut bridge = Link::new(LinkKind::Bridge, cut.mtu(network));

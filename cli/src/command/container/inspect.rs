@@ -7,18 +7,18 @@ use std::path::Path;
 use crate::{
     args::container::Inspect,
     client::Client,
-    command::{network::inspected, show},
+    command::{inspect_each, network::inspected},
     failure::{Exit, Failure},
     view,
 };
 
 pub(in crate::command) async fn run(host: &Path, a: &Inspect) -> Result<(), Failure> {
     let client = Client::connect(host).await?;
-    let mut all = Vec::new();
-    for name in &a.names {
-        all.push(find(&client, a, name).await?);
-    }
-    show::inspected(a.format.format.as_ref(), &all)
+    let client = &client;
+    inspect_each(a.format.format.as_ref(), &a.names, |name| async move {
+        find(client, a, &name).await.map(|found| vec![found])
+    })
+    .await
 }
 
 async fn find(client: &Client, a: &Inspect, name: &str) -> Result<Value, Failure> {
@@ -49,7 +49,7 @@ async fn of_kind(client: &Client, a: &Inspect, kind: &str, name: &str) -> Result
     let names = vec![name.to_owned()];
     match kind {
         "container" => Ok(view::container::inspected(&super::one(client, name, &a.on.node).await?)),
-        "network" => inspected(client, &names, &a.on).await?.into_iter().next().ok_or_else(none),
+        "network" => inspected(client, name, &a.on).await?.into_iter().next().ok_or_else(none),
         "service" => {
             let request = pb::ListServicesRequest { services: names };
             let found = client.control().list_services(request).await?.into_inner().services;

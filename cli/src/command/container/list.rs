@@ -10,6 +10,7 @@ use crate::{
     failure::Failure,
     out,
     progress::follow::now,
+    units::KeyValue,
     view::{
         Form,
         container::{Row, row},
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
+    a.rows.filter.iter().try_for_each(check)?;
     let request = pb::ListContainersRequest { containers: Vec::new(), node: a.on.node.clone(), all_nodes: a.all_nodes };
     let mut found = client.hosts().list_containers(request).await?.into_inner().containers;
     // The newest first, as Docker.
@@ -30,7 +32,7 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
         let is_up = matches!(row.state.as_str(), "running" | "restarting");
         let mut wanted = a.all || last.is_some() || asked_for_status || is_up;
         for filter in &a.rows.filter {
-            wanted &= fits(&row, &filter.key, &filter.value)?;
+            wanted &= fits(&row, &filter.key, &filter.value);
         }
         if wanted {
             shown.push(row);
@@ -58,8 +60,26 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
     })
 }
 
-fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
-    Ok(match key {
+/// Docker's: of paused and dead ones there are none here.
+const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+
+/// Known are only those that are let pass here.
+fn check(filter: &KeyValue) -> Result<(), Failure> {
+    let KeyValue { key, value } = filter;
+    let bad = |known: &str| Err(Failure::usage(format!("filter: \"{key}={value}\" is not accepted: {known}")));
+    match key.as_str() {
+        "name" | "id" | "network" | "ancestor" | "label" | "node" => Ok(()),
+        "status" if STATUSES.contains(&value.as_str()) => Ok(()),
+        "status" => bad(&format!("a status is one of {}", STATUSES.join(", "))),
+        "health" if HEALTHS.contains(&value.as_str()) => Ok(()),
+        "health" => bad(&format!("health is one of {}", HEALTHS.join(", "))),
+        _ => bad("ancestor, health, id, label, name, network, node and status are known"),
+    }
+}
+
+fn fits(row: &Row, key: &str, value: &str) -> bool {
+    match key {
         "name" => row.names.contains(value),
         "id" => row.id == value,
         "status" => row.state == value,
@@ -68,11 +88,8 @@ fn fits(row: &Row, key: &str, value: &str) -> Result<bool, Failure> {
         "ancestor" => row.image == value,
         "label" => has_label(&row.labels, value),
         "node" => row.node == value,
-        other => {
-            let known = "ancestor, health, id, label, name, network, node and status are known";
-            return Err(Failure::usage(format!("filter: {other:?} is not accepted: {known}")));
-        }
-    })
+        _ => false,
+    }
 }
 
 /// The containers of the asked host, and whether each runs.
@@ -125,4 +142,25 @@ pub(super) fn show_stats(
 fn mebibytes(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10) >> 20;
     format!("{}.{}MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_has_a_value_that_a_container_could_have() {
+        let filter = |key: &str, value: &str| check(&KeyValue { key: key.into(), value: value.into() });
+        for (key, value) in [("status", "running"), ("status", "paused"), ("health", "none"), ("ancestor", "web")] {
+            assert_eq!(filter(key, value), Ok(()), "{key}={value}");
+        }
+        for (key, value, known) in [
+            ("status", "foo", "created, restarting, running"),
+            ("health", "foo", "unhealthy"),
+            ("colour", "blue", "ancestor"),
+        ] {
+            let f = filter(key, value).expect_err(key);
+            assert!(f.message.contains(&format!("\"{key}={value}\"")) && f.message.contains(known), "{f}");
+        }
+    }
 }

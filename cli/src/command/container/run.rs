@@ -10,7 +10,7 @@ use crate::{
     client::{Client, request_id},
     failure::Failure,
     out,
-    spec::run::{Asked, run as asked, unreached},
+    spec::run::{Asked, refuse_without_command, run as asked, unreached},
 };
 
 /// Names are made up so often before that is given up.
@@ -72,7 +72,14 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
 
 /// The container, made; its image is here.
 async fn made(client: &Client, a: &Create) -> Result<pb::ContainerReply, Failure> {
-    let exposed = if a.node.is_empty() { image(client, a).await? } else { Vec::new() };
+    // What another host's images have is that host's to know.
+    let exposed = if a.node.is_empty() {
+        let image = image(client, a).await?;
+        refuse_without_command(a, &image)?;
+        image.exposed_ports
+    } else {
+        Vec::new()
+    };
     if a.publish_all && !a.node.is_empty() {
         return Err(Failure::usage(
             "publish-all: which ports an image exposes is known to the other host alone: name them with -p",
@@ -109,15 +116,15 @@ async fn warn_of_ports(client: &Client, a: &Create, spec: &pb::RunSpec) {
     }
 }
 
-/// Sees to it that the image is here, and gives the ports that it exposes.
-async fn image(client: &Client, a: &Create) -> Result<Vec<String>, Failure> {
+/// Sees to it that the image is here, and says what is in it.
+async fn image(client: &Client, a: &Create) -> Result<pb::InspectImageReply, Failure> {
     let inspect = || async {
         let request = pb::InspectImageRequest { reference: a.image.clone() };
         client.containers(None).inspect_image(request).await
     };
     if a.pull != "always" {
         match inspect().await {
-            Ok(found) => return Ok(found.into_inner().exposed_ports),
+            Ok(found) => return Ok(found.into_inner()),
             Err(s) if s.code() == Code::NotFound && a.pull == "missing" => {
                 out::note(format!("Unable to find image '{}' locally", a.image));
             }
@@ -125,5 +132,5 @@ async fn image(client: &Client, a: &Create) -> Result<Vec<String>, Failure> {
         }
     }
     client.local().pull_image(pb::PullImageRequest { reference: a.image.clone() }).await?;
-    Ok(inspect().await?.into_inner().exposed_ports)
+    Ok(inspect().await?.into_inner())
 }

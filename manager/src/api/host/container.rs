@@ -78,6 +78,7 @@ pub(super) async fn connect(
 ) -> Result<pb::ContainerReply, Refusal> {
     let (container, node) = named(manager, asker, asked.container).await?;
     let wish = asked.attachment.ok_or_else(|| Invalid::new("attachment", "", "the network to connect to"))?;
+    find::refuse_stack(&wish.network, Refusal::StackJoined)?;
     let state = manager.consensus.read().await?;
     let attachment: Attachment = attachment(wish, |name| find::network(&state, name, node).map(|n| n.id))?;
     reply(manager, new_request(), Command::ConnectContainer { container, attachment }).await
@@ -89,6 +90,7 @@ pub(super) async fn disconnect(
     asked: pb::DisconnectContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
     let (container, node) = named(manager, asker, asked.container).await?;
+    find::refuse_stack(&asked.network, Refusal::StackLeft)?;
     let network = find::network(&*manager.consensus.read().await?, &asked.network, node)?.id;
     reply(manager, new_request(), Command::DisconnectContainer { container, network }).await
 }

@@ -192,20 +192,18 @@ impl State {
 
     pub(super) fn connect_container(&mut self, id: TaskId, attachment: &Attachment) -> Outcome {
         let mut container = self.living_container(id)?;
-        self.join(&mut container, attachment)?;
-        let without = match &mut container.spec.networking {
+        let stack = match &mut container.spec.networking {
             Networking::Own(attachments) => {
                 attachments.push(attachment.clone());
                 None
             }
-            Networking::None => Some("none"),
-            Networking::Host => Some("host"),
+            Networking::None => Some("its loopback alone (--network none)"),
+            Networking::Host => Some("the network stack of its host (--network host)"),
         };
-        if let Some(stack) = without {
-            let expected =
-                format!("one with networks: this one was made with --network {stack}, and can have no others");
-            return Err(Invalid::new("container", &container.spec.name, expected).into());
+        if let Some(stack) = stack {
+            return Err(Rejection::NeverConnected { container: container.spec.name, stack: stack.to_owned() });
         }
+        self.join(&mut container, attachment)?;
         let start = container.start;
         self.containers.insert(id, Arc::new(container));
         Ok(Reply::Container(id, start))
@@ -246,14 +244,12 @@ impl State {
         if report.start < container.status.start {
             return false;
         }
+        let heard = &container.status;
+        let goes_on = (report.phase, report.start, report.restarts) == (heard.phase, heard.start, heard.restarts);
         let status = RunStatus {
             phase: report.phase,
             start: report.start,
-            since: if report.phase == container.status.phase && report.restarts == container.status.restarts {
-                container.status.since
-            } else {
-                entry.at
-            },
+            since: if goes_on { heard.since } else { entry.at },
             message: report.message.clone(),
             exit_code: report.exit_code,
             restarts: report.restarts,

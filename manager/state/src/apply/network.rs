@@ -59,7 +59,7 @@ impl State {
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Outcome {
         let network = self.networks.get(&id).ok_or_else(|| not_found("network", id))?;
         if matches!(&network.spec.driver, Driver::Bridge(bridge) if bridge.is_default) {
-            return Err(Rejection::PredefinedNetwork { network: network.name().clone() });
+            return Err(Rejection::PredefinedNetwork { network: network.name().to_string() });
         }
         let services = self.services_of_network(id).map(|s| format!("service {}", s.spec.name));
         // Tasks of a service that still names the network are covered by the service.

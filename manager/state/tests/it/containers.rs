@@ -34,19 +34,23 @@ fn start(w: &mut World, container: TaskId) -> Outcome {
     w.apply(Command::StartContainer { container, again: false })
 }
 
-fn report(w: &mut World, container: TaskId, phase: Phase) {
+fn running(w: &World, container: TaskId) -> ContainerReport {
     let row = &w.state.containers[&container];
-    let report = ContainerReport {
+    ContainerReport {
         node: row.node,
         container,
         start: row.start,
-        phase,
+        phase: Phase::Running,
         message: String::new(),
         exit_code: Some(0),
         restarts: 0,
         health: None,
         unstarted: false,
-    };
+    }
+}
+
+fn report(w: &mut World, container: TaskId, phase: Phase) {
+    let report = ContainerReport { phase, ..running(w, container) };
     w.apply(Command::ReportContainers { reports: vec![report] }).unwrap();
 }
 
@@ -242,15 +246,34 @@ fn the_hosts_own_address_in_a_containers_hosts_file_is_that_of_its_default_bridg
 }
 
 #[test]
+fn one_that_is_started_again_runs_since_then() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    start(&mut w, a).unwrap();
+    report(&mut w, a, Phase::Running);
+    let first = w.state.containers[&a].status.since;
+    w.apply(Command::StartContainer { container: a, again: true }).unwrap();
+    let mut again = ContainerReport { start: 1, ..running(&w, a) };
+    again.message = "healthy".to_owned();
+    w.apply(Command::ReportContainers { reports: vec![again] }).unwrap();
+    assert_eq!(w.state.containers[&a].status.since, first, "that is the start before");
+    report(&mut w, a, Phase::Running);
+    assert!(w.state.containers[&a].status.since > first);
+}
+
+#[test]
 fn a_container_without_a_stack_of_its_own_is_connected_to_nothing() {
     let mut w = world();
     let net = bridge(&mut w, 1, "net", &[]).unwrap();
-    for (networking, flag) in [(Networking::None, "--network none"), (Networking::Host, "--network host")] {
+    for (networking, stack) in [
+        (Networking::None, "its loopback alone (--network none)"),
+        (Networking::Host, "the network stack of its host (--network host)"),
+    ] {
         let name = format!("a{}", w.state.containers.len());
         let a = create(&mut w, 1, RunSpec { networking, ..run(&name, vec![]) }).unwrap();
         let connect = Command::ConnectContainer { container: a, attachment: Attachment::to(net) };
         let refused = w.apply(connect).unwrap_err().to_string();
-        assert!(refused.contains(flag), "{refused}");
+        assert_eq!(refused, format!("container {name} has {stack} and can join no other network"));
     }
 }
 

@@ -34,7 +34,7 @@ fn a_container_lands_on_the_default_bridge_and_has_the_hosts_stack_or_none_if_as
         let left = lab.exec("m1", ["ls", "-A", "/run/shoal/netns"])?.success()?;
         ensure!(left.is_empty(), "{left}");
         let refused = lab.shoal("m1", ["network", "rm", "bridge"])?;
-        ensure!(!refused.status.success() && refused.stderr.contains("every host has"), "{refused}");
+        ensure!(!refused.status.success() && refused.stderr.contains("is on every host"), "{refused}");
         Ok(())
     })
 }

@@ -64,6 +64,13 @@ fn networks_are_listed_inspected_made_and_removed_as_dockers_users_know_it() -> 
         let gone = lab.shoal("m1", ["network", "inspect", "my-network"])?;
         ensure!(!gone.status.success() && gone.stderr.contains("my-network"), "{gone}");
         ensure!(lab.shoal("m1", ["network", "inspect", "bridge"])?.status.success(), "what every host has stays");
+        // What is there is shown, also where something else is not.
+        for line in [&["network", "inspect"][..], &["inspect"]] {
+            let some = lab.shoal("m1", [line, &["bridge", "my-network", "none"]].concat())?;
+            ensure!(some.status.code() == Some(3) && some.stderr.contains("my-network"), "{some}");
+            let shown: Vec<Value> = serde_json::from_str(&some.stdout)?;
+            ensure!(shown.iter().map(|n| &n["Name"]).eq(["bridge", "none"]), "{some}");
+        }
         Ok(())
     })
 }
@@ -102,12 +109,15 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("run -d --dns nowhere page idle", "an IP address such as"),
             ("run -d --mount type=bind,source=here,target=/x page idle", "mount source: \"here\""),
             ("run -d -v /no/such/path:/x --rm page idle", "/no/such/path"),
+            ("run -d page", "no command specified"),
+            ("run -d -v relative/path:/data page idle", "SOURCE is an absolute path"),
             ("rm -f nobody", "nobody"),
             ("attach loner", "container loner does not run"),
             ("exec loner true", "container loner"),
-            ("network connect net loner", "--network none"),
-            ("network connect host a", "--network host"),
-            ("network rm none", "--network none"),
+            ("network connect net loner", "container loner has its loopback alone (--network none)"),
+            ("network rm none", "network none is on every host and cannot be removed"),
+            ("network connect host a", "network host cannot be joined once a container is made"),
+            ("network disconnect none a", "network none cannot be left"),
             ("network create --subnet 192.0.4.0/24 --aux-address x=192.0.4.1 x", "the gateway's"),
             ("network create --subnet 192.0.4.1/24 x", "error: subnet: "),
             ("service create --name s --network host page idle", "--network host"),
@@ -123,6 +133,10 @@ fn each_mistake_has_its_sentence_and_changes_nothing() -> anyhow::Result<()> {
             ("network create -d macvlan x", "parent"),
             ("network create -o no.such.option=1 x", "no.such.option"),
             ("network create host", "host"),
+            ("network create -o com.docker.network.bridge.name=shb11 x", "Shoal's own"),
+            ("network create -d macvlan -o parent=eth0.5000 x", "1 to 4094"),
+            ("network ls --filter type=zz", "type=builtin|custom"),
+            ("ps --filter status=foo", "restarting"),
             ("exec nobody true", "nobody"),
             ("service create --name s --network net page idle", "one host"),
         ] {
