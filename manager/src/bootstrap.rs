@@ -2,7 +2,7 @@
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
-    NodeId,
+    LogIndex, NodeId,
     node::{Availability, NodeDescription, Role},
 };
 use shoal_raft::{Connector, Consensus, OpenError, ProposeError, Settings};
@@ -81,9 +81,9 @@ impl Connector for ByCertificate {
 }
 
 /// Opens this host's member of the Raft group; in a directory that is empty, one that waits to be taken in.
-pub async fn open(raft_dir: &Path, credentials: Credentials) -> Result<Manager, Error> {
+pub async fn open(raft_dir: &Path, credentials: Credentials, seen: LogIndex) -> Result<Manager, Error> {
     let node = credentials.current().node;
-    let settings = Settings::new(node, raft_dir.to_owned());
+    let settings = Settings { stands_from: seen, ..Settings::new(node, raft_dir.to_owned()) };
     let consensus = Consensus::open(settings, Arc::new(ByCertificate(credentials.clone()))).await?;
     Ok(Manager { node, consensus, credentials })
 }
@@ -111,7 +111,7 @@ pub async fn found(raft_dir: &Path, founding: Founding) -> Result<Founded, Error
     let worker_token = JoinToken { ca, secret: settings.worker_join_secret.clone() };
     let manager_token = JoinToken { ca, secret: settings.manager_join_secret.clone() };
 
-    let manager = open(raft_dir, Credentials::new(identity)).await?;
+    let manager = open(raft_dir, Credentials::new(identity), LogIndex(0)).await?;
     let control_addr = founding.description.control_addr;
     let init = Command::InitCluster { cluster: Box::new(settings), node: founding.description };
     match first_entries(&manager.consensus, control_addr, init, founding.availability).await {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use shoal_agent::Agent;
-use shoal_common::{NodeId, Timestamp, node::Role};
+use shoal_common::{LogIndex, NodeId, Timestamp, node::Role};
 use shoal_manager::{Heard, Manager, bootstrap, ca, leader};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
 use shoal_rt::{Backoff, Credentials, Expect, Identity, clock};
@@ -108,7 +108,9 @@ impl Keeper {
     }
 
     async fn open(&self) -> anyhow::Result<Manager> {
-        Ok(bootstrap::open(&self.config.raft_dir(), self.credentials.clone()).await?)
+        // What this host has acted on was committed, so whoever leads has it.
+        let seen = LogIndex(self.agent.status().generation.0);
+        Ok(bootstrap::open(&self.config.raft_dir(), self.credentials.clone(), seen).await?)
     }
 
     /// The host is a manager from here on; what is returned ends the leader's work.

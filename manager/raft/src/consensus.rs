@@ -15,7 +15,10 @@ use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -50,6 +53,8 @@ struct Inner {
     peers: Peers,
     shown: Shown,
     leadership: watch::Receiver<Leadership>,
+    /// It was asked to end.
+    ending: AtomicBool,
 }
 
 impl fmt::Debug for Consensus {
@@ -119,7 +124,8 @@ impl Consensus {
             .await
             .map_err(|e| OpenError::Raft(e.to_string()))?;
         let leadership = follow(&raft, &settings);
-        Ok(Self(Arc::new(Inner { settings, raft, log, peers, shown, leadership })))
+        tokio::spawn(stand(raft.clone(), settings.stands_from));
+        Ok(Self(Arc::new(Inner { settings, raft, log, peers, shown, leadership, ending: AtomicBool::new(false) })))
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -241,7 +247,7 @@ impl Consensus {
         }
     }
 
-    /// Resolves when this member cannot go on (its disk failed); the daemon ends then.
+    /// Resolves when this member cannot go on (its disk failed, or Raft itself); the daemon ends then.
     pub async fn fatal(&self) -> String {
         let mut metrics = self.0.raft.metrics();
         loop {
@@ -251,13 +257,16 @@ impl Consensus {
                 return fatal.to_string();
             }
             if metrics.changed().await.is_err() {
-                // It was shut down, which is no failure.
-                std::future::pending::<()>().await;
+                if self.0.ending.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                return "Raft has ended by itself: the log says why".to_owned();
             }
         }
     }
 
     pub async fn shutdown(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not end well");
         }
@@ -391,6 +400,8 @@ fn config(settings: &Settings) -> Config {
         replication_lag_threshold: settings.snapshot_every,
         install_snapshot_timeout: 30_000,
         enable_pre_vote: Some(true),
+        // See `stand`.
+        enable_elect: settings.stands_from == LogIndex(0),
         // A host that comes back is heard within half a second.
         backoff: "50ms 100ms 200ms ...500ms".to_owned(),
         ..Config::default()
@@ -467,6 +478,17 @@ fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
         }
     });
     rx
+}
+
+/// Has the member stand for elections once its log has come so far.
+async fn stand(raft: Raft, from: LogIndex) {
+    let mut metrics = raft.metrics();
+    while metrics.borrow_and_update().last_log_index.unwrap_or(0) < from.0 {
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+    raft.runtime_config().elect(true);
 }
 
 fn leadership(metrics: &Metrics, settings: &Settings) -> Leadership {

@@ -1,16 +1,19 @@
 //! What a member of the Raft group is told when it is opened.
 
-use shoal_common::NodeId;
+use shoal_common::{LogIndex, NodeId};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tonic::transport::Channel;
 
 /// Times are chosen for hosts in one data centre: a lost leader is replaced in one to two seconds.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who this member is. Ids come from the log and are never used twice, so a vote cannot be confused.
+    /// Who this member is. No other host ever has its id.
     pub node: NodeId,
     /// Where log, vote and snapshots are kept.
     pub dir: PathBuf,
+    /// It stands for no election before its log has come so far. One that left the group and is a member again begins
+    /// with an empty log, and the membership that it comes by first may be one in which it was alone.
+    pub stands_from: LogIndex,
     pub heartbeat: Duration,
     /// A follower that hears nothing for a time drawn from here asks for an election.
     pub election: (Duration, Duration),
@@ -25,6 +28,7 @@ impl Settings {
         Self {
             node,
             dir,
+            stands_from: LogIndex(0),
             heartbeat: Duration::from_millis(150),
             election: (Duration::from_millis(750), Duration::from_millis(1250)),
             snapshot_every: 5000,

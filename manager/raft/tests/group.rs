@@ -27,6 +27,24 @@ async fn one_member_remembers_what_it_acknowledged() {
     assert!(state.find_network("blue", None).is_some());
 }
 
+/// The log begins with a group in which the first member was alone: it must not take itself for that again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_member_may_leave_and_come_back_with_nothing() {
+    let mut group = Group::new();
+    group.bootstrap(1).await;
+    for n in 0..200 {
+        group.member(1).propose(network(&format!("n{n}"))).await.unwrap().1.unwrap();
+    }
+    group.grow(&[1, 2, 3]).await;
+    for _ in 0..4 {
+        group.grow(&[2, 3]).await;
+        let seen = group.member(2).read().await.unwrap().applied;
+        group.restart_empty(1, seen).await;
+        group.grow(&[1, 2, 3]).await;
+        assert_eq!(group.member(1).read().await.unwrap().networks.len(), 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_without_a_group_says_so() {
     let mut group = Group::new();

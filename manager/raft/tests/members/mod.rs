@@ -1,7 +1,7 @@
 //! A group of members, each with a directory and a listener of its own.
 
 use shoal_common::{
-    Mtu, NodeId, Timestamp,
+    LogIndex, Mtu, NodeId, Timestamp,
     network::{Driver, NetworkSpec},
     node::{NodeDescription, Role},
     service::Amount,
@@ -41,6 +41,7 @@ struct Host {
     addr: SocketAddr,
     member: Arc<Mutex<Option<Consensus>>>,
     serving: CancellationToken,
+    stands_from: LogIndex,
 }
 
 #[derive(Default)]
@@ -54,8 +55,13 @@ impl Group {
     pub(crate) async fn open(&mut self, id: u64) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let host =
-            Host { dir: tempfile::tempdir().unwrap(), addr, member: Arc::default(), serving: CancellationToken::new() };
+        let host = Host {
+            dir: tempfile::tempdir().unwrap(),
+            addr,
+            member: Arc::default(),
+            serving: CancellationToken::new(),
+            stands_from: LogIndex(0),
+        };
         self.0.insert(id, host);
         self.start(id, listener).await;
     }
@@ -65,6 +71,7 @@ impl Group {
         let mut settings = Settings::new(NodeId(id), host.dir.path().join("raft"));
         settings.snapshot_every = SNAPSHOT_EVERY;
         settings.deadline = DEADLINE;
+        settings.stands_from = host.stands_from;
         *host.member.lock().unwrap() = Some(Consensus::open(settings, Arc::new(Plain)).await.unwrap());
         host.serving = CancellationToken::new();
         let (member, serving, addr) = (Arc::clone(&host.member), host.serving.clone(), host.addr);
@@ -156,6 +163,18 @@ impl Group {
 
     pub(crate) async fn restart(&mut self, id: u64) {
         self.stop(id).await;
+        self.listen_again(id).await;
+    }
+
+    /// With nothing of what it kept, on a host that has seen the log up to `seen`.
+    pub(crate) async fn restart_empty(&mut self, id: u64, seen: LogIndex) {
+        self.stop(id).await;
+        let host = self.0.get_mut(&id).unwrap();
+        (host.dir, host.stands_from) = (tempfile::tempdir().unwrap(), seen);
+        self.listen_again(id).await;
+    }
+
+    async fn listen_again(&mut self, id: u64) {
         let addr = self.0[&id].addr;
         let mut listener = None;
         eventually("its port is free again", async || {
