@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_common::{
     NetworkId, NodeId, ServiceId,
     container::PublishedPort,
+    network::Driver,
     node::Liveness,
     service::{Amount, ServiceSpec},
     task::{DesiredState, TaskState},
 };
-use shoal_state::{Node, State, Task, TaskChange};
+use shoal_state::{Network, Node, State, Task, TaskChange};
 
 use crate::{draft::Draft, scheduler::filter};
 
@@ -91,12 +92,15 @@ impl<'a> Board<'a> {
     /// Looks at everything once: the seats, the tasks by service (ascending by id), and an `Orphan` for each task
     /// that sits on a node which is down.
     pub(crate) fn survey(state: &'a State, draft: &mut Draft) -> (Self, BTreeMap<ServiceId, Vec<Seen<'a>>>) {
+        // Of what services can be on, these alone are not on every node; a bridge of each host is no service's.
+        let partial: Vec<&Network> =
+            state.networks.values().filter(|n| matches!(n.spec.driver, Driver::Macvlan(_))).collect();
         let seats = state.nodes.values().map(|node| Seat {
             node,
             live: 0,
             reserved: Amount::default(),
             ports: state.containers_of_node(node.id).flat_map(|c| c.ports.iter().copied()).collect(),
-            beyond: state.networks.values().filter(|n| !n.spec.driver.reaches(node.id)).map(|n| n.id).collect(),
+            beyond: partial.iter().filter(|n| !n.spec.driver.reaches(node.id)).map(|n| n.id).collect(),
         });
         let seats = seats.collect();
         let mut board = Self { seats };

@@ -7,6 +7,8 @@
 pub(crate) const HEADER: usize = 16;
 /// `struct nfgenmsg`: family, version, resource id.
 pub(crate) const NFGEN: usize = 4;
+/// NLA_F_NESTED, beside the type of an attribute that is made of others.
+pub(crate) const NESTED: u16 = 0x8000;
 
 /// One message: its type, flags and sequence number, and what follows the header.
 #[derive(Debug, Clone, Copy)]

@@ -5,14 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Refusal, Socket,
-    attr::{Message, NFGEN, attribute, push, request},
+    attr::{Message, NESTED, NFGEN, attribute, push, request},
 };
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
 
-const NESTED: u16 = 0x8000;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;

@@ -11,7 +11,8 @@ use super::{
     attr::{Message, NFGEN, attribute, attributes, push, request, text},
 };
 
-const SUBSYSTEM: u16 = 10 << 8;
+/// NFNL_SUBSYS_NFTABLES, in the upper byte of a message's type.
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;

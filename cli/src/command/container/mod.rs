@@ -47,7 +47,7 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
         Container::Attach(a) => {
             let client = client().await?;
             let found = one(&client, &a.container, &a.on.node).await?;
-            if !matches!(found.status.clone().unwrap_or_default().phase.as_str(), "running" | "restarting") {
+            if !matches!(phase(&found), "running" | "restarting") {
                 let message = format!("container {} does not run: start it first, or use 'start -a'", a.container);
                 return Err(Failure::new(Exit::Conflict, message));
             }

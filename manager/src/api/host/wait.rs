@@ -3,10 +3,9 @@
 use shoal_common::{
     Invalid, TaskId,
     container::{Phase, Wanted},
-    node::Liveness,
 };
 use shoal_proto::pb;
-use shoal_state::{Container, Node, Rejection, State};
+use shoal_state::{Container, State};
 use std::time::Duration;
 
 use super::Asker;
@@ -61,7 +60,8 @@ pub(super) async fn until(
     }
     let mut states = manager.consensus.state();
     let is_reached = |state: &State| goal.is_reached(state.containers.get(&id).map(AsRef::as_ref));
-    let reached = states.wait_for(|state| is_reached(state) || down(state, id).is_some());
+    let lost = |state: &State| state.containers.get(&id).map_or(Ok(()), |c| state.refuse_down(c.node));
+    let reached = states.wait_for(|state| is_reached(state) || lost(state).is_err());
     let limit = match asked.limit_ms {
         0 => Duration::MAX,
         ms => Duration::from_millis(ms),
@@ -69,16 +69,10 @@ pub(super) async fn until(
     let state = tokio::time::timeout(limit, reached).await.map_err(|_| Refusal::TooLate(limit))?;
     // The manager has ended.
     let state = state.map_err(|_| Refusal::Ending)?.clone();
-    if let Some(node) = down(&state, id).filter(|_| !is_reached(&state)) {
-        return Err(Rejection::NodeDown { node: node.description.hostname.clone() }.into());
+    if !is_reached(&state) {
+        lost(&state)?;
     }
     Ok(pb::AwaitContainerReply { container: state.containers.get(&id).map(|c| view::container(&state, c)) })
-}
-
-/// A container's host that is down: it does and tells nothing.
-fn down(state: &State, id: TaskId) -> Option<&Node> {
-    let container = state.containers.get(&id)?;
-    state.nodes.get(&container.node).filter(|node| node.liveness == Liveness::Down)
 }
 
 #[cfg(test)]

@@ -181,7 +181,8 @@ impl State {
         }
     }
 
-    fn refuse_down(&self, node: NodeId) -> Result<(), Rejection> {
+    /// Who is down does and tells nothing.
+    pub fn refuse_down(&self, node: NodeId) -> Result<(), Rejection> {
         match self.nodes.get(&node) {
             Some(node) if node.liveness == Liveness::Down => {
                 Err(Rejection::NodeDown { node: node.description.hostname.clone() })

@@ -7,10 +7,12 @@ mod set;
 
 use shoal_plan::nft::{Chain, Hook, Rule};
 
-use super::attr::{NFGEN, push, request};
+use super::{
+    attr::{NESTED, NFGEN, push, request},
+    nftables::SUBSYSTEM,
+};
 use expression::Expressions;
 
-const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DEL_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
@@ -24,7 +26,6 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
 const NFPROTO_UNSPEC: u8 = 0;
-const NESTED: u16 = 0x8000;
 const NF_ACCEPT: i32 = 1;
 
 /// Deletes the table, which is there or not, and makes it from these chains if any are given.

@@ -1,6 +1,6 @@
 //! Anonymous sets and maps, filled in the transaction that makes them.
 
-use super::{NESTED, NEW_ELEMENTS, NEW_SET, NLM_F_CREATE, Table, nest, number, push, string, userdata};
+use super::{super::attr::NESTED, NEW_ELEMENTS, NEW_SET, NLM_F_CREATE, Table, nest, number, push, string, userdata};
 
 pub(super) const NFT_GOTO: i32 = -4;
 
