@@ -8,7 +8,7 @@ use fixture::{
     Host,
     cluster::{BLUE, BRIDGE, Cluster, LAN, QUIET, converge, published, task, v4_in, v6_in},
     eventually,
-    traffic::{ask, call, echo, echo_datagrams},
+    traffic::{ask, ask_at_length, ask_from, call, echo, echo_datagrams},
 };
 use shoal_common::{container::Wanted, service::Protocol};
 use shoal_plan::Ns;
@@ -26,13 +26,15 @@ fn there6() -> IpAddr {
     "fd00:192::2".parse().unwrap()
 }
 
-/// 31 on the default bridge, with a neighbour, 32; 41 on the overlay, with 42; 33 on another bridge.
+/// 31 on the default bridge, with a neighbour, 32; 41 on the overlay, with 42; 33 and 34, which may not meet, on another
+/// bridge.
 fn cluster() -> Cluster {
     let tcp = |ip: &str, at| published(ip, at, PORT, Protocol::Tcp);
     Cluster::default()
         .run_at(31, &[BRIDGE], &[tcp("", 8080), tcp("127.0.0.1", 8081), published("", 8053, 53, Protocol::Udp)])
         .run_at(32, &[BRIDGE], &[tcp("192.0.2.1", 8082)])
-        .run_at(33, &[LAN], &[])
+        .run_at(33, &[LAN], &[tcp("", 8083)])
+        .run_at(34, &[LAN], &[])
         .run_at(35, &[QUIET], &[tcp("", 8085)])
         .run_at(41, &[BLUE], &[tcp("", 9080), published("", 9053, 53, Protocol::Udp)])
         .run_at(42, &[BLUE], &[])
@@ -48,7 +50,9 @@ async fn wired(cluster: &Cluster) -> [Host; 2] {
         echo(&a, task(last), (v4_in(network, last), PORT));
         echo(&a, task(last), (v6_in(network, last), PORT));
     }
-    echo(&a, task(35), (v4_in(QUIET, 35), PORT));
+    for (network, last) in [(QUIET, 35), (LAN, 33)] {
+        echo(&a, task(last), (v4_in(network, last), PORT));
+    }
     [a, b]
 }
 
@@ -128,11 +132,19 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
     for on in [0, 1] {
         let both = format!("net.bridge.bridge-nf-call-iptables={on} net.bridge.bridge-nf-call-ip6tables={on}");
         a.run(Ns::Host, &format!("sysctl -qw {both}"));
-        for from in [31, 32] {
-            assert_eq!(call(&a, task(from), (HERE, 8080)).unwrap().0, IpAddr::from(v4_in(BRIDGE, 31)));
-            assert_eq!(call(&a, task(from), (here6(), 8080)).unwrap().0, IpAddr::from(v6_in(BRIDGE, 31)));
+        // A neighbour is seen as who it is. Nobody can take itself for a stranger: that one is seen as the bridge.
+        for (from, seen) in [(31, 1), (32, 32)] {
+            let (reached4, reached6) = (call(&a, task(from), (HERE, 8080)), call(&a, task(from), (here6(), 8080)));
+            assert_eq!(reached4.unwrap(), (v4_in(BRIDGE, 31).into(), v4_in(BRIDGE, seen).into()), "{from}, {on}");
+            assert_eq!(reached6.unwrap().0, IpAddr::from(v6_in(BRIDGE, 31)), "{from}, {on}");
         }
+        let seen = call(&a, task(32), (here6(), 8080)).unwrap().1;
+        assert_eq!(seen, IpAddr::from(v6_in(BRIDGE, 32)), "{on}");
         assert!(call(&a, task(31), (v4_in(BRIDGE, 32), PORT)).is_ok());
+        // Neighbours that may not meet do by a published port, and by that alone; they know of the bridge only.
+        let reached = call(&a, task(34), (HERE, 8083)).unwrap_or_else(|e| panic!("{on}: {e}"));
+        assert_eq!(reached, (v4_in(LAN, 33).into(), v4_in(LAN, 1).into()), "{on}");
+        assert!(call(&a, task(34), (v4_in(LAN, 33), PORT)).is_err());
         assert_eq!(call(&a, task(33), (HERE, 8080)).unwrap().1, IpAddr::from(v4_in(LAN, 33)));
     }
     assert_eq!(call(&a, task(42), (here6(), 9080)).unwrap().0, IpAddr::from(v6_in(BLUE, 41)));
@@ -150,6 +162,36 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
         ),
     );
     assert!(call(&a, task(31), ([127, 0, 0, 1], 7777)).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_neighbour_by_the_hosts_address_is_answered_whatever_the_answer_is() {
+    let [a, _b] = wired(&cluster()).await;
+    let (server4, server6) = (IpAddr::from(v4_in(BRIDGE, 31)), IpAddr::from(v6_in(BRIDGE, 31)));
+    // Nobody listens yet, and that is said at once.
+    for here in [HERE, here6()] {
+        assert_eq!(
+            ask(&a, task(32), (here, 8053)).unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionRefused,
+            "{here}"
+        );
+    }
+    echo_datagrams(&a, task(31), (server4, 53));
+    echo_datagrams(&a, task(31), (server6, 53));
+    for on in [0, 1] {
+        let both = format!("net.bridge.bridge-nf-call-iptables={on} net.bridge.bridge-nf-call-ip6tables={on}");
+        a.run(Ns::Host, &format!("sysctl -qw {both}"));
+        for bytes in [10, 9000] {
+            let asked = |here| ask_at_length(&a, task(32), (here, 8053), bytes);
+            assert_eq!(asked(HERE).unwrap(), (server4, v4_in(BRIDGE, 32).into()), "{bytes}, {on}");
+            assert_eq!(asked(here6()).unwrap(), (server6, v6_in(BRIDGE, 32).into()), "{bytes}, {on}");
+            // And by its own address, whatever port the question comes from.
+            for (from, to) in [(0, server4), (61_500, server4), (0, server6), (61_500, server6)] {
+                let answer = ask_from(&a, task(32), from, (to, 53), bytes);
+                assert_eq!(answer.unwrap().0, to, "{bytes} from {from}, {on}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

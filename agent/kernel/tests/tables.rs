@@ -10,7 +10,10 @@ use shoal_plan::{
     Ns, Op, Table, names,
     nft::{self, Family, Transport, VirtualService},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 fn v4(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0900 + n)
@@ -162,9 +165,18 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         v4: (last != 13).then(|| v4(last.into())),
         v6: Some(v6(last.into())).filter(|_| has_v6),
         alone,
+        bridge: Some(MacAddr([2, 0x42, 10, 0, 9, last % 2])),
+        published: BTreeSet::new(),
     };
+    let published =
+        |port: nft::Port, these: &[(Transport, u16)]| nft::Port { published: these.iter().copied().collect(), ..port };
     let ports = [
         vec![port("t11", 11, true, false)],
+        vec![
+            published(port("shpv-0", 11, true, false), &[(Transport::Tcp, 80), (Transport::Sctp, 99)]),
+            published(port("shpw-0", 12, true, false), &[(Transport::Tcp, 80)]),
+            published(port("shpx-0", 14, true, false), &[(Transport::Udp, 53)]),
+        ],
         vec![port("shpv-0", 11, true, false), port("shpw-0", 12, false, true), port("shpx-1", 13, true, true)],
     ];
     let of_bridges = ports.iter().filter_map(|ports| nft::ports(ports)).map(|table| (Family::Bridge, table));

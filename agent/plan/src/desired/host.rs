@@ -4,7 +4,9 @@ use shoal_common::{
     LinkName, NetworkId,
     assignment::{NetworkAssignment, NetworkKind},
     network::BridgeOptions,
+    task::Endpoint,
 };
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Cut, gateway_mac, gateways, guarded_port, has_v6, ports::Ports, transit::Transit};
 use crate::{
@@ -67,7 +69,9 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                     },
                 );
                 for (task, endpoint) in cut.on(*id) {
-                    guarded.push(guarded_port(names::host_port(task, endpoint.link), endpoint, !options.icc));
+                    let guard = guarded_port(names::host_port(task, endpoint.link), endpoint, network);
+                    let published = if options.icc { published(&table, endpoint) } else { BTreeSet::new() };
+                    guarded.push(nft::Port { alone: !options.icc, published, ..guard });
                     let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };
                     let port = Link::port(kind, cut.mtu(network), name.clone(), endpoint.mac);
                     host.links.insert(names::host_port(task, endpoint.link), port);
@@ -105,6 +109,13 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
     }
     host.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));
     host
+}
+
+/// The ports of a container to which the host leads.
+fn published(table: &nft::Host, endpoint: &Endpoint) -> BTreeSet<(nft::Transport, u16)> {
+    let own = [endpoint.v4.map(IpAddr::V4), endpoint.v6.map(IpAddr::V6)];
+    let to_it = table.here().filter(|(_, to)| own.contains(&Some(to.ip())));
+    to_it.map(|(transport, to)| (transport, to.port())).collect()
 }
 
 pub(super) fn bridge_name(id: NetworkId, options: &BridgeOptions) -> LinkName {

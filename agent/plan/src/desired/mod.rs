@@ -148,8 +148,16 @@ fn address(endpoint: &Endpoint, subnet: &Subnet) -> Option<IpNet> {
 }
 
 /// A bridge's port by which only this endpoint sends.
-fn guarded_port(link: LinkName, endpoint: &Endpoint, alone: bool) -> nft::Port {
-    nft::Port { link: link.to_string(), mac: endpoint.mac, v4: endpoint.v4, v6: endpoint.v6, alone }
+fn guarded_port(link: LinkName, endpoint: &Endpoint, network: &NetworkAssignment) -> nft::Port {
+    nft::Port {
+        link: link.to_string(),
+        mac: endpoint.mac,
+        v4: endpoint.v4,
+        v6: endpoint.v6,
+        alone: false,
+        bridge: gateway_mac(network),
+        published: BTreeSet::new(),
+    }
 }
 
 fn has_v6(network: &NetworkAssignment) -> bool {

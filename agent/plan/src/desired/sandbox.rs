@@ -61,7 +61,7 @@ pub(super) fn namespace(
 
     let mut guarded = Vec::new();
     for (task, endpoint) in cut.on(id) {
-        guarded.push(guarded_port(names::port(task), endpoint, false));
+        guarded.push(guarded_port(names::port(task), endpoint, network));
         let kind = LinkKind::Veth { peer: Some((Ns::Task(task), names::eth(endpoint.link))) };
         ns.links.insert(names::port(task), Link::port(kind, mtu, names::bridge(), endpoint.mac));
     }

@@ -2,11 +2,11 @@
 
 use shoal_common::MacAddr;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::{Action, Hook, Interface, Match, at, rule, table};
+use super::{Action, Hook, Interface, Ip, Match, Rule, Transport, at, rule, table};
 use crate::world::{Flows, Table};
 
 /// A container's port on a bridge of this namespace.
@@ -18,6 +18,10 @@ pub struct Port {
     pub v6: Option<Ipv6Addr>,
     /// It reaches the bridge's own addresses and what is behind them, and none of its neighbours.
     pub alone: bool,
+    /// The bridge's own address.
+    pub bridge: Option<MacAddr>,
+    /// Ports of the container at which its neighbours ask it by an address of their host, if they may meet.
+    pub published: BTreeSet<(Transport, u16)>,
 }
 
 /// The table of family `bridge`; `None` without ports.
@@ -39,21 +43,40 @@ pub fn ports(of: &[Port]) -> Option<Table> {
     let drop_if = |matched| rule([matched], Action::Drop);
     let all = of.iter().map(|port| port.link.clone()).collect();
     let alone: BTreeSet<String> = of.iter().filter(|port| port.alone).map(|port| port.link.clone()).collect();
-    let mut chains = vec![at(
-        Hook::BridgePrerouting,
-        "port",
-        vec![
-            rule([Match::NotIn(Interface::OneOf(all))], Action::Accept),
-            drop_if(Match::NotOwnMac(macs)),
-            drop_if(Match::NotOwnV4(v4)),
-            drop_if(Match::NotOwnArp(arp)),
-            drop_if(Match::NotOwnV6(v6.clone())),
-            drop_if(Match::NotOwnNeighbour(v6)),
-            drop_if(Match::ActsAsRouter),
-        ],
-    )];
+    let mut own = vec![
+        rule([Match::NotIn(Interface::OneOf(all))], Action::Accept),
+        drop_if(Match::NotOwnMac(macs)),
+        drop_if(Match::NotOwnV4(v4)),
+        drop_if(Match::NotOwnArp(arp)),
+        drop_if(Match::NotOwnV6(v6.clone())),
+        drop_if(Match::NotOwnNeighbour(v6)),
+        drop_if(Match::ActsAsRouter),
+    ];
+    own.extend(answers(of));
+    let mut chains = vec![at(Hook::BridgePrerouting, "port", own)];
     if !alone.is_empty() {
-        chains.push(at(Hook::BridgeForward, "across", vec![drop_if(Match::In(Interface::OneOf(alone)))]));
+        let past_the_host = rule([Match::In(Interface::OneOf(alone)), Match::NotToHost], Action::Drop);
+        chains.push(at(Hook::BridgeForward, "across", vec![past_the_host]));
     }
     Some(table(chains, Flows::default()))
+}
+
+/// A neighbour that asked by an address of the host, and kept its own, must be answered by way of the host. Also with a
+/// refusal, and with the parts of a packet, which but for the first do not say whose they are; the host sends on
+/// whatever else comes so.
+fn answers(of: &[Port]) -> Vec<Rule> {
+    let mut by_bridge: BTreeMap<MacAddr, BTreeSet<(String, Transport, u16)>> = BTreeMap::new();
+    for port in of.iter().filter(|port| !port.published.is_empty()) {
+        let Some(bridge) = port.bridge else { continue };
+        let published = port.published.iter().map(|(transport, number)| (port.link.clone(), *transport, *number));
+        by_bridge.entry(bridge).or_default().extend(published);
+    }
+    let of_bridge = |(bridge, ports): (MacAddr, BTreeSet<(String, Transport, u16)>)| {
+        let links: BTreeSet<String> = ports.iter().map(|(link, ..)| link.clone()).collect();
+        let other = [Ip::V4, Ip::V6].into_iter().flat_map(|ip| [Match::Unreachable(ip), Match::Fragment(ip)]);
+        let other = other.map(|matched| vec![Match::In(Interface::OneOf(links.clone())), matched]);
+        let all: Vec<_> = [vec![Match::Answers(ports)]].into_iter().chain(other).collect();
+        all.into_iter().map(move |matches| rule(matches, Action::TakeIn(bridge)))
+    };
+    by_bridge.into_iter().flat_map(of_bridge).collect()
 }

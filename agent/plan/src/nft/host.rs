@@ -71,6 +71,13 @@ impl Host {
         !self.ports.is_empty() || !self.ingress.is_empty()
     }
 
+    /// What is published, as far as it is on this host.
+    pub fn here(&self) -> impl Iterator<Item = (Transport, SocketAddr)> {
+        let balanced = self.ingress.iter().filter(|port| !port.elsewhere);
+        let balanced = balanced.flat_map(|port| port.to.iter().map(|to| (port.transport, *to)));
+        self.ports.iter().map(|port| (port.transport, port.to)).chain(balanced)
+    }
+
     /// The names of the bridges for which this holds.
     fn which(&self, holds: impl Fn(&Bridge) -> bool) -> BTreeSet<String> {
         self.bridges.iter().filter(|(_, bridge)| holds(bridge)).map(|(name, _)| name.clone()).collect()
@@ -113,14 +120,23 @@ fn post(of: &Host) -> Vec<Rule> {
     let hosts = [v4, v6].into_iter().filter(|hosts| !hosts.is_empty());
     rules.extend(hosts.map(|hosts| rule([Match::Translated, Match::To(hosts)], Action::Masquerade)));
     // A container that is sent to itself or to its neighbour by the host's address would be answered past the
-    // translation. By addresses: with br_netfilter, such a packet does not say by which link it came in.
+    // translation. Itself it cannot take for a stranger, nor find a neighbour that it may not meet; the answer to another
+    // neighbour is led here (`nft::ports`). By addresses: with br_netfilter, such a packet does not say by which link it
+    // came in.
     if of.publishes() {
+        let (v4, v6): (Addresses, Addresses) = of.here().map(|(_, to)| to.ip()).partition(IpAddr::is_ipv4);
+        let themselves = [v4, v6].into_iter().filter(|these| !these.is_empty());
+        rules.extend(themselves.map(|all| rule([Match::Translated, Match::ToItself(all)], Action::Masquerade)));
         let within = of.bridges.iter().filter(|(_, bridge)| !bridge.internal);
-        let hairpin = |name: &String, subnet: &IpNet| {
-            let out = Match::Out(Interface::Named(name.clone()));
-            rule([Match::Translated, Match::FromNet(*subnet), out], Action::Masquerade)
+        let hairpin = |name: &String, subnet: &IpNet, icc: bool| {
+            let within = [Match::FromNet(*subnet), Match::Out(Interface::Named(name.clone()))];
+            let (first, action) = match icc {
+                true => (vec![Match::Translated, Match::HasPorts], Action::MarkByPort),
+                false => (vec![Match::Translated], Action::Masquerade),
+            };
+            rule([first, within.into()].concat(), action)
         };
-        rules.extend(within.flat_map(|(name, bridge)| bridge.subnets.iter().map(|net| hairpin(name, net))));
+        rules.extend(within.flat_map(|(name, b)| b.subnets.iter().map(|net| hairpin(name, net, b.icc))));
     }
     rules.extend(about(of.which(|b| b.masquerade), |these| rule([Match::Within(these)], Action::Accept)));
     // What is published on another network answers by way of this host, so it sees who asks.

@@ -16,7 +16,7 @@ use std::{
 
 pub use bridge::{Port, ports};
 pub use host::{Bridge, Host, host};
-pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Match, Rule, Transport};
+pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Ip, Match, RETURN_PORTS, Rule, Transport};
 
 use crate::{
     names,
@@ -58,6 +58,10 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                     names.retain(|name| !lost(name));
                     !names.is_empty()
                 }
+                Match::Answers(ports) => {
+                    ports.retain(|(link, _, _)| !lost(link));
+                    !ports.is_empty()
+                }
                 Match::From(_)
                 | Match::To(_)
                 | Match::FromNet(_)
@@ -70,6 +74,10 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                 | Match::Fresh
                 | Match::Tcp
                 | Match::Port(..)
+                | Match::HasPorts
+                | Match::NotToHost
+                | Match::Unreachable(_)
+                | Match::Fragment(_)
                 | Match::NotOwnMac(_)
                 | Match::NotOwnV4(_)
                 | Match::NotOwnV6(_)

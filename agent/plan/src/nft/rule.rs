@@ -8,7 +8,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
 };
+
+/// By these a container is known to have asked a neighbour by an address of their host: the answer is to come by the
+/// host, which alone knows how to undo that. Above the ephemeral range, so that containers have none of them by chance.
+pub const RETURN_PORTS: RangeInclusive<u16> = 61_000..=u16::MAX;
 
 /// Of which packets a table gets to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +85,8 @@ pub enum Match {
     Within(BTreeSet<String>),
     Tcp,
     Port(Transport, u16),
+    /// Of a protocol that has ports.
+    HasPorts,
     /// Of a bridge: in by one link, from the address of another.
     NotOwnMac(BTreeSet<(String, MacAddr)>),
     NotOwnV4(BTreeSet<(String, Ipv4Addr)>),
@@ -91,6 +98,21 @@ pub enum Match {
     NotOwnNeighbour(BTreeSet<(String, Ipv6Addr)>),
     /// Router advertisements and redirects.
     ActsAsRouter,
+    /// Of a bridge: in by one link, from that port, to one of [`RETURN_PORTS`].
+    Answers(BTreeSet<(String, Transport, u16)>),
+    /// Of a bridge: in a frame that was not sent to the host. One that was may be for a container after all, if
+    /// br_netfilter had its destination translated.
+    NotToHost,
+    /// Said by ICMP or ICMPv6.
+    Unreachable(Ip),
+    /// A part of a packet.
+    Fragment(Ip),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ip {
+    V4,
+    V6,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +136,10 @@ pub enum Action {
     /// And counts.
     Drop,
     Masquerade,
+    /// From one of [`RETURN_PORTS`], of the same address.
+    MarkByPort,
+    /// Of a bridge, which is called so: it takes the frame for its host's.
+    TakeIn(MacAddr),
     /// As a port at which nobody listens answers TCP.
     Reset,
     /// As a port at which nobody listens answers UDP.
@@ -215,12 +241,27 @@ impl fmt::Display for Match {
             }
             Match::ActsAsRouter => f.write_str("icmpv6 type { nd-router-advert, nd-redirect }"),
             Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
+            Match::HasPorts => f.write_str("meta l4proto { tcp, udp, sctp }"),
+            Match::Answers(these) => {
+                let all = join(these.iter(), |(link, transport, port)| format!("\"{link}\" . {transport} . {port}"));
+                write!(f, "iifname . meta l4proto . th sport {{ {all} }} th dport {}", port_range(&RETURN_PORTS))
+            }
+            Match::NotToHost => f.write_str("meta pkttype != host"),
+            Match::Unreachable(Ip::V4) => f.write_str("icmp type destination-unreachable"),
+            Match::Unreachable(Ip::V6) => f.write_str("icmpv6 type destination-unreachable"),
+            // More to come, or at an offset.
+            Match::Fragment(Ip::V4) => f.write_str("ip frag-off & 0x3fff != 0"),
+            Match::Fragment(Ip::V6) => f.write_str("ip6 nexthdr 44"),
         }
     }
 }
 
 fn pairs<T: fmt::Display>(these: &BTreeSet<(String, T)>) -> String {
     join(these.iter(), |(link, address)| format!("\"{link}\" . {address}"))
+}
+
+fn port_range(ports: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
 }
 
 fn family_of(net: &IpNet) -> &'static str {
@@ -267,6 +308,8 @@ impl fmt::Display for Action {
             Action::Accept => f.write_str("accept"),
             Action::Drop => f.write_str("counter drop"),
             Action::Masquerade => f.write_str("masquerade"),
+            Action::MarkByPort => write!(f, "snat to :{}", port_range(&RETURN_PORTS)),
+            Action::TakeIn(bridge) => write!(f, "ether daddr set {bridge} meta pkttype set host"),
             Action::Reset => f.write_str("reject with tcp reset"),
             Action::Reject => f.write_str("reject"),
             Action::TranslateToOneOf(these) if these.len() == 1 => {

@@ -56,7 +56,7 @@ pub(super) async fn run(host: &Path, verb: &Container) -> Result<ExitCode, Failu
             let input = session::Input { stdin: !a.no_stdin, tty, detach, redraw: true };
             let attached = async {
                 let following = session::attach(&client, &found, input).await?.follow_in_background();
-                session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await
+                Ok(session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await?.code)
             };
             return attached.await.map_err(|f: Failure| f.calling(found.id, &a.container));
         }
@@ -126,7 +126,7 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
         let session = session::attach(client, &found, input).await?;
         started(client, name, node, false).await?;
         let following = session.follow_in_background();
-        return session::pass_signals(client, &found, following, a.sig_proxy && !tty).await;
+        return Ok(session::pass_signals(client, &found, following, a.sig_proxy && !tty).await?.code);
     }
     let apart = |f: Failure| match f.exit {
         // Several may have been asked for: which number is whose would not be known.
@@ -218,7 +218,7 @@ async fn exec(client: &Client, a: &Exec) -> Result<ExitCode, Failure> {
     };
     let done = async {
         let session = session::exec(client, found.node, start, input).await?;
-        if a.detach { Ok(ExitCode::SUCCESS) } else { session.follow().await }
+        if a.detach { Ok(ExitCode::SUCCESS) } else { Ok(session.follow().await?.code) }
     };
     done.await.map_err(|f: Failure| f.calling(found.id, &a.container))
 }

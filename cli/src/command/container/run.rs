@@ -4,7 +4,12 @@ use shoal_proto::pb;
 use std::{path::Path, process::ExitCode};
 use tonic::Code;
 
-use super::{could_start, one, reference, session, terminal::Keys, until};
+use super::{
+    could_start, one, reference,
+    session::{self, Over, Session},
+    terminal::Keys,
+    until,
+};
 use crate::{
     args::container::{Create, Run},
     client::{Client, request_id},
@@ -15,6 +20,8 @@ use crate::{
 
 /// Names are made up so often before that is given up.
 const NAMES: usize = 8;
+/// With --rm, its name and ports are free when we end.
+const GONE_WITHIN_MS: u64 = 10_000;
 
 pub(super) async fn create(host: &Path, a: &Create) -> Result<(), Failure> {
     // What is wrong with the arguments is told whether or not a daemon answers.
@@ -52,22 +59,41 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
             return Err(status.into());
         }
     };
-    let Some(session) = session else {
-        if let Some(found) = until(&client, &started, "running").await? {
-            could_start(&found)?;
-        }
-        out::line(id)?;
-        return Ok(ExitCode::SUCCESS);
+    let over = match session {
+        Some(session) => watch(&client, a, &found, &started, session).await,
+        None => until(&client, &started, "running").await.and_then(|found| {
+            found.as_ref().map_or(Ok(()), could_start)?;
+            out::line(id)?;
+            Ok(Over { code: ExitCode::SUCCESS, has_ended: false })
+        }),
     };
+    if a.create.rm && over.as_ref().map_or(true, |over| over.has_ended) {
+        let until = "gone".to_owned();
+        let request =
+            pb::AwaitContainerRequest { id: started.id, start: started.start, until, limit_ms: GONE_WITHIN_MS };
+        // How it ended is the answer, whether or not a manager is there to take it away now.
+        let _ = client.hosts().await_container(request).await;
+    }
+    over.map(|over| over.code)
+}
+
+/// In the foreground.
+async fn watch(
+    client: &Client,
+    a: &Run,
+    found: &pb::Container,
+    started: &pb::ContainerReply,
+    session: Session,
+) -> Result<Over, Failure> {
     let following = session.follow_in_background();
-    let running = until(&client, &started, "running").await;
+    let running = until(client, started, "running").await;
     if let Err(why) = running.and_then(|found| found.as_ref().map_or(Ok(()), could_start)) {
         following.abort();
         // Not before our terminal is as it was.
         let _ = following.await;
         return Err(why);
     }
-    session::pass_signals(&client, &found, following, a.sig_proxy && !tty).await
+    session::pass_signals(client, found, following, a.sig_proxy && !a.create.tty).await
 }
 
 /// The container, made; its image is here.

@@ -42,6 +42,14 @@ pub(super) struct Input {
     pub(super) redraw: bool,
 }
 
+/// How a session was over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Over {
+    pub(super) code: ExitCode,
+    /// And not left alone by us.
+    pub(super) has_ended: bool,
+}
+
 pub(super) struct Session {
     output: Streaming<pb::ProcessOutput>,
     input: Input,
@@ -102,7 +110,8 @@ impl Session {
     }
 
     /// To the end of the process, or until the keys are pressed that leave it.
-    pub(super) async fn follow(self) -> Result<ExitCode, Failure> {
+    pub(super) async fn follow(self) -> Result<Over, Failure> {
+        let left_alone = |code| Ok(Over { code, has_ended: false });
         let Session { mut output, input, typed } = self;
         let mut raw = if input.tty && input.stdin { Some((Raw::enter()?, Killed::listen()?)) } else { None };
         let sizing = input.tty.then(|| tokio::spawn(resize(typed.clone(), input.redraw)));
@@ -117,20 +126,21 @@ impl Session {
                     // It says no more than that it has heard so.
                     let heard = async { while let Ok(Some(_)) = output.message().await {} };
                     let _ = timeout(LEAVES_WITHIN, heard).await;
-                    break Ok(ExitCode::SUCCESS);
+                    break left_alone(ExitCode::SUCCESS);
                 }
-                code = killed(&mut raw) => break Ok(ExitCode::from(code)),
+                code = killed(&mut raw) => break left_alone(ExitCode::from(code)),
             };
             match message {
                 Ok(Some(message)) => {
                     match out::both(&message.stdout, &message.stderr) {
                         // Nobody reads it: nothing is left to be done here.
-                        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break Ok(ExitCode::SUCCESS),
+                        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => break left_alone(ExitCode::SUCCESS),
                         Err(e) => break Err(e.into()),
                         Ok(()) => {}
                     }
                     if let Some(code) = message.exit_code {
-                        break Ok(ExitCode::from(u8::try_from(code.rem_euclid(256)).unwrap_or(u8::MAX)));
+                        let code = ExitCode::from(u8::try_from(code.rem_euclid(256)).unwrap_or(u8::MAX));
+                        break Ok(Over { code, has_ended: true });
                     }
                 }
                 Ok(None) => {
@@ -147,7 +157,7 @@ impl Session {
     }
 
     /// For a process that has not been started yet.
-    pub(super) fn follow_in_background(self) -> JoinHandle<Result<ExitCode, Failure>> {
+    pub(super) fn follow_in_background(self) -> JoinHandle<Result<Over, Failure>> {
         tokio::spawn(self.follow())
     }
 }
@@ -156,10 +166,10 @@ impl Session {
 pub(super) async fn pass_signals(
     client: &Client,
     of: &pb::Container,
-    mut following: JoinHandle<Result<ExitCode, Failure>>,
+    mut following: JoinHandle<Result<Over, Failure>>,
     pass_on: bool,
-) -> Result<ExitCode, Failure> {
-    let ended = |ended: Result<Result<ExitCode, Failure>, _>| {
+) -> Result<Over, Failure> {
+    let ended = |ended: Result<Result<Over, Failure>, _>| {
         ended.map_err(|e: tokio::task::JoinError| Failure::new(Exit::General, e.to_string()))?
     };
     if !pass_on {

@@ -26,6 +26,11 @@ pub(super) const IFNAME_BYTES: u32 = 16;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
 pub(super) const NFT_META_L4PROTO: u32 = 16;
 
+const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
+
+pub(super) const NFT_CMP_LTE: u32 = 3;
+pub(super) const NFT_CMP_GTE: u32 = 5;
+
 pub(super) const LINK_HEADER: u32 = 0;
 pub(super) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 pub(super) const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
@@ -101,10 +106,22 @@ impl Expressions<'_> {
         });
     }
 
+    pub(super) fn set_meta(&mut self, key: u32) {
+        self.push("meta", |b| {
+            number(b, 2, key);
+            number(b, 3, REG_1);
+        });
+    }
+
     pub(super) fn compare(&mut self, equal: bool, value: &[u8]) {
+        self.ordered(u32::from(!equal), value);
+    }
+
+    /// NFT_CMP_*
+    pub(super) fn ordered(&mut self, how: u32, value: &[u8]) {
         self.push("cmp", |b| {
             number(b, 1, REG_1);
-            number(b, 2, u32::from(!equal));
+            number(b, 2, how);
             nest(b, 3, |b| push(b, 1, value));
         });
     }
@@ -116,6 +133,19 @@ impl Expressions<'_> {
             number(b, 2, base);
             number(b, 3, offset);
             number(b, 4, length);
+        });
+    }
+
+    /// A header without a checksum of its own, from the first register.
+    pub(super) fn rewrite(&mut self, base: u32, offset: u32, length: u32) {
+        self.push("payload", |b| {
+            number(b, 5, REG_1);
+            number(b, 2, base);
+            number(b, 3, offset);
+            number(b, 4, length);
+            number(b, 6, 0);
+            number(b, 7, 0);
+            number(b, 8, 0);
         });
     }
 
@@ -195,11 +225,20 @@ impl Expressions<'_> {
         self.compare(equal, &base);
     }
 
+    pub(super) fn icmp_type(&mut self) {
+        const IPPROTO_ICMP: u8 = 1;
+        self.message_type(ETHERTYPE_IPV4, IPPROTO_ICMP);
+    }
+
     pub(super) fn icmpv6_type(&mut self) {
         const IPPROTO_ICMPV6: u8 = 58;
+        self.message_type(ETHERTYPE_IPV6, IPPROTO_ICMPV6);
+    }
+
+    fn message_type(&mut self, ethertype: [u8; 2], protocol: u8) {
         self.payload(LINK_HEADER, 12, 2, REG_1);
-        self.compare(true, &ETHERTYPE_IPV6);
-        self.of_transport(IPPROTO_ICMPV6);
+        self.compare(true, &ethertype);
+        self.of_transport(protocol);
         self.payload(2, 0, 1, REG_1);
     }
 
@@ -238,7 +277,6 @@ impl Expressions<'_> {
 
     /// Address, from the first register, and port, from that register.
     pub(super) fn translate(&mut self, family: Family, port: Option<u32>) {
-        const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
         self.push("nat", |b| {
             number(b, 1, 1);
             number(b, 2, family.protocol.into());
@@ -247,6 +285,18 @@ impl Expressions<'_> {
                 number(b, 5, port);
                 number(b, 7, NF_NAT_RANGE_PROTO_SPECIFIED);
             }
+        });
+    }
+
+    /// The source port, to one between those in these registers.
+    pub(super) fn renumber(&mut self, first: u32, last: u32) {
+        const NFPROTO_INET: u32 = 1;
+        self.push("nat", |b| {
+            number(b, 1, 0);
+            number(b, 2, NFPROTO_INET);
+            number(b, 5, first);
+            number(b, 6, last);
+            number(b, 7, NF_NAT_RANGE_PROTO_SPECIFIED);
         });
     }
 

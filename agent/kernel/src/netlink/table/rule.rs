@@ -1,15 +1,15 @@
 //! What each match and each action of a rule is, in expressions.
 
 use shoal_common::MacAddr;
-use shoal_plan::nft::{Action, Match, Transport};
+use shoal_plan::nft::{Action, Ip, Match, RETURN_PORTS, Transport};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
     NF_ACCEPT,
     expression::{
         ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Expressions, IFNAME_BYTES, LINK_HEADER, NFPROTO_IPV4,
-        NFPROTO_IPV6, NFT_META_L4PROTO, NFT_META_PROTOCOL, REG_1, REG_2, REG32_01, VERDICT, bytes_of, family,
-        mac_bytes, padded, port_bytes,
+        NFPROTO_IPV6, NFT_CMP_GTE, NFT_CMP_LTE, NFT_META_L4PROTO, NFT_META_PROTOCOL, REG_1, REG_2, REG32_01, VERDICT,
+        bytes_of, family, mac_bytes, padded, port_bytes,
     },
     number, push,
     set::{
@@ -19,6 +19,9 @@ use super::{
 };
 
 const NF_DROP: i32 = 0;
+const NFT_META_PKTTYPE: u32 = 19;
+/// `linux/if_packet.h`
+const PACKET_HOST: u8 = 0;
 
 impl Expressions<'_> {
     pub(super) fn matched(&mut self, matched: &Match) {
@@ -157,6 +160,60 @@ impl Expressions<'_> {
                 let elements = [ND_ROUTER_ADVERT, ND_REDIRECT].map(|t| Element { key: vec![t], value: None }).into();
                 self.lookup(Set { key_type: TYPE_ICMPV6, key_bytes: 1, value: None, elements }, true, None);
             }
+            Match::Answers(these) => {
+                const REG32_05: u32 = 13;
+                self.meta(NFT_META_IIFNAME, REG_1);
+                self.meta(NFT_META_L4PROTO, REG_2);
+                self.payload(2, 0, 2, REG32_05);
+                let one = |(link, transport, port): &(String, Transport, u16)| Element {
+                    key: [padded(link), protocol_bytes(*transport), port_bytes(*port)].concat(),
+                    value: None,
+                };
+                let set = Set {
+                    key_type: (TYPE_IFNAME << TYPE_BITS | TYPE_PROTOCOL) << TYPE_BITS | TYPE_PORT,
+                    key_bytes: IFNAME_BYTES + 8,
+                    value: None,
+                    elements: these.iter().map(one).collect(),
+                };
+                self.lookup(set, true, None);
+                self.payload(2, 2, 2, REG_1);
+                self.ordered(NFT_CMP_GTE, &RETURN_PORTS.start().to_be_bytes());
+                self.ordered(NFT_CMP_LTE, &RETURN_PORTS.end().to_be_bytes());
+            }
+            Match::NotToHost => {
+                self.meta(NFT_META_PKTTYPE, REG_1);
+                self.compare(false, &[PACKET_HOST]);
+            }
+            Match::Unreachable(Ip::V4) => {
+                const ICMP_DEST_UNREACH: u8 = 3;
+                self.icmp_type();
+                self.compare(true, &[ICMP_DEST_UNREACH]);
+            }
+            Match::Unreachable(Ip::V6) => {
+                const ICMPV6_DEST_UNREACH: u8 = 1;
+                self.icmpv6_type();
+                self.compare(true, &[ICMPV6_DEST_UNREACH]);
+            }
+            Match::Fragment(Ip::V4) => {
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV4);
+                self.payload(1, 6, 2, REG_1);
+                self.masked(&[0x3f, 0xff]);
+                self.compare(false, &[0, 0]);
+            }
+            Match::Fragment(Ip::V6) => {
+                const NEXTHDR_FRAGMENT: u8 = 44;
+                self.meta(NFT_META_PROTOCOL, REG_1);
+                self.compare(true, &ETHERTYPE_IPV6);
+                self.payload(1, 6, 1, REG_1);
+                self.compare(true, &[NEXTHDR_FRAGMENT]);
+            }
+            Match::HasPorts => {
+                self.meta(NFT_META_L4PROTO, REG_1);
+                let all = [Transport::Tcp, Transport::Udp, Transport::Sctp].map(|t| vec![protocol(t)]);
+                let elements = all.map(|key| Element { key, value: None }).into();
+                self.lookup(Set { key_type: TYPE_PROTOCOL, key_bytes: 1, value: None, elements }, true, None);
+            }
             Match::Tcp => self.of_transport(protocol(Transport::Tcp)),
             Match::Port(transport, port) => {
                 self.of_transport(protocol(*transport));
@@ -177,6 +234,17 @@ impl Expressions<'_> {
                 self.immediate(VERDICT, |b| verdict(b, NF_DROP, None));
             }
             Action::Masquerade => self.push("masq", |_| {}),
+            Action::MarkByPort => {
+                self.immediate(REG_1, |b| push(b, 1, &RETURN_PORTS.start().to_be_bytes()));
+                self.immediate(REG_2, |b| push(b, 1, &RETURN_PORTS.end().to_be_bytes()));
+                self.renumber(REG_1, REG_2);
+            }
+            Action::TakeIn(bridge) => {
+                self.immediate(REG_1, |b| push(b, 1, &bridge.0));
+                self.rewrite(LINK_HEADER, 0, 6);
+                self.immediate(REG_1, |b| push(b, 1, &[PACKET_HOST]));
+                self.set_meta(NFT_META_PKTTYPE);
+            }
             Action::Reset => self.reject(1, 0),
             Action::Reject => {
                 // Port unreachable, of ICMP and ICMPv6, or of whichever the packet is.
@@ -212,7 +280,7 @@ impl Expressions<'_> {
                 self.meta(NFT_META_L4PROTO, REG_1);
                 self.payload(2, 2, 2, REG32_01);
                 let one = |((transport, port), to): (&(Transport, u16), &SocketAddr)| Element {
-                    key: [vec![protocol(*transport), 0, 0, 0], port_bytes(*port)].concat(),
+                    key: [protocol_bytes(*transport), port_bytes(*port)].concat(),
                     value: Some(Value::Bytes([bytes_of(to.ip()), port_bytes(to.port())].concat())),
                 };
                 let set = Set {
@@ -242,6 +310,11 @@ impl Expressions<'_> {
             }
         }
     }
+}
+
+/// A protocol as part of a key.
+fn protocol_bytes(transport: Transport) -> Vec<u8> {
+    vec![protocol(transport), 0, 0, 0]
 }
 
 fn protocol(transport: Transport) -> u8 {
