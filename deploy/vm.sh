@@ -57,7 +57,7 @@ give() {
 }
 
 root_file_system() {
-    local program file
+    local program file base
     mkdir -p "$work/root"/{bin,sbin,dev,etc,files,lib,proc,root,run,sys,tmp,usr/bin,usr/sbin,var}
     cp -L "$(command -v busybox)" "$work/root/bin/busybox"
     for program in $(busybox --list); do
@@ -65,9 +65,12 @@ root_file_system() {
     done
     # A shell that has no programs of its own, and what the tests look with, which comes before busybox's.
     ln -sf "$(command -v dash)" "$work/root/bin/sh"
-    for program in dash ip bridge nft conntrack curl jq nsenter unshare sysctl mount umount; do
+    for program in dash ip bridge nft conntrack curl jq nsenter unshare sysctl mount umount perl; do
         give "$(command -v "$program")"
     done
+    base=$(find /usr/lib -maxdepth 2 -name perl-base | head -n1)
+    mkdir -p "$work/root$(dirname "$base")"
+    cp -a "$base" "$work/root$base"
     printf 'root:x:0:0:root:/root:/bin/sh\n' >"$work/root/etc/passwd"
     printf 'root:x:0:\n' >"$work/root/etc/group"
     printf '127.0.0.1 localhost\n' >"$work/root/etc/hosts"

@@ -1,4 +1,4 @@
-# What only a kernel with 802.1Q, bonding, teams and cgroup v2 can show. FILES: shoal, page.tar.
+# What only a kernel with 802.1Q, bonding, teams, SCTP and cgroup v2 can show. FILES: shoal, page.tar, sctp.pl.
 # Emulation is slow, above all where code runs for the first time: one host, few programs, and everything in the same
 # containers. What takes two hosts or no such kernel is among the stories of tests/lab.
 set -eu
@@ -39,6 +39,42 @@ contains() {
     local text=$1
     shift
     "$@" | grep -F -- "$text"
+}
+
+# A published port, asked from everywhere.
+sctp() {
+    shoal network create --subnet 10.9.0.0/24 --ipv6 --subnet fd00:9::/64 bridged >/dev/null
+    begin shoal run -d --name s --network bridged --ip 10.9.0.2 --ip6 fd00:9::2 -p 9999:99/sctp page idle
+    begin shoal run -d --name c --network bridged --ip 10.9.0.3 --ip6 fd00:9::3 page idle
+    ip netns add far
+    ip link add far0 type veth peer name far1 netns far
+    ip addr add 192.0.2.1/24 dev far0
+    ip addr add 2001:db8::1/64 dev far0 nodad
+    ip link set far0 up
+    ip -n far addr add 192.0.2.2/24 dev far1
+    ip -n far addr add 2001:db8::2/64 dev far1 nodad
+    ip -n far link set far1 up
+    finish
+    of() { nsenter --net="/run/shoal/netns/$(shoal inspect --format '{{.ID}}' "$1")" perl /files/sctp.pl "$2" "$3" "$4"; }
+    of s listen 10.9.0.2 99 &
+    of s listen fd00:9::2 99 &
+    far() { ip netns exec far perl /files/sctp.pl ask "$1" 9999; }
+    host() { perl /files/sctp.pl ask "$1" 9999; }
+    # What is sent past the translation would be answered too.
+    eventually 'SCTP: another host by a published port' contains '10.9.0.2 192.0.2.2' far 192.0.2.1
+    eventually 'and over IPv6' contains 'fd00:9::2 2001:db8::2' far 2001:db8::1
+    holds 'SCTP: the host by its own address' contains 10.9.0.2 host 192.0.2.1
+    holds 'SCTP: the host by 127.0.0.1' contains 10.9.0.2 host 127.0.0.1
+    holds 'SCTP: a neighbour, seen as who it is' contains '10.9.0.2 10.9.0.3' of c ask 192.0.2.1 9999
+    holds 'and over IPv6' contains 'fd00:9::2 fd00:9::3' of c ask 2001:db8::1 9999
+    holds 'SCTP: the container itself' contains 10.9.0.2 of s ask 192.0.2.1 9999
+    taken() { ! shoal run --rm -p 9999:9/sctp page true 2>/tmp/why && grep -F "9999/sctp" /tmp/why; }
+    holds 'SCTP: a port has one owner' taken
+    shoal rm -f s c >/dev/null
+    refused() { ! far 192.0.2.1; }
+    holds 'SCTP: a port goes with its container' refused
+    ip netns del far
+    shoal network rm bridged >/dev/null
 }
 
 # On the one host of a lab, whose neighbours are the other end of a wire.
@@ -104,6 +140,7 @@ inside() {
     finish
     eventually 'who takes more memory is ended, and it is said why' contains 'memory limit' shoal inspect big
 
+    sctp
     shoal rm -f a big >/dev/null
     gone() { ! ip link show "$1"; }
     eventually 'a sub-interface goes with the last container that needs it' gone wire0.50
