@@ -38,8 +38,9 @@ impl SubnetSpec {
             return Err(Invalid::new("subnet", net, format!("a base address: {}", net.trunc())));
         }
         let (longest, hint) = match net {
-            IpNet::V4(_) => (29, "a prefix of at most /29"),
-            IpNet::V6(_) => (125, "a prefix of at most /125"),
+            // The gateway's, and one more.
+            IpNet::V4(_) => (30, "a prefix of at most /30"),
+            IpNet::V6(_) => (126, "a prefix of at most /126"),
         };
         if net.prefix_len() > longest || net.prefix_len() == 0 {
             return Err(Invalid::new("subnet", net, hint));
@@ -131,7 +132,8 @@ mod tests {
     fn what_lies_outside_is_refused_by_name() {
         let cases: &[(SubnetSpec, &str)] = &[
             (spec("10.0.1.7/24"), "subnet"),
-            (spec("10.0.1.0/30"), "subnet"),
+            (spec("10.0.1.0/31"), "subnet"),
+            (spec("fd00:9::/127"), "subnet"),
             (spec("224.0.0.0/24"), "subnet"),
             (spec("169.254.0.0/24"), "subnet"),
             (spec("fe80::/64"), "subnet"),

@@ -34,6 +34,17 @@ fn reserved_addresses_are_never_handed_out() {
 }
 
 #[test]
+fn the_smallest_subnets_have_one_address_beside_their_gateways_or_two_without_a_broadcast_address() {
+    for (net, all) in
+        [("10.0.1.0/30", vec!["10.0.1.2", "none"]), ("fd00:9::/126", vec!["fd00:9::2", "fd00:9::3", "none"])]
+    {
+        let mut p = pool(net, None);
+        assert_eq!(all, all.iter().map(|_| take(&mut p)).collect::<Vec<_>>(), "{net}");
+        assert_eq!((p.free(), p.violation()), (0, None));
+    }
+}
+
+#[test]
 fn addresses_come_from_the_range_only() {
     let mut p = pool("10.0.0.0/16", Some("10.0.9.0/30"));
     let got: Vec<String> = (0..5).map(|_| take(&mut p)).collect();
