@@ -6,10 +6,11 @@ mod waiting;
 
 use futures::{StreamExt, stream::BoxStream};
 use shoal_common::{Invalid, NetworkId, TaskId, node::Role};
+use shoal_plan::Ns;
 use shoal_proto::pb::{self, node_containers_server};
 use shoal_rt::Peer;
-use shoal_runtime::{Error, ExecConfig};
-use std::str::FromStr as _;
+use shoal_runtime::{ContainerState, Error, ExecConfig};
+use std::{path::PathBuf, str::FromStr as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{Host, chain, containers, logs};
@@ -49,6 +50,14 @@ impl Sessions {
             (Access::Managers, Some(peer)) => Err(Status::permission_denied(format!("{} is no manager", peer.node))),
             (Access::Managers, None) => Err(Status::unauthenticated("show the certificate of a manager")),
         }
+    }
+}
+
+impl Sessions {
+    /// The file of a container's network namespace: its own, or else it has the host's.
+    fn netns(&self, container: TaskId) -> PathBuf {
+        let own = self.host.kernel().netns_path(Ns::Task(container));
+        if own.exists() { own } else { self.host.kernel().netns_path(Ns::Host) }
     }
 }
 
@@ -169,6 +178,10 @@ impl node_containers_server::NodeContainers for Sessions {
                 Err(Error::NotRunning(_)) => continue,
                 Err(error) => return Err(refused(error)),
             };
+            let pid = match self.host.runtime().status(&id).map(|status| status.state) {
+                Ok(ContainerState::Running { pid, .. }) => pid,
+                Ok(ContainerState::Created | ContainerState::Exited(_)) | Err(_) => continue,
+            };
             let processes = self.host.runtime().processes(&id).await.unwrap_or_default();
             all.push(pb::ContainerStats {
                 container,
@@ -177,6 +190,8 @@ impl node_containers_server::NodeContainers for Sessions {
                 memory_limit_bytes: stats.memory_limit_bytes.unwrap_or(0),
                 pids: stats.pids,
                 processes: processes.into_iter().map(process_of).collect(),
+                pid,
+                netns: self.netns(TaskId(container)).display().to_string(),
             });
         }
         let at = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)

@@ -102,8 +102,8 @@ pub(crate) fn hosts(p: &pb::PortSpec) -> Vec<String> {
     }
 }
 
-/// What `inspect` shows, in Docker's shape.
-pub(crate) fn inspected(c: &pb::Container) -> Value {
+/// What `inspect` shows, in Docker's shape. `running`: what its host says of it now.
+pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>) -> Value {
     let spec = c.spec.clone().unwrap_or_default();
     let status = c.status.clone().unwrap_or_default();
     let container = spec.container.unwrap_or_default();
@@ -212,6 +212,14 @@ pub(crate) fn inspected(c: &pb::Container) -> Value {
     if let Some((path, args)) = words.split_first().filter(|_| container.has_entrypoint) {
         (all["Path"], all["Args"]) = (json!(path), json!(args));
     }
+    match running {
+        Some(now) => {
+            all["State"]["Pid"] = json!(now.pid);
+            all["NetworkSettings"]["SandboxKey"] = json!(now.netns);
+        }
+        None if status.phase == "running" => {}
+        None => all["State"]["Pid"] = json!(0),
+    }
     match status.phase.as_str() {
         "running" => all["State"]["StartedAt"] = json!(time(status.since_ms)),
         "created" => all["State"]["StartedAt"] = json!(NEVER),
@@ -305,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_scripts_ask_an_inspected_one_for_is_where_docker_has_it() {
-        let shown = inspected(&web());
+        let shown = inspected(&web(), None);
         let settings = &shown["NetworkSettings"];
         assert_eq!((&settings["IPAddress"], &settings["Gateway"]), (&json!("172.17.0.2"), &json!("172.17.0.1")));
         let others = (&settings["MacAddress"], &settings["GlobalIPv6Address"]);
@@ -325,10 +333,13 @@ mod tests {
         other.networks[0].name = "blue".into();
         other.status = Some(pb::RunStatus { phase: "exited".into(), ..Default::default() });
         let created = pb::RunStatus { phase: "created".into(), since_ms: 1_000, ..Default::default() };
-        assert_eq!(inspected(&pb::Container { status: Some(created), ..web() })["State"]["StartedAt"], json!(NEVER));
+        assert_eq!(
+            inspected(&pb::Container { status: Some(created), ..web() }, None)["State"]["StartedAt"],
+            json!(NEVER)
+        );
         let container = other.spec.as_mut().and_then(|s| s.container.as_mut()).expect("there is one");
         (container.has_entrypoint, container.entrypoint) = (false, Vec::new());
-        let shown = inspected(&other);
+        let shown = inspected(&other, None);
         assert_eq!(shown["NetworkSettings"]["IPAddress"], json!(""), "that is the default bridge's");
         assert_eq!(shown["NetworkSettings"]["Networks"]["blue"]["IPAddress"], json!("172.17.0.2"));
         for (part, key) in [(&shown, "Path"), (&shown, "Args"), (&shown["State"], "StartedAt")] {

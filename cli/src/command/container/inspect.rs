@@ -44,11 +44,24 @@ async fn find(client: &Client, a: &Inspect, name: &str) -> Result<Value, Failure
     })
 }
 
+/// What its host says of one that runs.
+async fn running(client: &Client, found: &pb::Container) -> Option<pb::ContainerStats> {
+    if super::phase(found) != "running" || found.host_down {
+        return None;
+    }
+    let request = pb::StatsRequest { containers: vec![found.id] };
+    let stats = client.containers(Some(found.node)).stats(request).await.ok()?.into_inner();
+    stats.containers.into_iter().next()
+}
+
 async fn of_kind(client: &Client, a: &Inspect, kind: &str, name: &str) -> Result<Value, Failure> {
     let none = || Failure::new(Exit::NotFound, format!("there is no {kind} {name}"));
     let names = vec![name.to_owned()];
     match kind {
-        "container" => Ok(view::container::inspected(&super::one(client, name, &a.on.node).await?)),
+        "container" => {
+            let found = super::one(client, name, &a.on.node).await?;
+            Ok(view::container::inspected(&found, running(client, &found).await.as_ref()))
+        }
         "network" => inspected(client, name, &a.on).await?.into_iter().next().ok_or_else(none),
         "service" => {
             let request = pb::ListServicesRequest { services: names };

@@ -14,6 +14,14 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         run(lab, at, "box", &["-e", "COLOUR=blue", "--user", "0", "-w", "/tmp"], &["idle"])?;
         let echoed = lab.shoal(at, ["exec", "-e", "SIZE=9", "box", "sh", "-c", "echo $COLOUR $SIZE $(pwd); exit 3"])?;
         ensure!(echoed.status.code() == Some(3) && echoed.stdout == "blue 9 /tmp\n", "{echoed}");
+        // As those look into it who know the kernel.
+        let asked = "{{.State.Pid}} {{.NetworkSettings.SandboxKey}} {{.NetworkSettings.IPAddress}}";
+        let said = lab.shoal(at, ["inspect", "-f", asked, "box"])?.success()?;
+        let [pid, key, ip] = said.split_whitespace().collect::<Vec<_>>()[..] else { anyhow::bail!("{said}") };
+        for by in [vec!["-t", pid, "-n"], vec![&format!("--net={key}")]] {
+            let seen = lab.exec(at, [vec!["nsenter"], by, vec!["ip", "-j", "addr"]].concat())?.success()?;
+            ensure!(seen.contains(&format!("\"local\":\"{ip}\"")), "{ip}: {seen}");
+        }
         lab.shoal(at, ["exec", "box", "sh", "-c", "echo kept > /tmp/file"])?.success()?;
         lab.shoal(at, ["stop", "-t", "2", "box"])?.success()?;
         ensure!(status(lab, at, "box")? == "exited", "{}", status(lab, at, "box")?);
