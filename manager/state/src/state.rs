@@ -10,7 +10,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
     LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
-    container::{Attachment, Networking, Phase, PublishedPort, RunSpec, RunStatus, Wanted},
+    container::{Phase, PublishedPort, RunSpec, RunStatus, Wanted},
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
@@ -211,13 +211,6 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn attachments(&self) -> &[Attachment] {
-        match &self.spec.networking {
-            Networking::Own(attachments) => attachments,
-            Networking::None | Networking::Host => &[],
-        }
-    }
-
     /// Stands in names.
     pub fn is_serving(&self) -> bool {
         self.wanted == Wanted::Running && self.status.phase == Phase::Running && self.status.start == self.start
