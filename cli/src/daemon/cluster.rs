@@ -292,6 +292,11 @@ impl Cluster {
         line(&credentials, managers).await
     }
 
+    /// What this host itself knows of its containers.
+    pub(crate) async fn own_containers(&self) -> Option<pb::ListContainersReply> {
+        self.active.lock().await.as_ref()?.agent.containers()
+    }
+
     /// A line to that host, in this manager's name; none if it is this one.
     pub(crate) async fn to_node(&self, node: NodeId) -> Result<Option<Channel>, Status> {
         if self.standing().await.is_some_and(|standing| standing.node == node) {
