@@ -6,6 +6,7 @@ use shoal_common::{
     node::NodeDescription,
 };
 use shoal_plan::HostFacts;
+use shoal_proto::pb;
 use shoal_rt::Credentials;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Host, chain,
+    Host, chain, containers, known,
     reconcile::{Converged, Reconciler},
     report::Reports,
     session::{Line, Session},
@@ -43,6 +44,9 @@ pub struct Agent {
     line: watch::Receiver<Line>,
     converged: watch::Receiver<Converged>,
     first_managers: BTreeMap<NodeId, SocketAddr>,
+    reports: Reports,
+    host: Host,
+    hostname: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,20 +89,28 @@ impl Agent {
         };
         let reconciler = Reconciler::new(&host, facts, assignment_rx.clone(), converged);
         let tasks = Tasks::new(host.clone(), assignment_rx.clone(), converged_rx.clone(), reports.clone());
+        let memory = host.memory().clone();
+        let agent = Agent {
+            assignment: assignment_rx,
+            node: node_rx,
+            line: line_rx,
+            converged: converged_rx.clone(),
+            first_managers: membership.managers.clone(),
+            reports: reports.clone(),
+            host,
+            hostname: membership.description.hostname.clone(),
+        };
         let session = Session {
             credentials: membership.credentials,
             description: membership.description,
-            first_managers: membership.managers.clone(),
-            memory: host.memory().clone(),
+            first_managers: membership.managers,
+            memory,
             assignment,
             node,
             line,
-            converged: converged_rx.clone(),
+            converged: converged_rx,
             reports,
         };
-        let first_managers = membership.managers;
-        let agent =
-            Agent { assignment: assignment_rx, node: node_rx, line: line_rx, converged: converged_rx, first_managers };
         let run = async move {
             let mut loops = JoinSet::new();
             loops.spawn(reconciler.run(shutdown.clone()));
@@ -127,6 +139,12 @@ impl Agent {
             failed_operations: converged.failed_operations,
             removed: line.removed,
         }
+    }
+
+    /// What this host itself knows of the containers that were run on it by hand.
+    pub fn containers(&self) -> Option<pb::ListContainersReply> {
+        let assignment = self.assignment.borrow().clone();
+        known::containers(&self.hostname, &assignment, &self.reports.runs(), &containers::of(self.host.runtime()))
     }
 
     /// Waits until no task of a service is assigned to this host, so none runs.

@@ -3,8 +3,8 @@
 use shoal_common::name::Labels;
 use shoal_common::{
     TaskId,
-    assignment::{Assignment, Stack},
-    container::Wanted,
+    assignment::Assignment,
+    container::{Networking, Wanted},
     task::DesiredState,
 };
 use shoal_runtime::{ContainerState, Runtime};
@@ -55,7 +55,8 @@ impl Namespaces {
         });
         // One that was run by hand and has ended may be started again.
         let by_hand = assignment.containers.iter().filter(|(id, c)| {
-            c.stack != Stack::Host && (c.wanted == Wanted::Running || containers.get(id).is_some_and(is_alive))
+            c.spec.networking != Networking::Host
+                && (c.wanted == Wanted::Running || containers.get(id).is_some_and(is_alive))
         });
         let known = |id: &TaskId| assignment.tasks.contains_key(id) || assignment.containers.contains_key(id);
         let held = containers.iter().filter(|(id, c)| is_alive(c) && !known(id));

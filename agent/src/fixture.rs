@@ -1,8 +1,12 @@
 //! A small host for tests: node 1, on network 7, with some tasks there and one elsewhere.
 
 use shoal_common::{
-    Generation, LogIndex, MacAddr, NetworkId, NodeId, ServiceId, Subnet, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, NodeAssignment, TaskAssignment},
+    Generation, LogIndex, MacAddr, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp,
+    assignment::{
+        Assignment, ContainerAssignment, EndpointAssignment, NetworkAssignment, NetworkKind, NodeAssignment,
+        TaskAssignment,
+    },
+    container::{Attachment, Networking, Phase, RestartMode, RunSpec, RunStatus, Wanted},
     node::Role,
     service::{ContainerSpec, Resources},
     task::{DesiredState, Endpoint, Slot, TaskState},
@@ -31,6 +35,41 @@ pub(crate) fn task(id: u64) -> TaskAssignment {
         known: TaskState::Assigned,
         spec_version: LogIndex(1),
         ports: vec![],
+    }
+}
+
+/// Run by hand, on network 7: `db`, that runs as far as the managers have heard.
+pub(crate) fn container(id: u64) -> ContainerAssignment {
+    ContainerAssignment {
+        spec: RunSpec {
+            name: "db".parse().unwrap(),
+            container: ContainerSpec { image: "db:1".to_owned(), ..ContainerSpec::default() },
+            resources: Resources::default(),
+            networking: Networking::Own(vec![Attachment::to(NETWORK)]),
+            ports: vec![],
+            exposed: [].into(),
+            restart: RestartMode::No,
+            auto_remove: false,
+            links: vec![],
+        },
+        created: Timestamp(1_000),
+        endpoints: vec![endpoint(id)],
+        ports: vec![],
+        links: vec![],
+        gateways: vec![[172, 17, 0, 1].into()],
+        stop_grace: ContainerSpec::DEFAULT_STOP_GRACE,
+        wanted: Wanted::Running,
+        start: 1,
+        known: RunStatus {
+            phase: Phase::Running,
+            start: 1,
+            since: Timestamp(2_000),
+            message: String::new(),
+            exit_code: None,
+            restarts: 0,
+            health: None,
+            unstarted: false,
+        },
     }
 }
 

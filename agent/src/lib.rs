@@ -21,6 +21,7 @@ mod containers;
 #[cfg(test)]
 mod fixture;
 mod host;
+mod known;
 mod logs;
 mod memory;
 mod ports;

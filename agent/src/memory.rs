@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Leads the file. Another number, another meaning of what follows: then it is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

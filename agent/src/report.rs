@@ -64,6 +64,11 @@ impl Reports {
         }
     }
 
+    /// The latest of each container that was run by hand.
+    pub(crate) fn runs(&self) -> BTreeMap<TaskId, RunReport> {
+        self.merged().runs.clone()
+    }
+
     fn merged(&self) -> MutexGuard<'_, Merged> {
         self.0.merged.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,10 +2,10 @@
 
 use hyper_util::rt::TokioIo;
 use shoal_proto::pb::{
-    control_client::ControlClient, host_control_client::HostControlClient, local_node_client::LocalNodeClient,
+    self, control_client::ControlClient, host_control_client::HostControlClient, local_node_client::LocalNodeClient,
     node_containers_client::NodeContainersClient,
 };
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Once};
 use tokio::net::UnixStream;
 use tonic::{
     Request, Status,
@@ -13,7 +13,10 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    out,
+};
 
 /// An answer may list every task of a large cluster.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
@@ -56,6 +59,21 @@ impl Client {
 
     pub(crate) fn hosts(&self) -> HostControlClient<Channel> {
         HostControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Containers as the managers have them; while none answers as their host has them, and that is said once.
+    pub(crate) async fn list_containers(
+        &self,
+        asked: pb::ListContainersRequest,
+    ) -> Result<Vec<pb::Container>, Failure> {
+        static SAID: Once = Once::new();
+        let reply = self.hosts().list_containers(asked).await?.into_inner();
+        if !reply.known_by.is_empty() {
+            SAID.call_once(|| {
+                out::note(format!("no manager answers: this is what host {} knows itself", reply.known_by));
+            });
+        }
+        Ok(reply.containers)
     }
 
     /// Those of the asked host, or of the named node.

@@ -6,12 +6,13 @@
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use crate::{
-    Generation, LinkName, LogIndex, Mtu, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Vni, Vtep,
-    container::{ExposedPort, PublishedPort, RestartMode, RunStatus, Wanted},
+    Generation, LinkName, LogIndex, Mtu, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni, Vtep,
+    container::{ExposedPort, PublishedPort, RunSpec, RunStatus, Wanted},
     network::{BridgeOptions, MacvlanMode},
     node::Role,
     service::{ContainerSpec, EndpointMode, IngressPort, NamedPort, Resources},
@@ -135,43 +136,26 @@ pub struct IngressHost {
     pub tasks: u32,
 }
 
-/// A container that was run by hand.
+/// A container that was run by hand: all that its host needs to run it, and to say what it is without any manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerAssignment {
-    pub name: Name,
-    pub container: ContainerSpec,
-    pub resources: Resources,
-    pub stack: Stack,
+    /// As its user wished it, with the networks that it is on now.
+    pub spec: RunSpec,
+    pub created: Timestamp,
+    /// One for each of its networks, in the order in which these are chosen for the way out.
+    pub endpoints: Vec<Endpoint>,
     /// While it is to run.
     pub ports: Vec<PublishedPort>,
     pub links: Vec<LinkAssignment>,
-    /// Names that it alone is answered.
-    #[serde(default)]
-    pub network_links: Vec<NetworkLink>,
-    pub restart: RestartMode,
+    /// What `host-gateway` means.
+    pub gateways: Vec<IpAddr>,
+    /// Between its stop signal and SIGKILL: as its last `stop` said, else its own.
+    pub stop_grace: Duration,
     pub wanted: Wanted,
     /// Counts the user's starts: another number than the one that runs means that it is to be started anew.
     pub start: u64,
     /// What the managers have on record.
     pub known: RunStatus,
-}
-
-/// Which network stack a container has on its host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stack {
-    Loopback,
-    Host,
-    /// In the order in which their networks are chosen for the way out.
-    Own(Vec<Endpoint>),
-}
-
-impl Stack {
-    pub fn endpoints(&self) -> &[Endpoint] {
-        match self {
-            Stack::Own(endpoints) => endpoints,
-            Stack::Loopback | Stack::Host => &[],
-        }
-    }
 }
 
 /// `--link`, as it is now.
@@ -189,14 +173,6 @@ pub struct LinkAssignment {
     pub exposed: BTreeSet<ExposedPort>,
     #[serde(default)]
     pub image: String,
-}
-
-/// `network connect --link`: on this network the alias leads to whatever has the other name there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkLink {
-    pub network: NetworkId,
-    pub container: Name,
-    pub alias: Name,
 }
 
 /// One map's difference: what is new or changed, and what is gone.
@@ -289,7 +265,7 @@ impl Assignment {
     pub fn local_endpoints(&self, id: TaskId) -> &[Endpoint] {
         match (self.tasks.get(&id), self.containers.get(&id)) {
             (Some(task), _) => &task.endpoints,
-            (None, Some(container)) => container.stack.endpoints(),
+            (None, Some(container)) => &container.endpoints,
             (None, None) => &[],
         }
     }

@@ -34,6 +34,15 @@ pub struct RunSpec {
     pub links: Vec<ContainerLink>,
 }
 
+impl RunSpec {
+    pub fn attachments(&self) -> &[Attachment] {
+        match &self.networking {
+            Networking::Own(attachments) => attachments,
+            Networking::None | Networking::Host => &[],
+        }
+    }
+}
+
 /// Which network stack a container has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Networking {

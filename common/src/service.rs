@@ -131,7 +131,7 @@ pub struct ContainerSpec {
 #[serde(from = "Option<IpAddr>", into = "Option<IpAddr>")]
 pub enum HostAddress {
     At(IpAddr),
-    /// `host-gateway`: to the container's host, at the addresses of its default bridge. A host is told those instead.
+    /// `host-gateway`: to the container's host, at the addresses of its default bridge.
     Gateway,
 }
 

@@ -3,10 +3,9 @@
 use shoal_common::{
     Generation, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     assignment::{
-        Assignment, ContainerAssignment, EndpointAssignment, NetworkAssignment, NetworkKind, NetworkLink,
-        ServiceAssignment, Stack,
+        Assignment, ContainerAssignment, EndpointAssignment, NetworkAssignment, NetworkKind, ServiceAssignment,
     },
-    container::{Phase, RestartMode, RunStatus, Wanted},
+    container::{Attachment, ContainerLink, Networking, Phase, RestartMode, RunSpec, RunStatus, Wanted},
     net::MacAddr,
     service::{ContainerSpec, EndpointMode, NamedPort, Protocol, Resources},
     subnet::Subnet,
@@ -62,16 +61,25 @@ pub(crate) fn endpoint(network: NetworkId, service: u64, name: &str, v4: &str, s
 }
 
 /// A container of this host that has links.
-pub(crate) fn linked(network_links: Vec<NetworkLink>) -> ContainerAssignment {
+pub(crate) fn linked(network: NetworkId, links: Vec<ContainerLink>) -> ContainerAssignment {
     ContainerAssignment {
-        name: "c".parse().unwrap(),
-        container: ContainerSpec::default(),
-        resources: Resources::default(),
-        stack: Stack::Own(vec![]),
+        spec: RunSpec {
+            name: "c".parse().unwrap(),
+            container: ContainerSpec::default(),
+            resources: Resources::default(),
+            networking: Networking::Own(vec![Attachment { links, ..Attachment::to(network) }]),
+            ports: vec![],
+            exposed: [].into(),
+            restart: RestartMode::No,
+            auto_remove: false,
+            links: vec![],
+        },
+        created: Timestamp::default(),
+        endpoints: vec![],
         ports: vec![],
         links: vec![],
-        network_links,
-        restart: RestartMode::No,
+        gateways: vec![],
+        stop_grace: ContainerSpec::DEFAULT_STOP_GRACE,
         wanted: Wanted::Running,
         start: 1,
         known: RunStatus {

@@ -7,7 +7,8 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use shoal_common::{
     Generation, NetworkId, ServiceId, TaskId,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkLink, ServiceAssignment},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, ServiceAssignment},
+    container::ContainerLink,
     service::EndpointMode,
     task::Endpoint,
 };
@@ -113,9 +114,11 @@ impl Zone {
         }
         for (id, container) in &assignment.containers {
             let key = |name: &shoal_common::Name| Some(Labels::parse(name.as_str())?.key());
-            let link =
-                |l: &NetworkLink| Some(Link { network: l.network, alias: key(&l.alias)?, target: key(&l.container)? });
-            let links: Vec<Link> = container.network_links.iter().filter_map(link).collect();
+            let links = container.spec.attachments().iter().flat_map(|a| a.links.iter().map(|l| (a.network, l)));
+            let link = |(network, l): (NetworkId, &ContainerLink)| {
+                Some(Link { network, alias: key(&l.alias)?, target: key(&l.container)? })
+            };
+            let links: Vec<Link> = links.filter_map(link).collect();
             if !links.is_empty() {
                 zone.links.insert(*id, links);
             }

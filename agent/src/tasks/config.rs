@@ -2,14 +2,15 @@
 
 use shoal_common::{
     TaskId,
-    assignment::{ContainerAssignment, Stack, TaskAssignment},
+    assignment::{ContainerAssignment, TaskAssignment},
+    container::Networking,
     name::Labels,
-    service::{ContainerSpec, Dns, Mount, MountSource},
+    service::{ContainerSpec, Dns, HostAddress, Mount, MountSource},
     task::Endpoint,
 };
 use shoal_dns::RESOLVER_ADDRESS;
 use shoal_runtime::{ContainerConfig, Options, image::RunConfig};
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, slice};
 
 use super::links;
 use crate::containers;
@@ -19,7 +20,7 @@ pub(crate) fn task(id: TaskId, task: &TaskAssignment, netns: PathBuf, host_resol
     let hostname = task.container.hostname.clone().unwrap_or_else(|| task.name.clone());
     ContainerConfig {
         id: containers::id(id),
-        hosts: hosts(&task.container, &task.endpoints, &hostname),
+        hosts: hosts(&task.container, &task.endpoints, &[], &hostname),
         resolv_conf: match task.endpoints.is_empty() {
             true => String::new(),
             false => resolv_conf(host_resolv_conf, &task.container.dns),
@@ -40,40 +41,40 @@ pub(crate) fn by_hand(
     netns: PathBuf,
     host: &HostFiles,
 ) -> ContainerConfig {
-    let hostname = match (&container.stack, &container.container.hostname) {
+    let hostname = match (&container.spec.networking, &container.spec.container.hostname) {
         (_, Some(given)) => given.clone(),
-        (Stack::Host, None) => host.hostname.clone(),
-        (Stack::Own(_) | Stack::Loopback, None) => container.name.to_string(),
+        (Networking::Host, None) => host.hostname.clone(),
+        (Networking::Own(_) | Networking::None, None) => container.spec.name.to_string(),
     };
-    let mut spec = container.container.clone();
+    let mut spec = container.spec.container.clone();
     for link in &container.links {
-        for (name, value) in links::env(&container.name, link, host.images.get(&link.image)) {
+        for (name, value) in links::env(&container.spec.name, link, host.images.get(&link.image)) {
             spec.env.entry(name).or_insert(value);
         }
     }
-    let mut labels = container.container.labels.clone();
+    let mut labels = spec.labels.clone();
     labels.extend([
-        ("shoal.container.name".to_owned(), container.name.to_string()),
+        ("shoal.container.name".to_owned(), container.spec.name.to_string()),
         (containers::START_LABEL.to_owned(), container.start.to_string()),
     ]);
     ContainerConfig {
         id: containers::id(id),
         hosts: hosts_by_hand(container, &hostname),
-        resolv_conf: match container.stack {
-            Stack::Own(_) => resolv_conf(&host.resolv_conf, &spec.dns),
+        resolv_conf: match container.spec.networking {
+            Networking::Own(_) => resolv_conf(&host.resolv_conf, &spec.dns),
             // Nobody is asked for them on its behalf.
-            Stack::Host if spec.dns == Dns::default() => host.resolv_conf.clone(),
-            Stack::Host => own_resolv_conf(&spec.dns),
-            Stack::Loopback => String::new(),
+            Networking::Host if spec.dns == Dns::default() => host.resolv_conf.clone(),
+            Networking::Host => own_resolv_conf(&spec.dns),
+            Networking::None => String::new(),
         },
         labels,
-        resources: container.resources,
+        resources: container.spec.resources,
         netns,
         hostname,
         options: Options {
             durable: true,
-            host_network: container.stack == Stack::Host,
-            ..options(&container.container)
+            host_network: container.spec.networking == Networking::Host,
+            ..options(&spec)
         },
         spec,
     }
@@ -81,7 +82,7 @@ pub(crate) fn by_hand(
 
 /// Its lines of `/etc/hosts`, as long as it is on these networks.
 pub(crate) fn hosts_by_hand(container: &ContainerAssignment, hostname: &str) -> Vec<String> {
-    let own = hosts(&container.container, container.stack.endpoints(), hostname);
+    let own = hosts(&container.spec.container, &container.endpoints, &container.gateways, hostname);
     own.into_iter().chain(container.links.iter().flat_map(links::hosts)).collect()
 }
 
@@ -132,14 +133,19 @@ fn labels(id: TaskId, task: &TaskAssignment) -> Labels {
 }
 
 /// The container under its own name, on each of its addresses: as Docker, the whole name first.
-fn hosts(spec: &ContainerSpec, endpoints: &[Endpoint], hostname: &str) -> Vec<String> {
+fn hosts(spec: &ContainerSpec, endpoints: &[Endpoint], gateways: &[IpAddr], hostname: &str) -> Vec<String> {
     let names = match hostname.split_once('.') {
         // A task's default name, `web.1`, has a dot and is no domain name.
         Some((short, _)) if spec.hostname.is_some() => format!("{hostname} {short}"),
         Some(_) | None => hostname.to_owned(),
     };
-    let extra = spec.extra_hosts.iter().filter_map(|(name, at)| Some((name, Option::<IpAddr>::from(*at)?)));
-    let extra = extra.map(|(name, ip)| format!("{ip}\t{name}"));
+    let extra = spec.extra_hosts.iter().flat_map(|(name, at)| {
+        let ips = match at {
+            HostAddress::At(ip) => slice::from_ref(ip),
+            HostAddress::Gateway => gateways,
+        };
+        ips.iter().map(move |ip| format!("{ip}\t{name}"))
+    });
     extra.chain(endpoints.iter().flat_map(|e| e.addresses()).map(|ip| format!("{ip}\t{names}"))).collect()
 }
 
@@ -189,6 +195,16 @@ mod tests {
         let config = super::task(TaskId(1), &task, "/ns".into(), "");
         assert_eq!(config.hostname, "db.example.com");
         assert_eq!(config.hosts, ["10.0.1.11\tdb.example.com db"]);
+    }
+
+    #[test]
+    fn a_container_finds_its_host_where_its_default_bridge_is() {
+        let mut container = fixture::container(1);
+        let nas: IpAddr = [192, 0, 2, 9].into();
+        container.spec.container.extra_hosts =
+            vec![("up".to_owned(), HostAddress::Gateway), ("nas".to_owned(), HostAddress::At(nas))];
+        let lines = hosts_by_hand(&container, "db");
+        assert_eq!(lines, ["172.17.0.1\tup", "192.0.2.9\tnas", "10.0.1.11\tdb"]);
     }
 
     #[test]

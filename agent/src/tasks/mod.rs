@@ -13,8 +13,8 @@ mod step;
 
 use shoal_common::{
     Name, TaskId,
-    assignment::{Assignment, ContainerAssignment, Stack, TaskAssignment},
-    container::{Phase, Wanted},
+    assignment::{Assignment, ContainerAssignment, TaskAssignment},
+    container::{Networking, Phase, Wanted},
     health::Health,
     service::{ContainerSpec, Mount, MountSource},
     task::{DesiredState, TaskState},
@@ -357,7 +357,7 @@ impl Tasks {
     ) {
         let now = Instant::now();
         let life = self.lives.entry(id).or_default();
-        life.grace = assigned.container.stop_grace;
+        life.grace = assigned.stop_grace;
         if life.run.start != assigned.start {
             // Its user asked for it anew: what went wrong before does not count.
             let (busy, serving, grace) = (life.busy, life.serving.take(), life.grace);
@@ -380,12 +380,12 @@ impl Tasks {
         }
         self.check(id, container.map(|(state, _)| state), run_health_on_record(assigned));
         let Some(life) = self.lives.get_mut(&id) else { return };
-        let scope = Scope::of(id, assigned.stack.endpoints(), &assigned.container.dns.servers);
-        let wired = assigned.stack == Stack::Host || {
+        let scope = Scope::of(id, &assigned.endpoints, &assigned.spec.container.dns.servers);
+        let wired = assigned.spec.networking == Networking::Host || {
             let converged = self.converged.borrow();
             let wired = converged.wired.contains(&id);
             life.patience(wired, converged.failure(assignment, id), now);
-            life.come_back(wired, assigned.restart);
+            life.come_back(wired, assigned.spec.restart);
             life.without_port(container.map(|(state, _)| state), converged.closed.get(&id));
             wired
         };
@@ -401,7 +401,7 @@ impl Tasks {
         let (step, told) = run::next(&run::View {
             wanted: assigned.wanted,
             start: assigned.start,
-            restart: assigned.restart,
+            restart: assigned.spec.restart,
             container,
             image: &life.image,
             wired,
@@ -431,7 +431,7 @@ impl Tasks {
         match step {
             Step::Wait => {}
             Step::Forget => drop(self.lives.remove(&id)),
-            Step::FetchImage => self.fetch(id, assigned.container.image.clone()),
+            Step::FetchImage => self.fetch(id, assigned.spec.container.image.clone()),
             Step::ServeNames => self.serve_names(id, scope),
             Step::WriteHosts => {
                 let (started_at_ms, lines) = hosts.expect("it runs");
@@ -446,7 +446,7 @@ impl Tasks {
                 self.start_by_hand(id, assigned);
             }
             Step::Stop => self.stop(id),
-            Step::Remove => self.remove(id, anonymous_volumes(&assigned.container)),
+            Step::Remove => self.remove(id, anonymous_volumes(&assigned.spec.container)),
         }
     }
 
@@ -489,9 +489,9 @@ impl Tasks {
     }
 
     fn start_by_hand(&mut self, id: TaskId, container: &ContainerAssignment) {
-        let netns = match container.stack {
-            Stack::Host => self.host.kernel().netns_path(Ns::Host),
-            Stack::Own(_) | Stack::Loopback => self.host.kernel().netns_path(Ns::Task(id)),
+        let netns = match container.spec.networking {
+            Networking::Host => self.host.kernel().netns_path(Ns::Host),
+            Networking::Own(_) | Networking::None => self.host.kernel().netns_path(Ns::Task(id)),
         };
         let files = config::HostFiles {
             hostname: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! This host's place in a cluster: none, or one. `init`, `join` and `leave` change it, one at a time.
 
 use anyhow::Context;
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use shoal_agent::{Agent, Host, Membership};
 use shoal_common::{
     Invalid, NodeId, Timestamp,
@@ -36,6 +37,8 @@ use super::{
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// One manager's turn, when any of them will do.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Of one manager over the next.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// Joining takes a round of Raft on the other side.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -289,6 +292,11 @@ impl Cluster {
         line(&credentials, managers).await
     }
 
+    /// What this host itself knows of its containers.
+    pub(crate) async fn own_containers(&self) -> Option<pb::ListContainersReply> {
+        self.active.lock().await.as_ref()?.agent.containers()
+    }
+
     /// A line to that host, in this manager's name; none if it is this one.
     pub(crate) async fn to_node(&self, node: NodeId) -> Result<Option<Channel>, Status> {
         if self.standing().await.is_some_and(|standing| standing.node == node) {
@@ -435,16 +443,27 @@ async fn depart(credentials: &Credentials, agent: &Agent) {
     }
 }
 
-/// To the first manager that answers.
+/// To the first manager that answers. Those that are silent keep nobody from the others.
 async fn line(credentials: &Credentials, managers: BTreeMap<NodeId, SocketAddr>) -> Result<Channel, Status> {
     let mut last = "none is known".to_owned();
-    for (node, addr) in managers {
-        match line_to(credentials, node, addr).await {
-            Ok(channel) => return Ok(channel),
-            Err(why) => last = format!("{node}: {why}"),
+    let mut untried = managers.into_iter();
+    let mut tried = FuturesUnordered::new();
+    loop {
+        match untried.next() {
+            Some((node, addr)) => tried
+                .push(async move { line_to(credentials, node, addr).await.map_err(|why| format!("{node}: {why}")) }),
+            None if tried.is_empty() => {
+                return Err(Status::unavailable(format!("no manager can be reached: {last}")));
+            }
+            None => {}
+        }
+        let patience = if untried.len() == 0 { CONNECT_LIMIT } else { HEAD_START };
+        match tokio::time::timeout(patience, tried.next()).await {
+            Ok(Some(Ok(channel))) => return Ok(channel),
+            Ok(Some(Err(why))) => last = why,
+            Ok(None) | Err(_) => {}
         }
     }
-    Err(Status::unavailable(format!("no manager can be reached: {last}")))
 }
 
 async fn line_to(credentials: &Credentials, node: NodeId, addr: SocketAddr) -> Result<Channel, String> {

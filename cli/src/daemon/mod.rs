@@ -87,9 +87,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             Box::pin(async move { cluster.to_a_manager().await })
         })
     };
+    let own: shoal_manager::api::Own = {
+        let cluster = Arc::clone(&cluster);
+        Arc::new(move || {
+            let cluster = Arc::clone(&cluster);
+            Box::pin(async move { cluster.own_containers().await })
+        })
+    };
     let server = Server::builder()
         .add_service(shoal_manager::api::service(cluster.seats()))
-        .add_service(shoal_manager::api::local(cluster.seats(), beyond))
+        .add_service(shoal_manager::api::local(cluster.seats(), beyond, own))
         .add_service(Elsewhere::new(
             shoal_agent::local_containers_service(cluster.host().clone()),
             Arc::clone(&cluster),

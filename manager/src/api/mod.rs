@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 use crate::{Manager, Seat};
 use host::Asker;
 
-pub use host::{Beyond, for_hosts, local};
+pub use host::{Beyond, Own, for_hosts, local};
 
 /// The largest message either way, as the command line accepts it. A list of all tasks is one message, of about 400
 /// bytes each.

@@ -1,7 +1,7 @@
 //! The state as users see it. Pure.
 
 use shoal_common::{
-    NetworkId, NodeId, Subnet, Vni,
+    NetworkId, NodeId, Vni,
     node::{Availability, Liveness},
     service::{Mode, PublishMode, ServiceSpec},
     task::{DesiredState, Endpoint, Slot},
@@ -9,7 +9,7 @@ use shoal_common::{
 use shoal_control::meets_constraints;
 use shoal_proto::pb;
 use shoal_raft::Leadership;
-use shoal_state::{Container, Network, Node, Service, State, Task};
+use shoal_state::{Container, Network, Node, Service, State, Task, ipam::Pool};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: NodeId) -> pb::Node {
@@ -66,18 +66,9 @@ fn hosts(state: &State, network: &Network) -> Vec<pb::NetworkHost> {
 }
 
 fn subnets(network: &Network) -> Vec<pb::Subnet> {
-    network.pools.iter().map(|p| subnet(p.subnet(), p.total(), p.used())).collect()
-}
-
-fn subnet(subnet: &Subnet, addresses: u128, used: u64) -> pb::Subnet {
-    pb::Subnet {
-        subnet: subnet.net.to_string(),
-        gateway: subnet.gateway.to_string(),
-        ip_range: text(subnet.ip_range),
-        aux_addresses: subnet.aux.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect(),
-        addresses: addresses.to_string(),
-        used,
-    }
+    let subnet =
+        |p: &Pool| pb::Subnet { addresses: p.total().to_string(), used: p.used(), ..p.subnet().clone().into() };
+    network.pools.iter().map(subnet).collect()
 }
 
 /// Who holds addresses of these networks: VIPs first, then tasks, then containers.

@@ -4,11 +4,11 @@ use shoal_common::{
     Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
         Assignment, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost, LinkAssignment,
-        NetworkAssignment, NetworkKind, NetworkLink, NodeAssignment, ServiceAssignment, Stack, TaskAssignment,
+        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, TaskAssignment,
     },
-    container::{ContainerLink, ExposedPort, Networking},
+    container::{ContainerLink, ExposedPort},
     network::Driver,
-    service::{ContainerSpec, HostAddress},
+    service::ContainerSpec,
     task::Endpoint,
 };
 use std::{
@@ -32,7 +32,7 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
     // A bridge is there also while nobody is on it.
     let local = state.networks.values().filter(|n| n.spec.driver.node() == Some(node)).map(|n| n.id);
     let by_tasks = tasks.values().flat_map(|t| t.endpoints.iter().map(|e| e.network));
-    let by_containers = containers.values().flat_map(|c| c.stack.endpoints().iter().map(|e| e.network));
+    let by_containers = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.network));
     let on: BTreeSet<NetworkId> = by_tasks.chain(by_containers).chain(local).collect();
     let networks = || on.iter().filter_map(|id| state.networks.get(id));
     Some(Assignment {
@@ -70,35 +70,19 @@ fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignme
 }
 
 fn container_assignment(state: &State, container: &Container) -> ContainerAssignment {
-    let mut what = container.spec.container.clone();
-    what.stop_grace = container.stop_grace.unwrap_or(what.stop_grace);
-    let gateways = || state.default_bridge(container.node).and_then(|id| state.networks.get(&id));
-    let gateways = || gateways().into_iter().flat_map(Network::subnets).map(|subnet| subnet.gateway);
-    what.extra_hosts = what
-        .extra_hosts
-        .into_iter()
-        .flat_map(|(name, at)| match at {
-            HostAddress::At(_) => vec![(name, at)],
-            HostAddress::Gateway => gateways().map(|ip| (name.clone(), HostAddress::At(ip))).collect(),
-        })
-        .collect();
+    let default_bridge = state.default_bridge(container.node).and_then(|id| state.networks.get(&id));
     let priority: BTreeMap<NetworkId, i32> =
-        container.attachments().iter().map(|a| (a.network, a.gw_priority)).collect();
+        container.spec.attachments().iter().map(|a| (a.network, a.gw_priority)).collect();
     let mut endpoints = container.endpoints.clone();
     endpoints.sort_by_key(|e| std::cmp::Reverse(priority.get(&e.network).copied().unwrap_or(0)));
     ContainerAssignment {
-        name: container.spec.name.clone(),
-        container: what,
-        resources: container.spec.resources,
-        stack: match &container.spec.networking {
-            Networking::None => Stack::Loopback,
-            Networking::Host => Stack::Host,
-            Networking::Own(_) => Stack::Own(endpoints),
-        },
+        spec: container.spec.clone(),
+        created: container.created,
+        endpoints,
         ports: container.ports.clone(),
         links: container.spec.links.iter().filter_map(|link| link_assignment(state, container, link)).collect(),
-        network_links: network_links(container).collect(),
-        restart: container.spec.restart,
+        gateways: default_bridge.into_iter().flat_map(Network::subnets).map(|subnet| subnet.gateway).collect(),
+        stop_grace: container.stop_grace.unwrap_or(container.spec.container.stop_grace),
         wanted: container.wanted,
         start: container.start,
         known: container.status.clone(),
@@ -120,17 +104,6 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
         env: other.spec.container.env.clone(),
         exposed: other.spec.exposed.iter().copied().chain(published).collect(),
         image: other.spec.container.image.clone(),
-    })
-}
-
-/// By name: who has it on the network may be of another host, and may come and go.
-fn network_links(of: &Container) -> impl Iterator<Item = NetworkLink> {
-    of.attachments().iter().flat_map(|attachment| {
-        attachment.links.iter().map(|link| NetworkLink {
-            network: attachment.network,
-            container: link.container.clone(),
-            alias: link.alias.clone(),
-        })
     })
 }
 
@@ -160,7 +133,7 @@ fn container_endpoint(
 ) -> Option<((NetworkId, TaskId), EndpointAssignment)> {
     let on = state.nodes.get(&container.node)?;
     let endpoint = container.endpoints.iter().find(|e| e.network == network)?;
-    let wish = container.attachments().iter().find(|a| a.network == network)?;
+    let wish = container.spec.attachments().iter().find(|a| a.network == network)?;
     let aliases = wish.aliases.iter().map(Name::to_string).chain(hostname_alias(&container.spec.container));
     let assignment = EndpointAssignment {
         endpoint: endpoint.clone(),

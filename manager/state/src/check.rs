@@ -151,7 +151,7 @@ fn tasks(state: &State, found: &mut Vec<String>) {
     }
     for container in state.containers.values() {
         let on = container.endpoints.iter().map(|e| e.network);
-        if !on.eq(container.attachments().iter().map(|a| a.network)) {
+        if !on.eq(container.spec.attachments().iter().map(|a| a.network)) {
             found.push(format!("{} is not on the networks that it has joined", container.id));
         }
         if !state.nodes.contains_key(&container.node) {

@@ -22,5 +22,5 @@ pub use check::violations;
 pub use command::{ClusterSettings, Command, ContainerReport, Proposal, RequestId, TaskChange, TaskReport};
 pub use digest::digest;
 pub use reply::{Outcome, Rejection, Reply};
-pub use state::{Cluster, Container, Network, Node, Service, State, Task};
+pub use state::{Cluster, Container, Network, Node, Service, State, Task, called};
 pub use table::Table;

@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
     sync::Arc,
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
     LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
-    container::{Attachment, Networking, Phase, PublishedPort, RunSpec, RunStatus, Wanted},
+    container::{Phase, PublishedPort, RunSpec, RunStatus, Wanted},
     name::Labels,
     network::NetworkSpec,
     node::{Availability, Liveness, NodeDescription, Role},
@@ -211,17 +212,19 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn attachments(&self) -> &[Attachment] {
-        match &self.spec.networking {
-            Networking::Own(attachments) => attachments,
-            Networking::None | Networking::Host => &[],
-        }
-    }
-
     /// Stands in names.
     pub fn is_serving(&self) -> bool {
         self.wanted == Wanted::Running && self.status.phase == Phase::Running && self.status.start == self.start
     }
+}
+
+/// By name first, then by id: what a user typed.
+pub fn called<T, Id: FromStr>(
+    typed: &str,
+    named: impl FnOnce() -> Option<T>,
+    with_id: impl FnOnce(Id) -> Option<T>,
+) -> Option<T> {
+    named().or_else(|| with_id(typed.parse().ok()?))
 }
 
 impl State {
@@ -233,10 +236,8 @@ impl State {
 
     /// One of that node by its name, else any by its id.
     pub fn find_container(&self, name: &str, on: NodeId) -> Option<&Container> {
-        self.containers_of_node(on).find(|c| c.spec.name.as_str() == name).or_else(|| {
-            let id: TaskId = name.parse().ok()?;
-            self.containers.get(&id).map(Arc::as_ref)
-        })
+        let named = || self.containers_of_node(on).find(|c| c.spec.name.as_str() == name);
+        called(name, named, |id: TaskId| self.containers.get(&id).map(Arc::as_ref))
     }
 
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Task> {
@@ -251,20 +252,16 @@ impl State {
             .filter_map(|(_, task)| self.tasks.get(task).map(Arc::as_ref))
     }
 
-    /// By name first, then by id: what a user typed.
     pub fn find_service(&self, name: &str) -> Option<&Service> {
-        self.services
-            .values()
-            .find(|s| s.spec.name.as_str() == name)
-            .or_else(|| name.parse().ok().and_then(|id: ServiceId| self.services.get(&id)))
+        let named = || self.services.values().find(|s| s.spec.name.as_str() == name);
+        called(name, named, |id: ServiceId| self.services.get(&id))
     }
 
     /// One of the cluster's, or of that node, by name; else any by its id.
     pub fn find_network(&self, name: &str, on: Option<NodeId>) -> Option<&Network> {
-        self.networks
-            .values()
-            .find(|n| n.name().as_str() == name && n.spec.driver.node().is_none_or(|node| Some(node) == on))
-            .or_else(|| name.parse().ok().and_then(|id: NetworkId| self.networks.get(&id)))
+        let is_seen = |n: &Network| n.spec.driver.node().is_none_or(|node| Some(node) == on);
+        let named = || self.networks.values().find(|n| n.name().as_str() == name && is_seen(n));
+        called(name, named, |id: NetworkId| self.networks.get(&id))
     }
 
     /// By id, or by host name if only one node bears it.

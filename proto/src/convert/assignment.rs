@@ -3,25 +3,23 @@
 
 use crate::pb;
 use shoal_common::{
-    Generation, Invalid, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId,
+    Generation, Invalid, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     assignment::{
         Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost,
-        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NetworkLink, NodeAssignment, ServiceAssignment,
-        Stack, TaskAssignment,
+        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, TaskAssignment,
     },
     container::PublishedPort,
-    task::Endpoint,
 };
-use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr};
+use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr, time::Duration};
 
 use super::{
     container::ports,
     field::{
-        A_SOCKET_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, address, enumerated, id, message, not_empty,
-        parsed, port, read, read_unless_empty, text,
+        A_SOCKET_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, address, enumerated, id, message, millis,
+        not_empty, parsed, port, read, read_unless_empty, required, text,
     },
     network::{bridge_options, mtu},
-    run::exposed,
+    run::{exposed, run_spec},
 };
 
 impl TryFrom<pb::NodeAssignment> for NodeAssignment {
@@ -239,18 +237,13 @@ fn ingress_entry((key, a): (ServiceId, IngressAssignment)) -> pb::IngressAssignm
 
 fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment), Invalid> {
     let endpoints = c.endpoints.into_iter().enumerate();
-    let endpoints: Vec<Endpoint> =
-        endpoints.map(|(i, e)| e.try_into().inside(format!("endpoints[{i}]"))).collect::<Result<_, _>>()?;
+    let gateways = c.gateways.iter().enumerate();
     let value = ContainerAssignment {
-        name: parsed("name", &c.name)?,
-        container: message("container", c.container)?,
-        resources: c.resources.unwrap_or_default().try_into().inside("resources")?,
-        stack: match c.stack.as_str() {
-            "none" => Stack::Loopback,
-            "host" => Stack::Host,
-            "own" => Stack::Own(endpoints),
-            other => return Err(Invalid::new("stack", other, "none, host or own")),
-        },
+        spec: run_spec(required("spec", c.spec)?, |network| parsed("network", network)).inside("spec")?,
+        created: Timestamp(c.created_ms),
+        endpoints: endpoints
+            .map(|(i, e)| e.try_into().inside(format!("endpoints[{i}]")))
+            .collect::<Result<_, Invalid>>()?,
         ports: published("ports", c.ports)?,
         links: c
             .links
@@ -258,8 +251,8 @@ fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment)
             .enumerate()
             .map(|(i, l)| link(l).inside(format!("links[{i}]")))
             .collect::<Result<_, _>>()?,
-        network_links: c.network_links.into_iter().map(network_link).collect::<Result<_, _>>()?,
-        restart: parsed("restart", &c.restart)?,
+        gateways: gateways.map(|(i, ip)| address(format!("gateways[{i}]"), ip)).collect::<Result<_, _>>()?,
+        stop_grace: Duration::from_millis(c.stop_grace_ms),
         wanted: parsed("wanted", &c.wanted)?,
         start: c.start,
         known: message("known", c.known)?,
@@ -284,20 +277,7 @@ fn link(l: pb::LinkAssignment) -> Result<LinkAssignment, Invalid> {
     })
 }
 
-fn network_link(l: pb::NetworkLink) -> Result<NetworkLink, Invalid> {
-    Ok(NetworkLink {
-        network: id("network", l.network, NetworkId)?,
-        container: parsed("container", &l.container)?,
-        alias: parsed("alias", &l.alias)?,
-    })
-}
-
 fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssignment {
-    let (stack, endpoints) = match c.stack {
-        Stack::Loopback => ("none", Vec::new()),
-        Stack::Host => ("host", Vec::new()),
-        Stack::Own(endpoints) => ("own", endpoints),
-    };
     let link = |l: LinkAssignment| pb::LinkAssignment {
         alias: l.alias.into(),
         name: l.name.into(),
@@ -308,19 +288,15 @@ fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssi
         exposed: l.exposed.iter().map(ToString::to_string).collect(),
         image: l.image,
     };
-    let network_link =
-        |l: NetworkLink| pb::NetworkLink { network: l.network.0, container: l.container.into(), alias: l.alias.into() };
     pb::ContainerAssignment {
         id: key.0,
-        name: c.name.into(),
-        container: Some(c.container.into()),
-        resources: Some(c.resources.into()),
-        stack: stack.to_owned(),
-        endpoints: endpoints.into_iter().map(Into::into).collect(),
+        spec: Some(c.spec.into()),
+        created_ms: c.created.0,
+        endpoints: c.endpoints.into_iter().map(Into::into).collect(),
         ports: c.ports.into_iter().map(Into::into).collect(),
         links: c.links.into_iter().map(link).collect(),
-        network_links: c.network_links.into_iter().map(network_link).collect(),
-        restart: c.restart.to_string(),
+        gateways: c.gateways.iter().map(ToString::to_string).collect(),
+        stop_grace_ms: millis(c.stop_grace),
         wanted: c.wanted.to_string(),
         start: c.start,
         known: Some(c.known.into()),

@@ -50,6 +50,20 @@ impl From<SubnetSpec> for pb::SubnetSpec {
     }
 }
 
+/// How full it is, its managers know.
+impl From<Subnet> for pb::Subnet {
+    fn from(s: Subnet) -> Self {
+        Self {
+            subnet: s.net.to_string(),
+            gateway: s.gateway.to_string(),
+            ip_range: text(s.ip_range),
+            aux_addresses: aux_text(s.aux),
+            addresses: String::new(),
+            used: 0,
+        }
+    }
+}
+
 impl TryFrom<pb::SettledSubnet> for Subnet {
     type Error = Invalid;
 

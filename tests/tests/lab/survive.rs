@@ -1,5 +1,6 @@
 //! What must survive: daemons that are killed, managers that are lost, hosts that come and go.
 
+mod alone;
 mod connection;
 
 use anyhow::{Context as _, ensure};

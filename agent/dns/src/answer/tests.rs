@@ -6,7 +6,7 @@ use hickory_proto::{
     rr::{DNSClass, RData},
 };
 use proptest::prelude::*;
-use shoal_common::{NetworkId, TaskId, assignment::NetworkLink};
+use shoal_common::{NetworkId, TaskId, container::ContainerLink};
 use std::collections::BTreeSet;
 
 fn scope(networks: &[NetworkId]) -> Scope {
@@ -55,8 +55,7 @@ fn brief(scope: &Scope, name: &str, wanted: RecordType) -> String {
 
 #[test]
 fn a_link_is_known_to_its_container_alone_and_prevails() {
-    let link = |container: &str, alias: &str| NetworkLink {
-        network: BLUE,
+    let link = |container: &str, alias: &str| ContainerLink {
         container: container.parse().unwrap(),
         alias: alias.parse().unwrap(),
     };
@@ -64,7 +63,7 @@ fn a_link_is_known_to_its_container_alone_and_prevails() {
     let mut mydb = endpoint(BLUE, 0, "mydb", "10.0.1.77", true);
     mydb.service = None;
     known.endpoints.insert((BLUE, TaskId(77)), mydb);
-    known.containers.insert(TaskId(78), linked(vec![link("mydb", "db"), link("nobody", "web")]));
+    known.containers.insert(TaskId(78), linked(BLUE, vec![link("mydb", "db"), link("nobody", "web")]));
     let zone = Zone::of(&known);
     let told = |task: u64, networks: &[NetworkId], name: &str| {
         let scope = Scope { task: Some(TaskId(task)), ..scope(networks) };

@@ -9,7 +9,8 @@ mod transit;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use shoal_common::{
     LinkName, MacAddr, Mtu, NetworkId, Subnet, TaskId, Vtep,
-    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, NodeAssignment, Stack},
+    assignment::{Assignment, EndpointAssignment, NetworkAssignment, NetworkKind, NodeAssignment},
+    container::Networking,
     task::Endpoint,
 };
 use std::{
@@ -71,11 +72,8 @@ pub fn link_of(id: NetworkId, network: &NetworkAssignment) -> LinkName {
 /// What has a namespace of its own here, and where that is connected to.
 fn local<'a>(assignment: &'a Assignment, wanted: &BTreeSet<TaskId>) -> BTreeMap<TaskId, &'a [Endpoint]> {
     let tasks = assignment.tasks.iter().map(|(id, task)| (*id, task.endpoints.as_slice()));
-    let containers = assignment.containers.iter().filter_map(|(id, container)| match &container.stack {
-        Stack::Own(endpoints) => Some((*id, endpoints.as_slice())),
-        Stack::Loopback => Some((*id, &[] as &[Endpoint])),
-        Stack::Host => None,
-    });
+    let containers = assignment.containers.iter().filter(|(_, c)| c.spec.networking != Networking::Host);
+    let containers = containers.map(|(id, container)| (*id, container.endpoints.as_slice()));
     tasks.chain(containers).filter(|(id, _)| wanted.contains(id)).collect()
 }
 

@@ -20,7 +20,7 @@ use crate::{
 pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
     a.rows.filter.iter().try_for_each(check)?;
     let request = pb::ListContainersRequest { containers: Vec::new(), node: a.on.node.clone(), all_nodes: a.all_nodes };
-    let mut found = client.hosts().list_containers(request).await?.into_inner().containers;
+    let mut found = client.list_containers(request).await?;
     // The newest first, as Docker.
     found.sort_by_key(|c| std::cmp::Reverse(c.id));
     let now = now().0;
@@ -99,7 +99,7 @@ pub(super) async fn of_host(
     node: &str,
 ) -> Result<Vec<(pb::Container, bool)>, Failure> {
     let request = pb::ListContainersRequest { containers: names.to_vec(), node: node.to_owned(), all_nodes: false };
-    let found = client.hosts().list_containers(request).await?.into_inner().containers;
+    let found = client.list_containers(request).await?;
     let runs = |c: &pb::Container| c.status.as_ref().is_some_and(|s| s.phase == "running");
     Ok(found.into_iter().map(|c| (c.clone(), runs(&c))).filter(|(_, runs)| *runs || !names.is_empty()).collect())
 }

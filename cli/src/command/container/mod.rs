@@ -74,11 +74,11 @@ fn reference(container: &str, node: &str) -> Option<pb::ContainerRef> {
     Some(pb::ContainerRef { container: container.to_owned(), node: node.to_owned() })
 }
 
-/// What the managers know of a container.
+/// What is known of a container.
 pub(super) async fn one(client: &Client, name: &str, node: &str) -> Result<pb::Container, Failure> {
     let request =
         pb::ListContainersRequest { containers: vec![name.to_owned()], node: node.to_owned(), all_nodes: false };
-    let found = client.hosts().list_containers(request).await?.into_inner().containers;
+    let found = client.list_containers(request).await?;
     found.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no container {name}")))
 }
 

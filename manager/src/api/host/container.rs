@@ -113,7 +113,10 @@ pub(super) async fn list(
     for container in &found {
         asker.may(container.node)?;
     }
-    Ok(pb::ListContainersReply { containers: found.into_iter().map(|c| view::container(&state, c)).collect() })
+    Ok(pb::ListContainersReply {
+        containers: found.into_iter().map(|c| view::container(&state, c)).collect(),
+        known_by: String::new(),
+    })
 }
 
 /// The container that is meant, and its host.

@@ -1,9 +1,11 @@
 //! What a host's users ask about its containers and networks: the `HostControl` service.
 //!
 //! A manager answers, its own users and other hosts alike; a host that is none passes the call on to one, in its own
-//! name. A worker's name stands for what is its own only.
+//! name. A worker's name stands for what is its own only. What a host itself knows of its containers it says itself while
+//! no manager answers.
 
 mod container;
+mod own;
 mod wait;
 
 use futures::future::BoxFuture;
@@ -13,24 +15,27 @@ use shoal_proto::pb::{
     host_control_client::HostControlClient,
     host_control_server::{self, HostControlServer},
 };
+use shoal_rt::connect::root_cause;
 use shoal_state::State;
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{find, status::Refusal};
 use crate::{Manager, Seat, peer};
 
+pub use own::Own;
+
 /// A line to some manager, for a host that is none.
 pub type Beyond = Arc<dyn Fn() -> BoxFuture<'static, Result<Channel, Status>> + Send + Sync>;
 
 /// For a host's own users.
-pub fn local(seat: Seat, beyond: Beyond) -> HostControlServer<HostControl> {
-    sized(HostControl { seat, beyond: Some(beyond) })
+pub fn local(seat: Seat, beyond: Beyond, own: Own) -> HostControlServer<HostControl> {
+    sized(HostControl { seat, local: Some(Local { beyond, own }) })
 }
 
 /// For other hosts, known by their certificates.
 pub fn for_hosts(seat: Seat) -> HostControlServer<HostControl> {
-    sized(HostControl { seat, beyond: None })
+    sized(HostControl { seat, local: None })
 }
 
 fn sized(service: HostControl) -> HostControlServer<HostControl> {
@@ -41,7 +46,13 @@ fn sized(service: HostControl) -> HostControlServer<HostControl> {
 
 pub struct HostControl {
     seat: Seat,
-    beyond: Option<Beyond>,
+    /// For the host's own users.
+    local: Option<Local>,
+}
+
+struct Local {
+    beyond: Beyond,
+    own: Own,
 }
 
 impl std::fmt::Debug for HostControl {
@@ -85,7 +96,7 @@ enum Place {
 
 impl HostControl {
     async fn place<T>(&self, request: &Request<T>) -> Result<Place, Status> {
-        match (self.seat.manager(), &self.beyond) {
+        match (self.seat.manager(), &self.local) {
             (Ok(manager), Some(_)) => {
                 let asker = Asker { node: manager.node, role: Role::Manager };
                 Ok(Place::Here(manager, asker))
@@ -99,8 +110,8 @@ impl HostControl {
                 };
                 Ok(Place::Here(manager, Asker { node: identity.node, role }))
             }
-            (Err(_), Some(beyond)) => {
-                let client = HostControlClient::new(beyond().await?)
+            (Err(_), Some(local)) => {
+                let client = HostControlClient::new((local.beyond)().await?)
                     .max_decoding_message_size(super::MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(super::MAX_MESSAGE_BYTES);
                 Ok(Place::Beyond(client))
@@ -119,9 +130,12 @@ macro_rules! answer {
     };
 }
 
-/// Without what belongs to the other connection.
+/// Without what belongs to the other connection. One that broke is no answer.
 fn passed_on(status: Status) -> Status {
-    Status::new(status.code(), status.message())
+    match status.source() {
+        None => Status::new(status.code(), status.message()),
+        Some(cause) => Status::unavailable(format!("the manager that was asked was lost: {}", root_cause(cause))),
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -157,7 +171,12 @@ impl host_control_server::HostControl for HostControl {
     }
 
     async fn list_containers(&self, r: Request<pb::ListContainersRequest>) -> Answer<pb::ListContainersReply> {
-        answer!(self, r, list_containers, container::list)
+        let asked = r.get_ref().clone();
+        let answer = async { answer!(self, r, list_containers, container::list) };
+        match &self.local {
+            Some(local) => own::unless_answered(answer, &asked, &local.own).await,
+            None => answer.await,
+        }
     }
 
     async fn await_container(&self, r: Request<pb::AwaitContainerRequest>) -> Answer<pb::AwaitContainerReply> {

@@ -73,7 +73,7 @@ impl State {
             ports: Vec::new(),
             created: entry.at,
         };
-        for attachment in container.attachments().to_vec() {
+        for attachment in container.spec.attachments().to_vec() {
             self.join(&mut container, &attachment)?;
         }
         let id = container.id;

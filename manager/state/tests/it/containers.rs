@@ -2,13 +2,13 @@
 
 use shoal_common::{
     NetworkId, NodeId, TaskId,
-    assignment::Stack,
     container::{Attachment, ContainerLink, Networking, Phase, PortSpec, RunSpec, Wanted},
     network::{BridgeOptions, Driver, MacvlanOptions, NetworkSpec},
     node::{DefaultBridge, Liveness, NodeDescription},
     service::{HostAddress, Mount, MountSource},
 };
 use shoal_state::{Command, ContainerReport, Outcome, Rejection, Reply, assignment};
+use std::net::IpAddr;
 
 use crate::world::{World, description, network, run, service};
 
@@ -184,7 +184,7 @@ fn a_container_joins_and_leaves_networks_and_keeps_its_links() {
     assert!(matches!(gone, Err(Rejection::NotConnected { .. })));
     w.apply(connect(three, 7)).unwrap();
     let cut = assignment(&w.state, NodeId(1)).unwrap();
-    let Stack::Own(endpoints) = &cut.containers[&c].stack else { panic!("it has a stack of its own") };
+    let endpoints = &cut.containers[&c].endpoints;
     // The way out over the highest priority; eth1 stayed eth1, and eth0 was free.
     assert_eq!(endpoints.iter().map(|e| (e.network, e.link)).collect::<Vec<_>>(), [(three, 0), (two, 1)]);
 }
@@ -202,15 +202,16 @@ fn a_host_is_told_what_a_link_is_to_say_and_what_it_leads_to_on_a_network() {
     let told = assignment(&w.state, NodeId(1)).unwrap().containers[&web].clone();
     let ports: Vec<String> = told.links[0].exposed.iter().map(ToString::to_string).collect();
     assert_eq!((ports, told.links[0].image.as_str()), (vec!["79/udp".to_owned(), "80/tcp".to_owned()], "page"));
-    assert_eq!(told.network_links.iter().map(|l| (l.network, l.alias.as_str())).collect::<Vec<_>>(), [(net, "b")]);
     // A link follows its container, whatever that is called.
     w.apply(Command::ConnectContainer { container: db, attachment: Attachment::to(net) }).unwrap();
     w.apply(Command::RenameContainer { container: db, name: "base".parse().unwrap() }).unwrap();
     let told = assignment(&w.state, NodeId(1)).unwrap().containers[&web].clone();
     assert_eq!((told.links[0].alias.as_str(), told.links[0].name.as_str()), ("a", "base"));
-    assert_eq!(told.network_links[0].container.as_str(), "base");
+    let there = told.spec.attachments().iter().find(|a| a.network == net).unwrap();
+    assert_eq!((there.links[0].container.as_str(), there.links[0].alias.as_str()), ("base", "b"));
     w.apply(Command::DisconnectContainer { container: web, network: net }).unwrap();
-    assert_eq!(assignment(&w.state, NodeId(1)).unwrap().containers[&web].network_links, []);
+    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&web].clone();
+    assert!(told.spec.attachments().iter().all(|a| a.network != net));
 }
 
 #[test]
@@ -231,15 +232,14 @@ fn a_macvlan_is_of_the_hosts_that_have_a_parent() {
 }
 
 #[test]
-fn the_hosts_own_address_in_a_containers_hosts_file_is_that_of_its_default_bridge() {
+fn the_hosts_own_address_is_to_a_container_that_of_its_default_bridge() {
     let mut w = world();
     let mut spec = run("a", vec![]);
-    spec.container.extra_hosts =
-        vec![("up".to_owned(), HostAddress::Gateway), ("nas".to_owned(), HostAddress::At([192, 0, 2, 9].into()))];
+    spec.container.extra_hosts = vec![("up".to_owned(), HostAddress::Gateway)];
     let a = create(&mut w, 1, spec.clone()).unwrap();
-    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].container.extra_hosts.clone();
-    let told: Vec<String> = told.iter().map(|(name, at)| format!("{name} {at}")).collect();
-    assert_eq!(told, ["up 172.17.0.1", "nas 192.0.2.9"]);
+    let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].clone();
+    let bridge: IpAddr = [172, 17, 0, 1].into();
+    assert_eq!((&told.spec.container, told.gateways), (&spec.container, vec![bridge]));
     spec.networking = Networking::None;
     let refused = create(&mut w, 3, spec);
     assert!(matches!(refused, Err(Rejection::Invalid(why)) if why.field == "add-host"), "that host has no such bridge");
@@ -393,7 +393,7 @@ fn an_anonymous_volume_goes_with_its_container_where_that_is_meant() {
         spec.container.mounts = vec![Mount { source, target: "/data".to_owned(), read_only: false }];
         let a = create(&mut w, 1, spec).unwrap();
         w.apply(Command::RemoveContainer { container: a, force: false, volumes }).unwrap();
-        let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].container.mounts[0].source.clone();
+        let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].spec.container.mounts[0].source.clone();
         assert_eq!(matches!(told, MountSource::Anonymous(_)), goes, "{auto_remove} {volumes}");
         report(&mut w, a, Phase::Removed);
     }

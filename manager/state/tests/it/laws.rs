@@ -239,7 +239,7 @@ proptest! {
                     let changed_at = state.changed_at(*node, old.networks.keys().copied());
                     prop_assert!(same || changed_at == index, "{:?} changes {}, and nobody noted it", proposal, node);
                 }
-                let by_hand = cut.containers.values().flat_map(|c| c.stack.endpoints());
+                let by_hand = cut.containers.values().flat_map(|c| c.endpoints.iter());
                 for e in cut.tasks.values().flat_map(|t| &t.endpoints).chain(by_hand) {
                     prop_assert!(cut.networks.contains_key(&e.network));
                 }
