@@ -17,7 +17,10 @@ use shoal_proto::pb::{
 };
 use shoal_rt::connect::root_cause;
 use shoal_state::State;
-use std::{error::Error as _, sync::Arc};
+use std::{
+    error::Error as _,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{find, status::Refusal};
@@ -30,7 +33,7 @@ pub type Beyond = Arc<dyn Fn() -> BoxFuture<'static, Result<Channel, Status>> + 
 
 /// For a host's own users.
 pub fn local(seat: Seat, beyond: Beyond, own: Own) -> HostControlServer<HostControl> {
-    sized(HostControl { seat, local: Some(Local { beyond, own }) })
+    sized(HostControl { seat, local: Some(Local { beyond, own, silent: AtomicBool::new(false) }) })
 }
 
 /// For other hosts, known by their certificates.
@@ -53,6 +56,8 @@ pub struct HostControl {
 struct Local {
     beyond: Beyond,
     own: Own,
+    /// No manager answered when one was asked last.
+    silent: AtomicBool,
 }
 
 impl std::fmt::Debug for HostControl {
@@ -174,7 +179,7 @@ impl host_control_server::HostControl for HostControl {
         let asked = r.get_ref().clone();
         let answer = async { answer!(self, r, list_containers, container::list) };
         match &self.local {
-            Some(local) => own::unless_answered(answer, &asked, &local.own).await,
+            Some(local) => own::unless_answered(answer, &asked, &local.own, &local.silent).await,
             None => answer.await,
         }
     }

@@ -3,7 +3,14 @@
 use futures::future::BoxFuture;
 use shoal_common::TaskId;
 use shoal_proto::pb;
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::timeout;
 use tonic::{Code, Response};
 
@@ -15,15 +22,23 @@ pub type Own = Arc<dyn Fn() -> BoxFuture<'static, Option<pb::ListContainersReply
 /// What managers are given to answer before a person is told what their host knows; about as long as an election takes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the managers answer, who are waited for as long as nothing can be said without them.
+/// After they were waited for in vain, until one answers: several times what that takes them.
+const LESS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the managers answer, who are waited for as long as nothing can be said without them. `silent`: they did not when
+/// they were asked last.
 pub(super) async fn unless_answered(
     answer: impl Future<Output = Answer<pb::ListContainersReply>>,
     asked: &pb::ListContainersRequest,
     own: &Own,
+    silent: &AtomicBool,
 ) -> Answer<pb::ListContainersReply> {
     let mut answer = pin!(answer);
     let known = async || own().await.and_then(|all| chosen(all, asked)).map(Response::new);
-    let answered = match timeout(PATIENCE, answer.as_mut()).await {
+    let patience = if silent.load(Ordering::Relaxed) { LESS_PATIENCE } else { PATIENCE };
+    let in_time = timeout(patience, answer.as_mut()).await;
+    silent.store(in_time.is_err(), Ordering::Relaxed);
+    let answered = match in_time {
         Ok(answered) => answered,
         Err(_) => match known().await {
             Some(known) => return Ok(known),
@@ -99,9 +114,18 @@ mod tests {
         asked: &pb::ListContainersRequest,
         knows: bool,
     ) -> (Result<String, Code>, Duration) {
+        told_again(answer, asked, knows, &AtomicBool::new(false)).await
+    }
+
+    async fn told_again(
+        answer: impl Future<Output = Answered>,
+        asked: &pb::ListContainersRequest,
+        knows: bool,
+        silent: &AtomicBool,
+    ) -> (Result<String, Code>, Duration) {
         let own: Own = Arc::new(move || Box::pin(ready(knows.then(known))));
         let begun = Instant::now();
-        let told = unless_answered(answer, asked, &own).await;
+        let told = unless_answered(answer, asked, &own, silent).await;
         (told.map(|r| r.into_inner().known_by).map_err(|s| s.code()), begun.elapsed())
     }
 
@@ -125,5 +149,16 @@ mod tests {
         assert_eq!(told(after(5, lost()), &others, true).await, (Err(Code::Unavailable), secs(5)));
         let refused = Err(Status::not_found("there is no container web"));
         assert_eq!(told(after(0, refused), &web, true).await, (Err(Code::NotFound), secs(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_waited_for_in_vain_is_not_waited_for_as_long_again() {
+        let (web, silent) = (asked(&["web"], "", false), AtomicBool::new(false));
+        let mut waited = Vec::new();
+        for answers in [false, false, true, false] {
+            let answer = async { if answers { after(0, Ok(())).await } else { pending().await } };
+            waited.push(told_again(answer, &web, true, &silent).await.1);
+        }
+        assert_eq!(waited, [PATIENCE, LESS_PATIENCE, Duration::ZERO, PATIENCE]);
     }
 }

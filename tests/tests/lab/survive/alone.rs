@@ -75,11 +75,13 @@ fn asked_everything(lab: &Lab, at: &str, before: &Value) -> anyhow::Result<()> {
     eventually("its end is seen", SETTLES_WITHIN, || ended(alone(lab, at, &["inspect", "mortal"])?))?;
 
     // Nothing is changed, and of what is not this host's nothing is said.
-    for refused in ["stop box", "kill box", "rm -f mortal", "rename box other", "run -d page idle", "ps --all-nodes"] {
-        let code = if refused.starts_with("run") { 125 } else { 7 };
-        lab.shoal(at, refused.split(' '))?.failure(code)?;
-    }
-    lab.shoal(at, ["exec", "nowhere", "true"])?.failure(7)?;
+    let lines = ["stop box", "kill box", "rm -f mortal", "rename box other", "ps --all-nodes", "exec nowhere true"];
+    let refused = lines.map(|line| (line, 7)).into_iter().chain([("run -d page idle", 125)]);
+    thread::scope(|s| {
+        let refused = refused.map(|(line, code)| s.spawn(move || lab.shoal(at, line.split(' '))?.failure(code)));
+        let refused: Vec<_> = refused.collect();
+        refused.into_iter().try_for_each(|line| line.join().expect("it does not panic").map(drop))
+    })?;
     let now = inspected(alone(lab, at, &["inspect", "box"])?)?;
     ensure!(now == *before, "{before} became {now}");
     Ok(())
