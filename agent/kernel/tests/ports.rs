@@ -8,7 +8,7 @@ use fixture::{
     Host,
     cluster::{BLUE, BRIDGE, Cluster, LAN, QUIET, converge, published, task, v4_in, v6_in},
     eventually,
-    traffic::{ask, ask_at_length, ask_from, call, echo, echo_datagrams},
+    traffic::{ask, ask_at_length, ask_from, call, echo, echo_datagrams, heard_by_all},
 };
 use shoal_common::{container::Wanted, service::Protocol};
 use shoal_plan::Ns;
@@ -176,6 +176,10 @@ async fn a_neighbour_by_the_hosts_address_is_answered_whatever_the_answer_is() {
             "{here}"
         );
     }
+    // What is said to all is heard by all, also from a published port and in parts.
+    for bytes in [10, 9000] {
+        assert!(heard_by_all(&a, (task(31), 53), (task(32), 5353), v4_in(BRIDGE, 32), bytes), "{bytes}");
+    }
     echo_datagrams(&a, task(31), (server4, 53));
     echo_datagrams(&a, task(31), (server6, 53));
     for on in [0, 1] {
@@ -186,7 +190,7 @@ async fn a_neighbour_by_the_hosts_address_is_answered_whatever_the_answer_is() {
             assert_eq!(asked(HERE).unwrap(), (server4, v4_in(BRIDGE, 32).into()), "{bytes}, {on}");
             assert_eq!(asked(here6()).unwrap(), (server6, v6_in(BRIDGE, 32).into()), "{bytes}, {on}");
             // And by its own address, whatever port the question comes from.
-            for (from, to) in [(0, server4), (61_500, server4), (0, server6), (61_500, server6)] {
+            for (from, to) in [(0, server4), (5060, server4), (0, server6), (5060, server6)] {
                 let answer = ask_from(&a, task(32), from, (to, 53), bytes);
                 assert_eq!(answer.unwrap().0, to, "{bytes} from {from}, {on}");
             }

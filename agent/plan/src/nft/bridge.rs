@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::{Action, Hook, Interface, Ip, Match, Rule, Transport, at, rule, table};
+use super::{Action, Hook, Interface, Ip, Match, Receiver, Rule, Transport, at, rule, table};
 use crate::world::{Flows, Table};
 
 /// A container's port on a bridge of this namespace.
@@ -55,7 +55,7 @@ pub fn ports(of: &[Port]) -> Option<Table> {
     own.extend(answers(of));
     let mut chains = vec![at(Hook::BridgePrerouting, "port", own)];
     if !alone.is_empty() {
-        let past_the_host = rule([Match::In(Interface::OneOf(alone)), Match::NotToHost], Action::Drop);
+        let past_the_host = rule([Match::In(Interface::OneOf(alone)), Match::NotTo(Receiver::Host)], Action::Drop);
         chains.push(at(Hook::BridgeForward, "across", vec![past_the_host]));
     }
     Some(table(chains, Flows::default()))
@@ -78,5 +78,6 @@ fn answers(of: &[Port]) -> Vec<Rule> {
         let all: Vec<_> = [vec![Match::Answers(ports)]].into_iter().chain(other).collect();
         all.into_iter().map(move |matches| rule(matches, Action::TakeIn(bridge)))
     };
-    by_bridge.into_iter().flat_map(of_bridge).collect()
+    let to_several = (!by_bridge.is_empty()).then(|| rule([Match::NotTo(Receiver::Other)], Action::Accept));
+    to_several.into_iter().chain(by_bridge.into_iter().flat_map(of_bridge)).collect()
 }

@@ -16,7 +16,7 @@ use std::{
 
 pub use bridge::{Port, ports};
 pub use host::{Bridge, Host, host};
-pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Ip, Match, RETURN_PORTS, Rule, Transport};
+pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Ip, Match, RETURN_PORTS, Receiver, Rule, Transport};
 
 use crate::{
     names,
@@ -75,7 +75,7 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                 | Match::Tcp
                 | Match::Port(..)
                 | Match::HasPorts
-                | Match::NotToHost
+                | Match::NotTo(_)
                 | Match::Unreachable(_)
                 | Match::Fragment(_)
                 | Match::NotOwnMac(_)

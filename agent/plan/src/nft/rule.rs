@@ -12,8 +12,9 @@ use std::{
 };
 
 /// By these a container is known to have asked a neighbour by an address of their host: the answer is to come by the
-/// host, which alone knows how to undo that. Above the ephemeral range, so that containers have none of them by chance.
-pub const RETURN_PORTS: RangeInclusive<u16> = 61_000..=u16::MAX;
+/// host, which alone knows how to undo that. Linux gives them to nobody who asks, since the ephemeral ports are those
+/// above (ip-sysctl, `ip_local_port_range`); and there are more of them than of those, so that they never run out first.
+pub const RETURN_PORTS: RangeInclusive<u16> = 1024..=32_767;
 
 /// Of which packets a table gets to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,13 +101,20 @@ pub enum Match {
     ActsAsRouter,
     /// Of a bridge: in by one link, from that port, to one of [`RETURN_PORTS`].
     Answers(BTreeSet<(String, Transport, u16)>),
-    /// Of a bridge: in a frame that was not sent to the host. One that was may be for a container after all, if
-    /// br_netfilter had its destination translated.
-    NotToHost,
+    /// Of a bridge: in a frame to somebody else.
+    NotTo(Receiver),
     /// Said by ICMP or ICMPv6.
     Unreachable(Ip),
     /// A part of a packet.
     Fragment(Ip),
+}
+
+/// To whom a frame was sent: also if br_netfilter had its destination translated since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Receiver {
+    Host,
+    /// One other, and not several.
+    Other,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +254,8 @@ impl fmt::Display for Match {
                 let all = join(these.iter(), |(link, transport, port)| format!("\"{link}\" . {transport} . {port}"));
                 write!(f, "iifname . meta l4proto . th sport {{ {all} }} th dport {}", port_range(&RETURN_PORTS))
             }
-            Match::NotToHost => f.write_str("meta pkttype != host"),
+            Match::NotTo(Receiver::Host) => f.write_str("meta pkttype != host"),
+            Match::NotTo(Receiver::Other) => f.write_str("meta pkttype != other"),
             Match::Unreachable(Ip::V4) => f.write_str("icmp type destination-unreachable"),
             Match::Unreachable(Ip::V6) => f.write_str("icmpv6 type destination-unreachable"),
             // More to come, or at an offset.

@@ -1,7 +1,7 @@
 //! What each match and each action of a rule is, in expressions.
 
 use shoal_common::MacAddr;
-use shoal_plan::nft::{Action, Ip, Match, RETURN_PORTS, Transport};
+use shoal_plan::nft::{Action, Ip, Match, RETURN_PORTS, Receiver, Transport};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
@@ -180,9 +180,10 @@ impl Expressions<'_> {
                 self.ordered(NFT_CMP_GTE, &RETURN_PORTS.start().to_be_bytes());
                 self.ordered(NFT_CMP_LTE, &RETURN_PORTS.end().to_be_bytes());
             }
-            Match::NotToHost => {
+            Match::NotTo(receiver) => {
+                const PACKET_OTHERHOST: u8 = 3;
                 self.meta(NFT_META_PKTTYPE, REG_1);
-                self.compare(false, &[PACKET_HOST]);
+                self.compare(false, &[if *receiver == Receiver::Host { PACKET_HOST } else { PACKET_OTHERHOST }]);
             }
             Match::Unreachable(Ip::V4) => {
                 const ICMP_DEST_UNREACH: u8 = 3;
