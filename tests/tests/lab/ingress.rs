@@ -207,6 +207,16 @@ fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Resu
         let out =
             lab.inside("w1", &id, ["curl", "-sS", "--max-time", "3", "http://172.31.0.11:8000/cgi-bin/client"])?;
         ensure!(out.success()?.trim() == "172.31.0.101", "by its host's address");
+        // Its neighbours on that bridge are seen as who they are; by another host's address as who asks there.
+        lab.shoal("w1", ["run", "-d", "--name", "near", "page", "idle"])?.success()?;
+        let own = lab.shoal("w1", ["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "near"])?.success()?;
+        let by = |ip: &str| {
+            let asking = ["exec", "near", "wget", "-qO-", &format!("http://{ip}:{port}/cgi-bin/client")];
+            anyhow::Ok(lab.shoal("w1", asking)?.success()?.trim().to_owned())
+        };
+        let seen = by("172.31.0.101")?;
+        ensure!(seen == own.trim(), "{own} is seen as {seen}");
+        by("172.31.0.11")?;
         Ok(())
     })
 }

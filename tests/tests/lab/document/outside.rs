@@ -24,9 +24,15 @@ fn a_published_port_is_reached_from_everywhere_and_the_client_is_seen() -> anyho
         // One that is bound to localhost is not seen elsewhere.
         let refused = lab.exec("w1", ["curl", "-sS", "--max-time", "2", &format!("http://{host}:8001/")])?;
         ensure!(!refused.status.success(), "{refused}");
-        // From the container itself, and from its sibling.
+        // From the container itself; and from its sibling and a container of another bridge, whose own addresses are seen.
         get(lab, "m1", "web", &format!("http://{host}:8000/"))?;
-        get(lab, "m1", "other", &format!("http://{host}:8000/"))?;
+        lab.shoal("m1", ["network", "create", "-d", "bridge", "apart"])?.success()?;
+        run(lab, "m1", "stranger", &["--network", "apart"], &["idle"])?;
+        for (name, network) in [("other", "bridge"), ("stranger", "apart")] {
+            let (seen, own) =
+                (get(lab, "m1", name, &client(&format!("http://{host}:8000/")))?, v4(lab, "m1", name, network)?);
+            ensure!(seen == own, "{name} at {own} is seen as {seen}");
+        }
 
         let ports = lab.shoal("m1", ["port", "web"])?.success()?;
         ensure!(ports.contains("80/tcp -> 0.0.0.0:8000") && ports.contains("80/tcp -> 127.0.0.1:8001"), "{ports}");
