@@ -45,8 +45,9 @@ const RETRY_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Converged {
     /// The highest generation at which nothing was left to do.
     pub(crate) generation: Generation,
-    /// Tasks whose network namespace and networks are as they should be.
-    pub(crate) wired: BTreeSet<TaskId>,
+    /// Tasks whose network namespace and networks are as they should be. Of a container that was run by hand: for which
+    /// of its user's starts; what it had for another may be going away.
+    pub(crate) wired: BTreeMap<TaskId, u64>,
     /// What went wrong last, by namespace.
     pub(crate) failures: BTreeMap<Ns, Failure>,
     /// Of the assignment that this is about.
@@ -352,7 +353,8 @@ impl Reconciler {
     fn publish(&self, assignment: &Assignment) {
         let right = |ns: &Ns| self.done.contains(ns);
         let wired = self.namespaces.wanted.iter().filter(|task| needs(assignment, **task).iter().all(right));
-        let wired: BTreeSet<TaskId> = wired.copied().collect();
+        let start = |task: &TaskId| assignment.containers.get(task).map_or(0, |container| container.start);
+        let wired: BTreeMap<TaskId, u64> = wired.map(|task| (*task, start(task))).collect();
         let converged = self.failures.is_empty() && self.desired.namespaces.keys().all(right);
         self.converged.send_if_modified(|before| {
             let next = Converged {

@@ -297,7 +297,7 @@ impl Tasks {
         let now = Instant::now();
         let wired = {
             let converged = self.converged.borrow();
-            let wired = converged.wired.contains(&id);
+            let wired = converged.wired.contains_key(&id);
             life.patience(wired, converged.failure(assignment, id), now);
             life.without_port(container, converged.closed.get(&id));
             wired
@@ -360,7 +360,10 @@ impl Tasks {
         life.grace = assigned.stop_grace;
         if life.run.start != assigned.start {
             // Its user asked for it anew: what went wrong before does not count.
-            let (busy, serving, grace) = (life.busy, life.serving.take(), life.grace);
+            let (busy, grace) = (life.busy, life.grace);
+            // Of one that has ended the network namespace may have gone meanwhile.
+            let ended = matches!(container, None | Some((ContainerState::Exited(_), _)));
+            let serving = life.serving.take().filter(|_| !ended);
             let restarts = if assigned.known.start == assigned.start { assigned.known.restarts } else { 0 };
             *life = Life { busy, serving, grace, run: Run::new(assigned.start, restarts), ..Life::default() };
         }
@@ -383,10 +386,11 @@ impl Tasks {
         let scope = Scope::of(id, &assigned.endpoints, &assigned.spec.container.dns.servers);
         let wired = assigned.spec.networking == Networking::Host || {
             let converged = self.converged.borrow();
-            let wired = converged.wired.contains(&id);
+            let wired = converged.wired.get(&id) == Some(&assigned.start);
             life.patience(wired, converged.failure(assignment, id), now);
             life.come_back(wired, assigned.spec.restart);
-            life.without_port(container.map(|(state, _)| state), converged.closed.get(&id));
+            // Who had a port at an earlier start may be gone.
+            life.without_port(container.map(|(state, _)| state), converged.closed.get(&id).filter(|_| wired));
             wired
         };
         let hosts = match container {

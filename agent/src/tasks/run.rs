@@ -79,9 +79,7 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
         (Wanted::Removed, None) => (Step::Wait, Told::plain(Phase::Removed)),
         (Wanted::Removed, Some((ContainerState::Exited(_), _))) => (Step::Remove, None),
         (Wanted::Stopped, None) => (Step::Wait, stopped(view)),
-        (Wanted::Created | Wanted::Stopped, Some((ContainerState::Exited(exit), _))) => {
-            (Step::Wait, Told::ended(Phase::Exited, exit))
-        }
+        (Wanted::Created | Wanted::Stopped, Some((ContainerState::Exited(exit), _))) => (Step::Wait, ended(view, exit)),
         // Cannot be told to stop yet; it runs or has failed in a moment.
         (Wanted::Created | Wanted::Stopped | Wanted::Removed, Some((ContainerState::Created, _))) => (Step::Wait, None),
         (Wanted::Created | Wanted::Stopped | Wanted::Removed, Some((ContainerState::Running { .. }, _))) => {
@@ -98,7 +96,15 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
         (Wanted::Running, Some((ContainerState::Exited(exit), _))) if starts_again(view, exit.code) => {
             beginning(view, Told::ended(Phase::Restarting, exit))
         }
-        (Wanted::Running, Some((ContainerState::Exited(exit), _))) => (Step::Wait, Told::ended(Phase::Exited, exit)),
+        (Wanted::Running, Some((ContainerState::Exited(exit), _))) => (Step::Wait, ended(view, exit)),
+    }
+}
+
+/// One that could not be started again has still ended as it did before, which was not now.
+fn ended(view: &View<'_>, exit: &Exit) -> Option<Told> {
+    match view.failure {
+        Some(failure) => Told::failed(Phase::Exited, failure),
+        None => Told::ended(Phase::Exited, exit),
     }
 }
 
@@ -229,6 +235,13 @@ mod tests {
         let failed = Told { phase: Phase::Exited, message: failure.why.clone(), exit_code: Some(127), unstarted: true };
         for wanted in [Wanted::Running, Wanted::Stopped] {
             assert_eq!(next(&View { failure: Some(&failure), ..view(wanted, None) }).1.as_ref(), Some(&failed));
+        }
+        // Nor is how it ended an earlier time what became of this start.
+        let earlier = exited(137);
+        for start in [1, 2] {
+            let again = View { failure: Some(&failure), ..view(Wanted::Running, Some((&earlier, start))) };
+            assert_eq!(next(&again), (Step::Wait, Some(failed.clone())), "{start}");
+            assert_eq!(next(&View { wanted: Wanted::Stopped, ..again }), (Step::Wait, Some(failed.clone())), "{start}");
         }
         // Its network may come, and who restarts whatever happens is started then.
         let unwired = Unstarted::unwired("no link nosuch0");

@@ -72,6 +72,37 @@ fn is_volume(entry: &std::fs::DirEntry) -> bool {
 }
 
 #[test]
+fn a_container_that_is_started_right_after_its_end_is_started() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 0 }, |lab| {
+        lab.import("page")?;
+        let publish = ["-p", "8000-8005:80-85"];
+        run(lab, "m1", "again", &publish, &["sh", "-c", "echo started; exec idle"])?;
+        // Its network goes with its end, and comes with its start; also one whose kernel an earlier daemon has wired.
+        lab.lab(["kill", "m1"])?.success()?;
+        lab.lab(["start", "m1"])?.success()?;
+        for starts in 2..14 {
+            lab.shoal("m1", ["restart", "-t", "0", "again"])?.success()?;
+            ensure!(
+                status(lab, "m1", "again")? == "running",
+                "after {starts} starts: {}",
+                inspect(lab, "m1", "again")?
+            );
+            eventually("the program begins", SETTLES_WITHIN, || {
+                let said = lab.shoal("m1", ["logs", "again"])?.success()?;
+                ensure!(said == "started\n".repeat(starts), "{starts} starts: {said}");
+                Ok(())
+            })?;
+        }
+        // One that cannot be started again has not ended as it did the last time.
+        lab.shoal("m1", ["run", "--name", "once", "page", "sh", "-c", "rm /bin/sh; exit 7"])?.failure(7)?;
+        let why = lab.shoal("m1", ["start", "once"])?.failure(5)?;
+        let state = inspect(lab, "m1", "once")?["State"].clone();
+        ensure!(why.contains("not found") && state["ExitCode"] == 127 && state["Status"] == "exited", "{why} {state}");
+        Ok(())
+    })
+}
+
+#[test]
 fn an_exit_status_is_the_programs_own_or_says_why_there_was_none() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 0 }, |lab| {
         lab.import("page")?;
