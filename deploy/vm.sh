@@ -17,7 +17,7 @@ for file in "$@"; do
 done
 cache=${VM_CACHE:-$repo/target/vm}
 # Minutes of emulation that a script may take.
-limit=${VM_MINUTES:-6}
+limit=${VM_MINUTES:-7}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -106,7 +106,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /bin/busybox mount -t tmpfs tmpfs /run
 /bin/busybox mount -t tmpfs tmpfs /tmp
 /bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-for module in overlay virtio_pci virtio_console; do modprobe $module; done
+for module in overlay virtio_pci virtio_console nf_tables; do modprobe $module; done
 ip link set lo up
 /bin/sh /script </dev/null >/dev/hvc0 2>&1
 echo "vm: exit status $?" >/dev/hvc0

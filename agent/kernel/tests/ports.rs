@@ -165,6 +165,28 @@ async fn containers_reach_published_ports_by_the_hosts_address_their_own_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_reached_from_each_network_of_its_container() {
+    let both = published("", 8086, PORT, Protocol::Tcp);
+    let [a, b] = wired(&cluster().run_at(36, &[BRIDGE, LAN], &[both]).run_at(
+        37,
+        &[BLUE, BRIDGE],
+        &[published("", 8087, PORT, Protocol::Tcp)],
+    ))
+    .await;
+    echo(&a, task(36), (v4_in(BRIDGE, 36), PORT));
+    echo(&a, task(37), (v4_in(BLUE, 37), PORT));
+    // They would answer these by the network that they share with them, and so as who was not asked.
+    for (from, to, network, last) in [(33, 8086, BRIDGE, 36), (31, 8087, BLUE, 37), (32, 8087, BLUE, 37)] {
+        let reached = call(&a, task(from), (HERE, to)).unwrap_or_else(|e| panic!("{from} to {to}: {e}"));
+        assert_eq!(reached.0, IpAddr::from(v4_in(network, last)), "{from} to {to}");
+    }
+    // Everybody else is seen.
+    assert_eq!(call(&a, task(32), (HERE, 8086)).unwrap().1, IpAddr::from(v4_in(BRIDGE, 32)));
+    assert_eq!(call(&a, task(33), (HERE, 8087)).unwrap().1, IpAddr::from(v4_in(LAN, 33)));
+    assert_eq!(call(&b, Ns::Host, (HERE, 8086)).unwrap().1, THERE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_neighbour_by_the_hosts_address_is_answered_whatever_the_answer_is() {
     let [a, _b] = wired(&cluster()).await;
     let (server4, server6) = (IpAddr::from(v4_in(BRIDGE, 31)), IpAddr::from(v6_in(BRIDGE, 31)));

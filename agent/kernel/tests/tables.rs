@@ -122,6 +122,11 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         nft::host(&nft::Host {
             ports: ports.clone(),
             ingress,
+            detours: [
+                ("172.20.9.0/24".parse().unwrap(), Transport::Tcp, "10.0.9.11:80".parse().unwrap()),
+                ("fd00:72::/64".parse().unwrap(), Transport::Udp, "[fd00:9::b]:5353".parse().unwrap()),
+            ]
+            .into(),
             vxlan: Some(([IpAddr::from([192, 0, 2, 1])].into(), 4789)),
             ..bridges(&[("shoal0", open.clone())])
         }),

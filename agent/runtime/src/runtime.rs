@@ -38,6 +38,12 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a container that is being started for an earlier daemon.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Between two looks at all containers, for the sake of an end that nobody was told of.
+const LOOK_AT_ALL: Duration = Duration::from_secs(5);
+
+/// From the kernel's word of a supervisor's end to its lock's release: within this, and mostly at once.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Between two tries to kill a container that shall be removed.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -311,6 +317,25 @@ impl Runtime {
         }
     }
 
+    /// The kernel says that a file was closed before it gives its lock back (`__fput` in Linux' fs/file_table.c), so a
+    /// supervisor that has ended may still seem to live.
+    async fn see_it_end(self, id: String) {
+        let deadline = tokio::time::Instant::now() + RELEASE_PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        while tokio::time::Instant::now() < deadline && !self.has_ended(&id) {
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            if let Err(e) = self.refresh(id.clone()).await {
+                tracing::warn!(container = id, error = %e, "cannot tell what became of a container");
+            }
+        }
+    }
+
+    /// Or is no more.
+    fn has_ended(&self, id: &str) -> bool {
+        self.containers().get(id).is_none_or(|entry| *entry.ended.borrow())
+    }
+
     async fn refresh(&self, id: String) -> Result<(), Error> {
         let this = self.clone();
         blocking("look at a container", move || this.look(&id)).await
@@ -433,18 +458,23 @@ fn used(containers: &BTreeMap<String, Entry>) -> BTreeMap<String, String> {
 
 /// Follows the ends of supervisors for as long as the runtime is used.
 async fn notice(runtime: std::sync::Weak<Inner>, mut exits: Exits) {
+    let mut periodic = tokio::time::interval(LOOK_AT_ALL);
+    periodic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let noticed = exits.next().await;
+        let noticed = tokio::select! {
+            noticed = exits.next() => noticed,
+            _ = periodic.tick() => Ok(vec![Noticed::TooMuch]),
+        };
         let Some(runtime) = runtime.upgrade().map(Runtime) else {
             return;
         };
-        let mut ids = Vec::new();
+        let mut looks = Vec::new();
         match noticed {
             Ok(noticed) => {
                 for one in noticed {
                     match one {
-                        Noticed::Ended(id) => ids.push(id),
-                        Noticed::TooMuch => ids.extend(runtime.containers().keys().cloned()),
+                        Noticed::Ended(id) => looks.push((id, true)),
+                        Noticed::TooMuch => looks.extend(runtime.containers().keys().map(|id| (id.clone(), false))),
                     }
                 }
             }
@@ -453,9 +483,12 @@ async fn notice(runtime: std::sync::Weak<Inner>, mut exits: Exits) {
                 return;
             }
         }
-        for id in ids {
+        for (id, is_said_to_end) in looks {
             if let Err(e) = runtime.refresh(id.clone()).await {
                 tracing::error!(container = id, error = %e, "cannot tell what became of a container");
+            }
+            if is_said_to_end && !runtime.has_ended(&id) {
+                tokio::spawn(runtime.clone().see_it_end(id));
             }
         }
     }

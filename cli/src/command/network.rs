@@ -60,7 +60,9 @@ pub(super) async fn run(host: &Path, verb: &Network) -> Result<(), Failure> {
                 let mut hosts = client.hosts();
                 let waiting = async {
                     tokio::time::sleep(SILENT).await;
-                    out::note(format!("network {name}: what is on it is ending, and it goes then"));
+                    out::note(format!(
+                        "network {name} is waited for: what is on it is ending, or no manager answers yet"
+                    ));
                     std::future::pending().await
                 };
                 let removed = tokio::select! {

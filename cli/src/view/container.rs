@@ -130,6 +130,9 @@ pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>)
         });
         networks.insert(attached.name, seen);
     }
+    if spec.stack != "own" {
+        networks.insert(spec.stack.clone(), json!({ "NetworkID": "", "IPAddress": "" }));
+    }
     let wished = container_ports(&spec.ports, |p| match (p.host_port, p.host_port_last) {
         (0, _) => String::new(),
         (port, 0) => port.to_string(),
@@ -218,12 +221,21 @@ pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>)
             all["NetworkSettings"]["SandboxKey"] = json!(now.netns);
         }
         None if status.phase == "running" => {}
-        None => all["State"]["Pid"] = json!(0),
+        None => {
+            all["State"]["Pid"] = json!(0);
+            all["NetworkSettings"]["SandboxKey"] = json!("");
+        }
     }
     match status.phase.as_str() {
-        "running" => all["State"]["StartedAt"] = json!(time(status.since_ms)),
-        "created" => all["State"]["StartedAt"] = json!(NEVER),
-        _ => {}
+        "running" => {
+            all["State"]["StartedAt"] = json!(time(status.since_ms));
+            // When it ended an earlier time nobody knows any more.
+            if c.start <= 1 && status.restarts == 0 {
+                all["State"]["FinishedAt"] = json!(NEVER);
+            }
+        }
+        "created" => (all["State"]["StartedAt"], all["State"]["FinishedAt"]) = (json!(NEVER), json!(NEVER)),
+        _ => all["State"]["FinishedAt"] = json!(time(status.since_ms)),
     }
     all
 }
@@ -342,6 +354,8 @@ mod tests {
         let shown = inspected(&other, None);
         assert_eq!(shown["NetworkSettings"]["IPAddress"], json!(""), "that is the default bridge's");
         assert_eq!(shown["NetworkSettings"]["Networks"]["blue"]["IPAddress"], json!("172.17.0.2"));
+        assert_eq!((&shown["State"]["Pid"], &shown["NetworkSettings"]["SandboxKey"]), (&json!(0), &json!("")));
+        assert!(inspected(&web(), None)["State"].get("Pid").is_none(), "its host did not say");
         for (part, key) in [(&shown, "Path"), (&shown, "Args"), (&shown["State"], "StartedAt")] {
             assert!(part.get(key).is_none(), "{key}");
         }

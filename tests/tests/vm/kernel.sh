@@ -35,6 +35,8 @@ finish() {
     for pid in $begun; do wait "$pid"; done
     begun=
 }
+# What waits for something waits not for ever.
+within_a_minute() { timeout 60 "$@" >/tmp/said 2>&1 || { cat /tmp/said; shoal ps -a; fail "$*"; }; }
 contains() {
     local text=$1
     shift
@@ -55,9 +57,11 @@ sctp() {
     ip -n far addr add 2001:db8::2/64 dev far1 nodad
     ip -n far link set far1 up
     finish
-    of() { nsenter --net="/run/shoal/netns/$(shoal inspect --format '{{.ID}}' "$1")" perl /files/sctp.pl "$2" "$3" "$4"; }
-    of s listen 10.9.0.2 99 &
-    of s listen fd00:9::2 99 &
+    server=$(shoal inspect --format '{{.Id}}' s)
+    client=$(shoal inspect --format '{{.Id}}' c)
+    in_its() { nsenter --net="/run/shoal/netns/$1" perl /files/sctp.pl "$2" "$3" "$4"; }
+    in_its "$server" listen 10.9.0.2 99 &
+    in_its "$server" listen fd00:9::2 99 &
     far() { ip netns exec far perl /files/sctp.pl ask "$1" 9999; }
     host() { perl /files/sctp.pl ask "$1" 9999; }
     # What is sent past the translation would be answered too.
@@ -65,16 +69,16 @@ sctp() {
     eventually 'and over IPv6' contains 'fd00:9::2 2001:db8::2' far 2001:db8::1
     holds 'SCTP: the host by its own address' contains 10.9.0.2 host 192.0.2.1
     holds 'SCTP: the host by 127.0.0.1' contains 10.9.0.2 host 127.0.0.1
-    holds 'SCTP: a neighbour, seen as who it is' contains '10.9.0.2 10.9.0.3' of c ask 192.0.2.1 9999
-    holds 'and over IPv6' contains 'fd00:9::2 fd00:9::3' of c ask 2001:db8::1 9999
-    holds 'SCTP: the container itself' contains 10.9.0.2 of s ask 192.0.2.1 9999
+    holds 'SCTP: a neighbour, seen as who it is' contains '10.9.0.2 10.9.0.3' in_its "$client" ask 192.0.2.1 9999
+    holds 'and over IPv6' contains 'fd00:9::2 fd00:9::3' in_its "$client" ask 2001:db8::1 9999
+    holds 'SCTP: the container itself' contains 10.9.0.2 in_its "$server" ask 192.0.2.1 9999
     taken() { ! shoal run --rm -p 9999:9/sctp page true 2>/tmp/why && grep -F "9999/sctp" /tmp/why; }
     holds 'SCTP: a port has one owner' taken
-    shoal rm -f s c >/dev/null
+    within_a_minute shoal rm -f s c
     refused() { ! far 192.0.2.1; }
     holds 'SCTP: a port goes with its container' refused
     ip netns del far
-    shoal network rm bridged >/dev/null
+    within_a_minute shoal network rm bridged
 }
 
 # On the one host of a lab, whose neighbours are the other end of a wire.
@@ -141,7 +145,7 @@ inside() {
     eventually 'who takes more memory is ended, and it is said why' contains 'memory limit' shoal inspect big
 
     sctp
-    shoal rm -f a big >/dev/null
+    within_a_minute shoal rm -f a big
     gone() { ! ip link show "$1"; }
     eventually 'a sub-interface goes with the last container that needs it' gone wire0.50
     eventually 'also that of a bond' gone bond0.70

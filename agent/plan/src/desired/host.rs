@@ -17,7 +17,12 @@ use crate::{
 
 pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
     let mut host = Namespace { loopback_up: true, ..Namespace::default() };
-    let mut table = nft::Host { ports: ports.host.clone(), ingress: ports.ingress.clone(), ..nft::Host::default() };
+    let mut table = nft::Host {
+        ports: ports.host.clone(),
+        detours: ports.detours.clone(),
+        ingress: ports.ingress.clone(),
+        ..nft::Host::default()
+    };
     table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
     let mut guarded = Vec::new();
     let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));

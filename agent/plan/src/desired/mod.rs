@@ -128,6 +128,17 @@ impl<'a> Cut<'a> {
     }
 }
 
+impl Cut<'_> {
+    /// Who of one family is met by a container on its other networks.
+    fn beside_way_out(&self, id: TaskId, is_v4: bool) -> impl Iterator<Item = IpNet> {
+        let endpoints = self.local.get(&id).copied().unwrap_or_default();
+        let way = self.way_out(endpoints, is_v4).map(|way| way.endpoint.network);
+        let others = endpoints.iter().map(|e| e.network).filter(move |network| Some(*network) != way);
+        let subnets = others.filter_map(|network| self.network(network)).flat_map(|network| &network.subnets);
+        subnets.map(|subnet| subnet.net).filter(move |net| net.addr().is_ipv4() == is_v4)
+    }
+}
+
 /// A container's place in the network by which it reaches the world.
 struct WayOut<'a> {
     endpoint: &'a Endpoint,

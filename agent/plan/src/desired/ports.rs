@@ -1,5 +1,6 @@
 //! Published ports: which port of the host leads to which container, and by which way.
 
+use ipnet::IpNet;
 use shoal_common::{
     LinkName, NetworkId, ServiceId, TaskId,
     assignment::{IngressAssignment, NetworkKind},
@@ -22,6 +23,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     pub(super) host: Vec<Publication>,
+    /// From where a container is asked that would answer by another of its networks.
+    pub(super) detours: BTreeSet<(IpNet, Transport, SocketAddr)>,
     /// Ports of the cluster.
     pub(super) ingress: Vec<Balanced>,
     /// Of containers that are on overlays: from the sandbox's end of the way out to the container.
@@ -80,6 +83,7 @@ impl Ports {
         let is_led = !(cut.host.closed.contains(&listener) || (at.is_ipv6() && at.ip().is_loopback()));
         if let Some(Inwards { to, link }) = inwards.filter(|_| is_led) {
             self.host.push(Publication { host_ip, transport: entry.transport, port: entry.port, to });
+            self.detours.extend(cut.beside_way_out(id, is_v4).map(|neighbours| (neighbours, entry.transport, to)));
             self.by_loopback(link, is_v4);
         }
     }

@@ -23,6 +23,9 @@ pub struct Host {
     /// By the name of the link.
     pub bridges: BTreeMap<String, Bridge>,
     pub ports: Vec<Publication>,
+    /// Where published ports lead to containers that answer somebody past this host: by another network, which they
+    /// share.
+    pub detours: BTreeSet<(IpNet, Transport, SocketAddr)>,
     /// Of the cluster.
     pub ingress: Vec<Balanced>,
     /// Links by which what the host's processes send to 127.0.0.1 comes to a container.
@@ -119,6 +122,10 @@ fn post(of: &Host) -> Vec<Rule> {
     let (v4, v6): (Addresses, Addresses) = elsewhere.partition(IpAddr::is_ipv4);
     let hosts = [v4, v6].into_iter().filter(|hosts| !hosts.is_empty());
     rules.extend(hosts.map(|hosts| rule([Match::Translated, Match::To(hosts)], Action::Masquerade)));
+    rules.extend(of.detours.iter().map(|(asker, transport, to)| {
+        let to = [Match::To([to.ip()].into()), Match::Port(*transport, to.port())];
+        rule([vec![Match::Translated, Match::FromNet(*asker)], to.into()].concat(), Action::Masquerade)
+    }));
     // A container that is sent to itself or to its neighbour by the host's address would be answered past the
     // translation. Itself it cannot take for a stranger, nor find a neighbour that it may not meet; the answer to another
     // neighbour is led here (`nft::ports`). By addresses: with br_netfilter, such a packet does not say by which link it

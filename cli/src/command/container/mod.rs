@@ -24,6 +24,8 @@ use crate::{
 
 pub(super) use inspect::run as inspect_any;
 
+/// With --rm, its name and ports are free when who watched it ends.
+const GONE_WITHIN_MS: u64 = 10_000;
 /// Between two looks of `stats`.
 const STATS_EVERY: Duration = Duration::from_secs(1);
 
@@ -91,6 +93,13 @@ async fn until(client: &Client, of: &pb::ContainerReply, until: &str) -> Result<
     Ok(client.hosts().await_container(request).await?.into_inner().container)
 }
 
+/// How it ended was the answer, whether or not a manager is there to take it away now.
+async fn gone(client: &Client, of: &pb::ContainerReply) {
+    let until = "gone".to_owned();
+    let request = pb::AwaitContainerRequest { id: of.id, start: of.start, until, limit_ms: GONE_WITHIN_MS };
+    let _ = client.hosts().await_container(request).await;
+}
+
 /// Started, and seen to run; else why not.
 async fn started(client: &Client, name: &str, node: &str, again: bool) -> Result<pb::ContainerReply, Failure> {
     let request = pb::StartContainerRequest { container: reference(name, node), again };
@@ -124,9 +133,13 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
         let detach = terminal::Keys::parse(&a.detach_keys)?;
         let input = session::Input { stdin: a.interactive, tty, detach, redraw: false };
         let session = session::attach(client, &found, input).await?;
-        started(client, name, node, false).await?;
+        let start = started(client, name, node, false).await?;
         let following = session.follow_in_background();
-        return Ok(session::pass_signals(client, &found, following, a.sig_proxy && !tty).await?.code);
+        let over = session::pass_signals(client, &found, following, a.sig_proxy && !tty).await?;
+        if over.has_ended && found.spec.as_ref().is_some_and(|spec| spec.auto_remove) {
+            gone(client, &start).await;
+        }
+        return Ok(over.code);
     }
     let apart = |f: Failure| match f.exit {
         // Several may have been asked for: which number is whose would not be known.

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use tonic::Code;
 
 use super::{
-    could_start, one, reference,
+    could_start, gone, one, reference,
     session::{self, Over, Session},
     terminal::Keys,
     until,
@@ -20,8 +20,6 @@ use crate::{
 
 /// Names are made up so often before that is given up.
 const NAMES: usize = 8;
-/// With --rm, its name and ports are free when we end.
-const GONE_WITHIN_MS: u64 = 10_000;
 
 pub(super) async fn create(host: &Path, a: &Create) -> Result<(), Failure> {
     // What is wrong with the arguments is told whether or not a daemon answers.
@@ -68,11 +66,7 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
         }),
     };
     if a.create.rm && over.as_ref().map_or(true, |over| over.has_ended) {
-        let until = "gone".to_owned();
-        let request =
-            pb::AwaitContainerRequest { id: started.id, start: started.start, until, limit_ms: GONE_WITHIN_MS };
-        // How it ended is the answer, whether or not a manager is there to take it away now.
-        let _ = client.hosts().await_container(request).await;
+        gone(&client, &started).await;
     }
     over.map(|over| over.code)
 }

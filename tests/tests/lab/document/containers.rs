@@ -44,6 +44,10 @@ fn a_container_is_run_stopped_started_and_asked_things() -> anyhow::Result<()> {
         let stats = lab.shoal(at, ["stats", "--no-stream", "talker"])?.success()?;
         ensure!(stats.contains("talker"), "{stats}");
         lab.shoal(at, ["rm", "-f", "box", "talker"])?.success()?;
+        for _ in 0..2 {
+            lab.shoal(at, ["create", "--rm", "--name", "passing", "page", "true"])?.success()?;
+            lab.shoal(at, ["start", "-a", "passing"])?.success()?;
+        }
         // A volume that nobody named goes where that is meant: with --rm, and by rm -v.
         let volumes = lab.dir(at)?.join("data/volumes");
         let volumes = || std::fs::read_dir(&volumes).map_or(0, |all| all.flatten().filter(is_volume).count());
