@@ -6,9 +6,10 @@ mod common;
 
 use common::{Host, output, within};
 use futures::StreamExt;
+use rustix::fs::{FlockOperation, flock};
 use shoal_common::service::{Amount, Resources};
 use shoal_runtime::{ContainerState, Error, LogOptions, LogStream, Runtime};
-use std::{path::Path, time::Duration};
+use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 /// Starts it, waits for its end and returns what it said and how it ended.
 async fn run(runtime: &Runtime, config: shoal_runtime::ContainerConfig) -> (Vec<String>, i32) {
@@ -85,6 +86,34 @@ async fn a_change_is_told_when_a_container_ends_by_itself() {
     within(changes.changed()).await.unwrap();
     let ContainerState::Exited(exit) = &runtime.list()[0].state else { panic!("{:?}", runtime.list()) };
     assert_eq!((exit.code, exit.oom), (9, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_is_seen_also_by_who_is_told_of_it_before_the_lock_is_given_back() {
+    let host = Host::new();
+    let runtime = host.open_with_busybox().await;
+    runtime.start(host.container("t1", "sleep 1000")).await.unwrap();
+    let lock = File::open(host.config().run_dir.join("live/t1")).unwrap();
+    let waits = format!(":{} ", lock.metadata().unwrap().ino());
+    // The kernel does so for a moment; here it is a longer one, and we are next after the supervisor.
+    let next = std::thread::spawn(move || {
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    let is_next = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&waits))
+    };
+    within(async {
+        while !is_next() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    runtime.kill("t1", 9).await.unwrap();
+    assert_eq!(within(runtime.wait("t1")).await.unwrap().code, 137);
+    next.join().unwrap();
+    within(runtime.remove("t1")).await.unwrap();
 }
 
 #[tokio::test]
