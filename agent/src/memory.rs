@@ -2,10 +2,8 @@
 //! on less than it has acted on.
 
 use shoal_common::{Generation, NodeId, assignment::Assignment};
+use shoal_rt::durable;
 use std::{
-    fs, io,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,13 +13,10 @@ const FORMAT: u32 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {doing} the remembered assignment {}", path.display())]
-    File {
-        doing: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(durable::Error),
+    #[error("the remembered assignment {} is cut short", path.display())]
+    Short { path: PathBuf },
     #[error("cannot encode an assignment to be remembered")]
     Encode(#[source] rmp_serde::encode::Error),
     #[error("the remembered assignment {} is damaged", path.display())]
@@ -50,14 +45,8 @@ impl Memory {
 
     /// What was last stored, if it is of this node: one that left its cluster and joined another starts anew.
     pub(crate) fn load(&self, node: NodeId) -> Result<Option<Assignment>, Error> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(self.failed("read", source)),
-        };
-        let (head, body) = bytes
-            .split_first_chunk::<4>()
-            .ok_or_else(|| self.failed("read", io::Error::from(io::ErrorKind::UnexpectedEof)))?;
+        let Some(bytes) = durable::read(&self.path).map_err(Error::File)? else { return Ok(None) };
+        let (head, body) = bytes.split_first_chunk::<4>().ok_or_else(|| Error::Short { path: self.path.clone() })?;
         let found = u32::from_be_bytes(*head);
         if found != FORMAT {
             return Err(Error::Format { path: self.path.clone(), found });
@@ -75,20 +64,7 @@ impl Memory {
         }
         let mut bytes = FORMAT.to_be_bytes().to_vec();
         rmp_serde::encode::write_named(&mut bytes, assignment).map_err(Error::Encode)?;
-        let new = self.path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            // An assignment holds what containers are given by their environment, passwords among it.
-            .mode(0o600)
-            .open(&new)
-            .map_err(|e| self.failed("create", e))?;
-        file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(|e| self.failed("write", e))?;
-        fs::rename(&new, &self.path).map_err(|e| self.failed("replace", e))?;
-        if let Some(dir) = self.path.parent() {
-            fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| self.failed("sync", e))?;
-        }
+        durable::replace(&self.path, &bytes).map_err(Error::File)?;
         *stored = assignment.generation;
         Ok(())
     }
@@ -96,14 +72,7 @@ impl Memory {
     pub(crate) fn forget(&self) -> Result<(), Error> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         *stored = Generation::default();
-        match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", e)),
-            Ok(()) | Err(_) => Ok(()),
-        }
-    }
-
-    fn failed(&self, doing: &'static str, source: io::Error) -> Error {
-        Error::File { doing, path: self.path.clone(), source }
+        durable::remove(&self.path).map_err(Error::File)
     }
 }
 
@@ -111,6 +80,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::fixture;
+    use std::fs;
 
     #[test]
     fn what_was_stored_last_is_remembered() {
@@ -139,7 +109,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
         fs::write(&memory.path, b"").unwrap();
-        assert!(matches!(memory.load(fixture::HERE), Err(Error::File { .. })));
+        assert!(matches!(memory.load(fixture::HERE), Err(Error::Short { .. })));
         fs::write(&memory.path, [0, 0, 0, 9, 1, 2, 3]).unwrap();
         assert!(matches!(memory.load(fixture::HERE), Err(Error::Format { found: 9, .. })));
         memory.store(&fixture::assignment(3, &[1, 2])).unwrap();

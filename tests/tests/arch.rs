@@ -21,7 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shoal-manager", &["shoal-common", "shoal-rt", "shoal-proto", "shoal-state", "shoal-control", "shoal-raft"]),
     ("shoal-plan", &["shoal-common"]),
     ("shoal-kernel", &["shoal-common", "shoal-plan"]),
-    ("shoal-runtime", &["shoal-common"]),
+    // rt for its durable files: a container's record must survive what the identity of a host survives.
+    ("shoal-runtime", &["shoal-common", "shoal-rt"]),
     ("shoal-dns", &["shoal-common"]),
     (
         "shoal-agent",

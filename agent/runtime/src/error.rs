@@ -13,6 +13,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Durable(shoal_rt::durable::Error),
     #[error("{path} is not what was written there: it cannot be read as {what}")]
     Garbled {
         what: &'static str,

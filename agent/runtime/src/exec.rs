@@ -32,9 +32,10 @@ use std::{
 };
 
 use crate::{
-    Size, atomic, capabilities,
+    Size, capabilities,
     client::Client,
     frame::Frame,
+    json,
     payload::{Confined, Payload, Streams},
     process,
     pump::{Pump, Slow},
@@ -145,7 +146,7 @@ struct Running {
 }
 
 fn start(dir: &Path) -> Result<Running, Failure> {
-    let request: Request = atomic::read_json(&dir.join(REQUEST), "a request to run a process in a container")?
+    let request: Request = json::read(&dir.join(REQUEST), "a request to run a process in a container")?
         .ok_or_else(|| Failure::NoRecord(dir.display().to_string()))?;
     let container = Dir(request.container);
     let record = container.record()?.ok_or_else(|| Failure::NoRecord(container.path().display().to_string()))?;

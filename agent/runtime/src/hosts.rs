@@ -4,16 +4,14 @@
 //! noted beside it, and before they are written: a writer that dies in between leaves nothing that the next one would
 //! take for the container's own.
 
+use shoal_rt::durable;
 use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
 };
 
-use crate::{
-    atomic::{self, Durable},
-    record::Dir,
-};
+use crate::record::Dir;
 
 /// In the container's directory.
 pub(crate) const FILE: &str = "hosts";
@@ -73,7 +71,7 @@ pub(crate) fn set(at_start: &[String], dir: &Dir, wanted: &[String]) -> io::Resu
 
 fn note(dir: &Dir, lines: &[String]) -> io::Result<()> {
     let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-    atomic::write(&dir.at(OURS), text.as_bytes(), Durable::No)
+    durable::replace(&dir.at(OURS), text.as_bytes()).map_err(durable::Error::into_io)
 }
 
 #[cfg(test)]

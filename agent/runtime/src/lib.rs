@@ -40,7 +40,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod atomic;
 mod capabilities;
 mod cgroup;
 mod client;
@@ -54,6 +53,7 @@ mod frame;
 mod hosts;
 mod ids;
 pub mod image;
+mod json;
 mod log;
 mod logs;
 mod mounts;

@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     Error,
-    atomic::{self, Durable},
     config::{Exit, Options},
+    json,
 };
 
 /// `container.json`: all that the supervisor must know. Written before each start of the supervisor.
@@ -77,23 +77,23 @@ impl Dir {
     }
 
     pub(crate) fn record(&self) -> Result<Option<Record>, Error> {
-        atomic::read_json(&self.at("container.json"), "a container")
+        json::read(&self.at("container.json"), "a container")
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<(), Error> {
-        atomic::write_json(&self.at("container.json"), record, Durable::No)
+        json::write(&self.at("container.json"), record)
     }
 
     pub(crate) fn started(&self) -> Result<Option<Started>, Error> {
-        atomic::read_json(&self.at("state.json"), "a container's state")
+        json::read(&self.at("state.json"), "a container's state")
     }
 
     pub(crate) fn write_started(&self, started: &Started) -> Result<(), Error> {
-        atomic::write_json(&self.at("state.json"), started, Durable::No)
+        json::write(&self.at("state.json"), started)
     }
 
     pub(crate) fn exit(&self) -> Result<Option<Exit>, Error> {
-        atomic::read_json(&self.at("exit.json"), "a container's exit status")
+        json::read(&self.at("exit.json"), "a container's exit status")
     }
 
     /// What was is no more: the container is about to run again.
@@ -106,7 +106,7 @@ impl Dir {
     }
 
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), Error> {
-        atomic::write_json(&self.at("exit.json"), exit, Durable::Yes)
+        json::write(&self.at("exit.json"), exit)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_common::NodeId;
-use std::{collections::BTreeMap, fs, io, io::Write, net::SocketAddr, path::Path};
+use shoal_rt::durable;
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, path::Path};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Joined {
@@ -19,14 +20,6 @@ impl Joined {
 
     /// Whole and durable, or not at all.
     pub(crate) fn store(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(dir) => fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
+        durable::replace(path, &serde_json::to_vec(self)?).map_err(durable::Error::into_io)
     }
 }

@@ -116,6 +116,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         why = failures.recv() => why,
+        // What the disk holds now, only a daemon that reads it again can know.
+        why = shoal_rt::durable::failed() => Some(why),
     };
     tracing::info!("ending; containers and their networks stay");
     shutdown.cancel();
@@ -124,7 +126,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     server.abort();
     remove_socket(&config.socket);
     match failure {
-        Some(why) => bail!("this manager cannot go on: {why}"),
+        Some(why) => bail!("this daemon cannot go on: {why}"),
         None => Ok(()),
     }
 }

@@ -2,10 +2,13 @@
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_common::{NodeId, Timestamp, node::Role};
-use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 use tokio::sync::watch;
 
-use crate::peer::{self, PeerIdentity};
+use crate::{
+    durable,
+    peer::{self, PeerIdentity},
+};
 
 /// A node's certificate with its key, and the CA that signed it.
 pub struct Identity {
@@ -26,13 +29,8 @@ impl std::fmt::Debug for Identity {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {doing} the identity file {path}")]
-    File {
-        doing: &'static str,
-        path: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(durable::Error),
     #[error(
         "the identity file {path} is damaged ({what}); leave the cluster with 'shoal leave --force' and join again"
     )]
@@ -68,11 +66,7 @@ impl Identity {
 
     /// `None` if there is no file: the host is in no cluster.
     pub fn load(path: &Path) -> Result<Option<Self>, Error> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::File { doing: "read", path: path.display().to_string(), source }),
-        };
+        let Some(bytes) = durable::read(path).map_err(Error::File)? else { return Ok(None) };
         let damaged = |what: &str| Error::Damaged { path: path.display().to_string(), what: what.to_owned() };
         let mut rest = bytes.as_slice();
         let mut parts = Vec::with_capacity(SECTIONS.len());
@@ -92,27 +86,13 @@ impl Identity {
 
     /// Durable before it returns; a reader sees the old file or the new one.
     pub fn store(&self, path: &Path) -> Result<(), Error> {
-        let fail = |doing| move |source| Error::File { doing, path: path.display().to_string(), source };
         let mut bytes = Vec::new();
         for (tag, body) in SECTIONS.iter().zip([self.key_der(), self.certificate.as_ref(), self.ca.as_ref()]) {
             bytes.extend_from_slice(*tag);
             bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(body);
         }
-        let new = path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .map_err(fail("create"))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail("write"))?;
-        fs::rename(&new, path).map_err(fail("replace"))?;
-        if let Some(dir) = path.parent() {
-            fs::File::open(dir).and_then(|d| d.sync_all()).map_err(fail("sync"))?;
-        }
-        Ok(())
+        durable::replace(path, &bytes).map_err(Error::File)
     }
 }
 

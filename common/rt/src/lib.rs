@@ -1,8 +1,9 @@
-//! The tokio side of the vocabulary: clocks, backoff, telemetry, and mutual TLS between hosts.
+//! The tokio side of the vocabulary: clocks, backoff, telemetry, durable files, and mutual TLS between hosts.
 
 pub mod backoff;
 pub mod clock;
 pub mod connect;
+pub mod durable;
 pub mod identity;
 pub mod incoming;
 pub mod peer;

@@ -19,12 +19,13 @@ use super::{
 };
 use crate::{
     ContainerConfig, Error,
-    atomic::{self, Durable},
     ids::Ids,
+    json,
     record::{Record, now_ms},
     rootfs,
 };
 use shoal_common::Reference;
+use shoal_rt::durable;
 
 /// An image that is here, whole.
 #[derive(Debug, Clone)]
@@ -112,7 +113,7 @@ impl Images {
             Ok(()) | Err(_) => {}
         }
         fs::create_dir(&tmp).map_err(Error::file("make the directory", &tmp))?;
-        let tags = atomic::read_json(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
+        let tags = json::read(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
         let (tags, fetching, writing) = (Mutex::new(tags), Mutex::default(), Mutex::default());
         Ok(Self(Arc::new(Inner { dir, ids, tags, fetching, writing })))
     }
@@ -338,7 +339,7 @@ impl Images {
             return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
         }
         let path = self.config_path(&id);
-        atomic::write(&path, config, Durable::Yes).map_err(Error::file("write", &path))?;
+        durable::replace(&path, config).map_err(Error::Durable)?;
         let layers = self.layers_dir();
         fs::File::open(&layers).and_then(|d| d.sync_all()).map_err(Error::file("sync", &layers))?;
         let mut tags = self.tags();
@@ -353,7 +354,7 @@ impl Images {
     pub(crate) fn image(&self, id: &str) -> Result<Image, Error> {
         let path = self.config_path(id);
         let config: ImageConfig =
-            atomic::read_json(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+            json::read(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
         whole(id.to_owned(), config)
     }
 
@@ -366,7 +367,7 @@ impl Images {
     }
 
     fn write_tags(&self, tags: &BTreeMap<String, String>) -> Result<(), Error> {
-        atomic::write_json(&self.0.dir.join("tags.json"), tags, Durable::Yes)
+        json::write(&self.0.dir.join("tags.json"), tags)
     }
 
     fn tags(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

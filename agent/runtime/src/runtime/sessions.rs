@@ -6,10 +6,7 @@ use tokio::{net::UnixStream, process::Command};
 
 use super::{Runtime, START_PATIENCE, blocking};
 use crate::{
-    ContainerConfig, ContainerStatus, Error, ExecConfig, Fault, Session, Stats,
-    atomic::{self, Durable},
-    ends, exec,
-    frame::Frame,
+    ContainerConfig, ContainerStatus, Error, ExecConfig, Fault, Session, Stats, ends, exec, frame::Frame, json,
     session, stats,
 };
 
@@ -82,7 +79,7 @@ impl Runtime {
             fs::create_dir_all(&root).map_err(Error::file("make the directory", &root))?;
             let dir = tempfile::tempdir_in(&root).map_err(Error::file("make a directory in", root))?;
             let request = exec::Request { config, container: container.0, detached };
-            atomic::write_json(&dir.path().join(exec::REQUEST), &request, Durable::No)?;
+            json::write(&dir.path().join(exec::REQUEST), &request)?;
             Ok(dir)
         });
         let dir = dir.await?;
