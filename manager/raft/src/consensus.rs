@@ -109,12 +109,14 @@ impl Consensus {
     pub async fn open(settings: Settings, connector: Arc<dyn Connector>) -> Result<Self, OpenError> {
         let store = |e: std::io::Error| OpenError::Store { dir: settings.dir.clone(), why: e.to_string() };
         let dir = settings.dir.clone();
-        let (disk, log) = crate::log_store::blocking(move || {
+        let (disk, log) = tokio::task::spawn_blocking(move || {
             let disk = Disk::open(&dir)?;
             let log = LogStore::open(disk.clone())?;
             Ok((disk, log))
         })
         .await
+        .map_err(std::io::Error::other)
+        .and_then(|opened| opened)
         .map_err(store)?;
         let shown = Shown::default();
         let machine = Machine::new(disk, shown.clone());

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::keys;
+use crate::{
+    files::{self, Files, Os},
+    keys,
+};
 
 /// Of sled's page cache. The log is read from our own cache; sled's holds a snapshot at most.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -27,11 +30,13 @@ pub(crate) struct Disk {
     pub(crate) snapshot: sled::Tree,
     file: Arc<File>,
     snapshots: Arc<Mutex<()>>,
+    files: Arc<dyn Files>,
 }
 
 impl Disk {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        let files: Arc<dyn Files> = Arc::new(Os::open(dir)?);
         let db = open(dir)?;
         let tree = |name: &str| db.open_tree(name).map_err(broken);
         let disk = Self {
@@ -40,6 +45,7 @@ impl Disk {
             snapshot: tree(keys::SNAPSHOT)?,
             file: Arc::new(File::open(dir.join("db"))?),
             snapshots: Arc::default(),
+            files,
             db,
         };
         disk.sync()?;
@@ -55,6 +61,14 @@ impl Disk {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush().map_err(broken)?;
         self.file.sync_data()
+    }
+
+    /// Blocking work on the disk, away from the async threads.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        files::blocking(&self.files, work).await
     }
 
     /// Held while the current snapshot is read or replaced: one may be built while another is installed.

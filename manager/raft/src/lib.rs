@@ -8,6 +8,7 @@
 mod codec;
 pub mod consensus;
 mod disk;
+pub mod files;
 mod keys;
 mod log_store;
 mod machine;

@@ -105,11 +105,6 @@ fn sync_loop(disk: &Disk, queue: &mpsc::Receiver<IOFlushed<TypeConfig>>) {
     }
 }
 
-/// Blocking work on the disk, away from the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(f).await.map_err(io::Error::other)?
-}
-
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, Option<u64>) {
     let from = match range.start_bound() {
         Bound::Included(i) => *i,
@@ -174,11 +169,12 @@ impl LogStore {
             from
         };
         let tree = self.disk.log.clone();
-        blocking(move || {
-            let found = read_pieces(&tree, from, to)?;
-            found.iter().map(|(_, bytes)| Ok((codec::decode(bytes)?, bytes.len()))).collect()
-        })
-        .await
+        self.disk
+            .blocking(move || {
+                let found = read_pieces(&tree, from, to)?;
+                found.iter().map(|(_, bytes)| Ok((codec::decode(bytes)?, bytes.len()))).collect()
+            })
+            .await
     }
 }
 
@@ -198,7 +194,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.disk.put_meta(keys::VOTE, codec::encode(vote)?)?;
         self.inner().vote = Some(*vote);
         let disk = self.disk.clone();
-        blocking(move || disk.sync()).await
+        self.disk.blocking(move || disk.sync()).await
     }
 
     /// Not synced: if it is lost, the member starts from an older one, and learns the newer from the leader.
@@ -260,11 +256,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
         }
         let disk = self.disk.clone();
-        blocking(move || {
-            disk.sync()?;
-            remove_pieces(&disk.log, 0, Some(upto.index + 1))
-        })
-        .await
+        self.disk
+            .blocking(move || {
+                disk.sync()?;
+                remove_pieces(&disk.log, 0, Some(upto.index + 1))
+            })
+            .await
     }
 }
 

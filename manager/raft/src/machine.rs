@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::{
     disk::Disk,
-    log_store::blocking,
     snapshot,
     types::{Answer, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -110,12 +109,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: SnapshotBytes) -> io::Result<()> {
         let (disk, stored) = (self.disk.clone(), meta.clone());
-        let state = blocking(move || {
-            let state = snapshot::decode(&bytes)?;
-            snapshot::store(&disk, &stored, &bytes)?;
-            Ok(state)
-        })
-        .await?;
+        let state = self
+            .disk
+            .blocking(move || {
+                let state = snapshot::decode(&bytes)?;
+                snapshot::store(&disk, &stored, &bytes)?;
+                Ok(state)
+            })
+            .await?;
         self.state = Arc::new(state);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -125,7 +126,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let disk = self.disk.clone();
-        blocking(move || snapshot::current(&disk)).await
+        self.disk.blocking(move || snapshot::current(&disk)).await
     }
 }
 
@@ -142,11 +143,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), Arc::clone(&self.state));
-        blocking(move || {
-            let bytes = snapshot::encode(&state)?;
-            snapshot::store(&disk, &meta, &bytes)?;
-            Ok(Snapshot { meta, snapshot: bytes })
-        })
-        .await
+        self.disk
+            .blocking(move || {
+                let bytes = snapshot::encode(&state)?;
+                snapshot::store(&disk, &meta, &bytes)?;
+                Ok(Snapshot { meta, snapshot: bytes })
+            })
+            .await
     }
 }
