@@ -9,7 +9,7 @@ use fixture::{
     Host,
     cluster::{BLUE, BRIDGE, CLIENT, Cluster, LAN, QUIET, converge, look, task, v4_in, v6_in},
     eventually,
-    traffic::{call, echo},
+    traffic::{ask, call, echo, echo_datagrams},
 };
 use shoal_common::assignment::Assignment;
 use shoal_plan::Ns;
@@ -100,6 +100,36 @@ async fn the_way_out_is_the_hosts_and_the_way_in_is_shut() {
     // Nor would an internal network's container get out that made itself a route.
     a.run(task(35), &format!("ip route add default via {}", v4_in(QUIET, 1)));
     assert!(call(&a, task(35), (outside, PORT)).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_answers_an_internal_network_nothing_but_what_it_asked() {
+    let [a, _b] = wired(&cluster()).await;
+    let gateway = IpAddr::from(v4_in(QUIET, 1));
+    let here = IpAddr::from(HERE);
+    for port in [PORT, 2377] {
+        echo(&a, Ns::Host, ([0, 0, 0, 0], port));
+    }
+    echo_datagrams(&a, Ns::Host, ([0, 0, 0, 0], 53));
+    // A container that made itself a route asks the host by its other addresses, too.
+    a.run(task(35), &format!("ip route add default via {gateway}"));
+    for to in [gateway, here, v4_in(BRIDGE, 1).into()] {
+        for port in [PORT, 2377] {
+            assert!(call(&a, task(35), (to, port)).is_err(), "{to}:{port}");
+        }
+        assert!(ask(&a, task(35), (to, 53)).is_err(), "{to}:53");
+        assert!(!a.attempt(task(35), &format!("ping -c 1 -W 1 {to}")).status.success(), "{to}");
+    }
+    // It still finds its gateway and its neighbours, and answers the host.
+    a.run(
+        task(35),
+        &format!("ip neigh flush all; ping -c 1 -W 1 {gateway} || true; ip neigh show {gateway} | grep -q lladdr"),
+    );
+    echo(&a, task(36), at(QUIET, 36));
+    assert!(call(&a, task(35), at(QUIET, 36)).is_ok());
+    assert!(call(&a, Ns::Host, at(QUIET, 36)).is_ok());
+    // Others reach what the host offers, as with Docker.
+    assert!(call(&a, task(31), (v4_in(BRIDGE, 1), PORT)).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@
 mod fixture;
 
 use fixture::Host;
-use shoal_common::MacAddr;
+use shoal_common::{MacAddr, Vni};
 use shoal_plan::{
     Ns, Op, Table, names,
     nft::{self, Family, Transport, VirtualService},
@@ -43,8 +43,14 @@ fn bridges(these: &[(&str, nft::Bridge)]) -> nft::Host {
 }
 
 fn host(peers: &[&str], port: u16, these: &[(&str, nft::Bridge)]) -> Table {
-    let peers = peers.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
-    nft::host(&nft::Host { vxlan: Some((peers, port)), ..bridges(these) })
+    nft::host(&nft::Host { vxlan: Some(vxlan(peers, port)), ..bridges(these) })
+}
+
+/// Each on a network of its own.
+fn vxlan(peers: &[&str], port: u16) -> nft::Vxlan {
+    let vni = |n: u32| Vni::try_from(0x1005 + n).unwrap();
+    let peers = (0..).zip(peers).map(|(n, ip)| (ip.parse::<IpAddr>().unwrap(), vni(n))).collect();
+    nft::Vxlan { port, peers, overlays: true }
 }
 
 async fn write(host: &Host, family: Family, table: &Table) {
@@ -56,6 +62,17 @@ async fn write(host: &Host, family: Family, table: &Table) {
 fn listed(host: &Host) -> Vec<String> {
     let text = host.run(Ns::Host, "nft -nn list ruleset").replace(",\n", ", ");
     let sorted = |line: &str| match (line.find('{'), line.rfind('}')) {
+        (Some(from), Some(to)) if line.contains("@th,96,32") => {
+            let hex = |ip: Ipv4Addr| format!("{:#x}", ip.to_bits());
+            let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), hex);
+            let mut elements: Vec<_> = line[from + 1..to]
+                .split(',')
+                .filter_map(|element| element.trim().split_once(" . "))
+                .map(|(ip, vni)| format!("{ip} . {}", number(vni)))
+                .collect();
+            elements.sort_unstable();
+            format!("{}{{ {} }}{}", &line[..from], elements.join(", "), &line[to + 1..])
+        }
         // nft prints its own numbers in hex, and ours as the addresses that they are.
         (Some(from), Some(to)) if line.contains("@th,64,128") => {
             let hex = |ip: Ipv6Addr| format!("{:#x}", ip.to_bits());
@@ -127,7 +144,7 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
                 ("fd00:72::/64".parse().unwrap(), Transport::Udp, "[fd00:9::b]:5353".parse().unwrap()),
             ]
             .into(),
-            vxlan: Some(([IpAddr::from([192, 0, 2, 1])].into(), 4789)),
+            vxlan: Some(vxlan(&["192.0.2.1"], 4789)),
             ..bridges(&[("shoal0", open.clone())])
         }),
         nft::host(&nft::Host {
@@ -137,7 +154,7 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         }),
         nft::host(&nft::Host {
             ports: ports[..1].to_vec(),
-            vxlan: Some(([IpAddr::from([192, 0, 2, 1])].into(), 4789)),
+            vxlan: Some(vxlan(&["192.0.2.1"], 4789)),
             loopback: loopback(&["shoal0", "shx1005"]),
             ..bridges(&[("shoal0", open.clone())])
         }),
@@ -149,6 +166,12 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         nft::task(),
         host(&["192.0.2.1"], 4789, &[]),
         host(&["192.0.2.1", "192.0.2.2", "2001:db8::1"], 4790, &[]),
+        host(&["192.0.2.1", "2001:db8::1", "2001:db8::2"], 4790, &[]),
+        host(&[], 4789, &[]),
+        nft::host(&nft::Host {
+            vxlan: Some(nft::Vxlan { overlays: false, ..vxlan(&[], 4789) }),
+            ..bridges(&[("shoal0", open.clone()), ("shb3", quiet.clone())])
+        }),
         host(&["192.0.2.1"], 4789, &[("shoal0", open.clone())]),
         nft::host(&nft::Host {
             vxlan: None,

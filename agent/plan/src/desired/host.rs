@@ -24,7 +24,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
         ..nft::Host::default()
     };
     table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
-    let mut guarded = Vec::new();
+    let (mut guarded, mut peers, mut overlays) = (Vec::new(), BTreeSet::new(), false);
     let mut set = |path: String, value: &str| drop(host.sysctls.insert(path, value.to_owned()));
     for (id, network) in &cut.assignment.networks {
         let is_used = cut.on(*id).next().is_some();
@@ -33,8 +33,9 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                 if !is_used {
                     continue;
                 }
-                let peers = cut.assignment.endpoints.values().map(|e| e.vtep).chain([cut.host.vtep]);
-                table.vxlan.get_or_insert_with(|| (peers.collect(), cut.node.data_path_port));
+                overlays = true;
+                let elsewhere = cut.endpoints(*id).filter(|e| e.node != cut.node.id);
+                peers.extend(elsewhere.map(|e| (e.vtep, *vni)));
                 if !network.internal {
                     let kind = LinkKind::Veth { peer: Some((Ns::Sandbox(*id), names::uplink())) };
                     let mut link = Link::new(kind, cut.mtu(network));
@@ -109,7 +110,8 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
         let path = if to.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
         set(path.to_owned(), "1");
     }
-    if table != nft::Host::default() {
+    if overlays || table != nft::Host::default() {
+        table.vxlan = Some(nft::Vxlan { port: cut.node.data_path_port, peers, overlays });
         host.tables.insert(nft::Family::Inet, nft::host(&table));
     }
     host.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));

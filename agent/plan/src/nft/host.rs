@@ -1,6 +1,7 @@
-//! The host's own table: its bridges kept apart, the ways out, and VXLAN from hosts of the cluster only.
+//! The host's own table: its bridges kept apart, the ways out, and VXLAN from the kernels of a network's hosts only.
 
 use ipnet::{IpNet, Ipv4Net};
+use shoal_common::Vni;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -18,8 +19,7 @@ use crate::{
 /// What the host's table is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Of overlays: the hosts of the cluster, and the port of VXLAN.
-    pub vxlan: Option<(BTreeSet<IpAddr>, u16)>,
+    pub vxlan: Option<Vxlan>,
     /// By the name of the link.
     pub bridges: BTreeMap<String, Bridge>,
     pub ports: Vec<Publication>,
@@ -32,6 +32,16 @@ pub struct Host {
     pub loopback: BTreeSet<String>,
     /// The addresses of ways to sandboxes.
     pub transits: BTreeSet<IpNet>,
+}
+
+/// Who may send VXLAN at the cluster's port, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vxlan {
+    pub port: u16,
+    /// Of each overlay on this host: its other hosts.
+    pub peers: BTreeSet<(IpAddr, Vni)>,
+    /// Whether there is an overlay on this host. Without one its port may be somebody else's.
+    pub overlays: bool,
 }
 
 /// A bridge of the host, as far as its packets are let through.
@@ -58,6 +68,12 @@ pub fn host(of: &Host) -> Table {
         at(Hook::NatPostrouting, "post", post(of)),
         at(Hook::FilterInput, "in", input(of)),
     ]);
+    // Nor does a process of the host encapsulate, to others or to this host itself: who may not configure links could
+    // write into every network.
+    if let Some(vxlan) = &of.vxlan {
+        let forged = rule([vxlan.port(), Match::FromProcess], Action::Drop);
+        chains.push(at(Hook::FilterOutput, "send", vec![forged]));
+    }
     let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
     let backends = of.ports.iter().map(|p| p.to).chain(of.ingress.iter().flat_map(|p| p.to.iter().copied()));
     let open = of.ports.iter().map(|p| (p.transport, p.port)).chain(of.ingress.iter().map(|p| (p.transport, p.port)));
@@ -69,7 +85,17 @@ fn uplinks() -> Interface {
     Interface::Prefixed(names::HOST_LINK_PREFIX.to_owned())
 }
 
+impl Vxlan {
+    fn port(&self) -> Match {
+        Match::Port(Transport::Udp, self.port)
+    }
+}
+
 impl Host {
+    fn has_overlays(&self) -> bool {
+        self.vxlan.as_ref().is_some_and(|vxlan| vxlan.overlays)
+    }
+
     fn publishes(&self) -> bool {
         !self.ports.is_empty() || !self.ingress.is_empty()
     }
@@ -97,9 +123,16 @@ fn forward(of: &Host) -> Vec<Rule> {
     let bridges = || of.which(|_| true);
     let into = |these| rule([Match::Out(Interface::OneOf(these))], Action::Drop);
     let mut rules = Vec::new();
+    rules.extend(about(of.which(|b| b.icc), |these| rule([Match::Within(these)], Action::Accept)));
+    // Only kernels encapsulate: a container that sends VXLAN by way of this host is masqueraded to the host's address,
+    // which the other hosts believe (CVE-2023-28840). Before what is under way, which such a flow soon is.
+    if let Some(vxlan) = &of.vxlan {
+        let forged = |from| rule([Match::In(from), vxlan.port()], Action::Drop);
+        rules.extend(about(bridges(), |these| forged(Interface::OneOf(these))));
+        rules.extend(vxlan.overlays.then(|| forged(uplinks())));
+    }
     if !of.bridges.is_empty() || of.publishes() {
         rules.push(rule([Match::UnderWay], Action::Accept));
-        rules.extend(about(of.which(|b| b.icc), |these| rule([Match::Within(these)], Action::Accept)));
         let internal = || of.which(|b| b.internal);
         rules.extend(about(internal(), |these| rule([Match::In(Interface::OneOf(these))], Action::Drop)));
         rules.extend(about(internal(), into));
@@ -107,7 +140,7 @@ fn forward(of: &Host) -> Vec<Rule> {
         rules.push(rule([Match::Translated], Action::Accept));
         rules.extend(about(bridges(), into));
     }
-    if of.vxlan.is_some() {
+    if of.has_overlays() {
         let out = |these| rule([Match::In(Interface::OneOf(these)), Match::Out(uplinks())], Action::Drop);
         rules.extend(about(bridges(), out));
         rules.push(rule([Match::In(uplinks()), Match::Out(uplinks())], Action::Drop));
@@ -149,7 +182,7 @@ fn post(of: &Host) -> Vec<Rule> {
     // What is published on another network answers by way of this host, so it sees who asks.
     if of.publishes() {
         let open = || of.which(|b| !b.internal);
-        let elsewhere = [Some(Interface::OneOf(open())), of.vxlan.is_some().then(uplinks)];
+        let elsewhere = [Some(Interface::OneOf(open())), of.has_overlays().then(uplinks)];
         rules.extend(elsewhere.into_iter().flatten().filter_map(|out| {
             let shown =
                 |these| rule([Match::Translated, Match::In(Interface::OneOf(these)), Match::Out(out)], Action::Accept);
@@ -158,11 +191,11 @@ fn post(of: &Host) -> Vec<Rule> {
     }
     let out = |these| rule([Match::In(Interface::OneOf(these))], Action::Masquerade);
     rules.extend(about(of.which(|b| b.masquerade), out));
-    if of.vxlan.is_some() && of.publishes() {
+    if of.has_overlays() && of.publishes() {
         // Likewise, from an overlay by the host's address to itself or another.
         rules.push(rule([Match::Translated, Match::In(uplinks())], Action::Masquerade));
     }
-    if of.vxlan.is_some() {
+    if of.has_overlays() {
         rules.push(rule([Match::In(uplinks()), Match::NotOut(uplinks())], Action::Masquerade));
     }
     // Nobody could answer 127.0.0.1.
@@ -181,11 +214,22 @@ fn input(of: &Host) -> Vec<Rule> {
     let to_loopback =
         |these| rule([Match::In(Interface::OneOf(these)), Match::ToNet(loopback()), Match::Fresh], Action::Drop);
     rules.extend(about(of.loopback.clone(), to_loopback));
-    let Some((peers, port)) = &of.vxlan else { return rules };
-    let vxlan = || Match::Port(Transport::Udp, *port);
-    let (v4, v6): (Addresses, Addresses) = peers.iter().partition(|ip| ip.is_ipv4());
-    let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
-    rules.extend(known.map(|these| rule([vxlan(), Match::From(these)], Action::Accept)));
-    rules.push(rule([vxlan()], Action::Drop));
+    // Each network's VXLAN comes from the hosts that are on that network. This host's own address is none of theirs: it
+    // sends itself nothing.
+    if let Some(vxlan) = of.vxlan.as_ref().filter(|vxlan| vxlan.overlays) {
+        let (v4, v6): (BTreeSet<_>, BTreeSet<_>) = vxlan.peers.iter().copied().partition(|(ip, _)| ip.is_ipv4());
+        let known = [v4, v6].into_iter().filter(|these| !these.is_empty());
+        rules.extend(known.map(|these| rule([vxlan.port(), Match::VxlanFrom(these)], Action::Accept)));
+        rules.push(rule([vxlan.port()], Action::Drop));
+    }
+    // What is on an internal network gets no answer from this host's services, by whichever of its addresses: the
+    // managers' port, say. It may find its gateway and answer what this host asks it.
+    let internal = || of.which(|bridge| bridge.internal);
+    for needed in [Match::UnderWay, Match::FindsNeighbours] {
+        rules.extend(about(internal(), |these| {
+            rule([Match::In(Interface::OneOf(these)), needed.clone()], Action::Accept)
+        }));
+    }
+    rules.extend(about(internal(), |these| rule([Match::In(Interface::OneOf(these))], Action::Drop)));
     rules
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use bridge::{Port, ports};
-pub use host::{Bridge, Host, host};
+pub use host::{Bridge, Host, Vxlan, host};
 pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Ip, Match, RETURN_PORTS, Receiver, Rule, Transport};
 
 use crate::{
@@ -83,7 +83,10 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                 | Match::NotOwnV6(_)
                 | Match::NotOwnArp(_)
                 | Match::NotOwnNeighbour(_)
-                | Match::ActsAsRouter => true,
+                | Match::ActsAsRouter
+                | Match::FindsNeighbours
+                | Match::VxlanFrom(_)
+                | Match::FromProcess => true,
             })
         });
     }

@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use shoal_common::MacAddr;
+use shoal_common::{MacAddr, Vni};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -49,6 +49,8 @@ pub enum Hook {
     FilterInput,
     /// `type filter hook forward priority filter`
     FilterForward,
+    /// `type filter hook output priority filter`
+    FilterOutput,
     /// `type filter hook prerouting priority dstnat`, of a bridge: before br_netfilter and everything else.
     BridgePrerouting,
     /// `type filter hook forward priority filter`, of a bridge: from one port to another.
@@ -99,6 +101,12 @@ pub enum Match {
     NotOwnNeighbour(BTreeSet<(String, Ipv6Addr)>),
     /// Router advertisements and redirects.
     ActsAsRouter,
+    /// Neighbour solicitations and advertisements (RFC 4861 §4.3, §4.4): IPv6's ARP.
+    FindsNeighbours,
+    /// VXLAN of a network from one of the hosts that are on it. Addresses of one family, and at least one.
+    VxlanFrom(BTreeSet<(IpAddr, Vni)>),
+    /// Sent by a socket of a process. What the kernel encapsulates itself has no owner in this namespace.
+    FromProcess,
     /// Of a bridge: in by one link, from that port, to one of [`RETURN_PORTS`].
     Answers(BTreeSet<(String, Transport, u16)>),
     /// Of a bridge: in a frame to somebody else.
@@ -185,6 +193,7 @@ impl fmt::Display for Hook {
             Hook::NatPostrouting => "type nat hook postrouting priority srcnat",
             Hook::FilterInput => "type filter hook input priority filter",
             Hook::FilterForward => "type filter hook forward priority filter",
+            Hook::FilterOutput => "type filter hook output priority filter",
             Hook::BridgePrerouting => "type filter hook prerouting priority dstnat",
             Hook::BridgeForward => "type filter hook forward priority filter",
         })
@@ -248,6 +257,15 @@ impl fmt::Display for Match {
                 write!(f, "iifname . @th,64,128 != {{ {all} }}")
             }
             Match::ActsAsRouter => f.write_str("icmpv6 type { nd-router-advert, nd-redirect }"),
+            Match::FindsNeighbours => f.write_str("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"),
+            // The transport header is UDP's 8 bytes; then come 4 of flags, 3 of the VNI, and one that is zero (RFC 7348 §5).
+            Match::VxlanFrom(peers) => {
+                let one = |(ip, vni): &(IpAddr, Vni)| format!("{ip} . {:#x}", vni.get() << 8);
+                let ip = family(peers.iter().map(|(ip, _)| ip));
+                write!(f, "{ip} saddr . @th,96,32 {{ {} }}", join(peers.iter(), one))
+            }
+            // (uid_t)-1 is nobody's. nft has no word for "has an owner", and a packet without one matches no comparison.
+            Match::FromProcess => f.write_str("meta skuid != 4294967295"),
             Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
             Match::HasPorts => f.write_str("meta l4proto { tcp, udp, sctp }"),
             Match::Answers(these) => {

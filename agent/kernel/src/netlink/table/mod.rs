@@ -105,6 +105,7 @@ impl Table<'_> {
                 Hook::NatPrerouting => ("nat", 0, -100),
                 Hook::FilterInput => ("filter", 1, 0),
                 Hook::FilterForward => ("filter", 2, 0),
+                Hook::FilterOutput => ("filter", 3, 0),
                 Hook::NatOutput => ("nat", 3, -100),
                 Hook::NatPostrouting => ("nat", 4, 100),
                 Hook::BridgePrerouting => ("filter", 0, -300),

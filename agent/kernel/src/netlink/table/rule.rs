@@ -1,6 +1,6 @@
 //! What each match and each action of a rule is, in expressions.
 
-use shoal_common::MacAddr;
+use shoal_common::{MacAddr, Vni};
 use shoal_plan::nft::{Action, Ip, Match, RETURN_PORTS, Receiver, Transport};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -159,6 +159,40 @@ impl Expressions<'_> {
                 self.icmpv6_type();
                 let elements = [ND_ROUTER_ADVERT, ND_REDIRECT].map(|t| Element { key: vec![t], value: None }).into();
                 self.lookup(Set { key_type: TYPE_ICMPV6, key_bytes: 1, value: None, elements }, true, None);
+            }
+            Match::FindsNeighbours => {
+                const IPPROTO_ICMPV6: u8 = 58;
+                const ND_NEIGHBOR_SOLICIT: u8 = 135;
+                const ND_NEIGHBOR_ADVERT: u8 = 136;
+                self.of_transport(IPPROTO_ICMPV6);
+                self.payload(2, 0, 1, REG_1);
+                let types = [ND_NEIGHBOR_SOLICIT, ND_NEIGHBOR_ADVERT];
+                let elements = types.map(|t| Element { key: vec![t], value: None }).into();
+                self.lookup(Set { key_type: TYPE_ICMPV6, key_bytes: 1, value: None, elements }, true, None);
+            }
+            Match::VxlanFrom(peers) => {
+                let family = family(peers.iter().map(|(ip, _)| *ip));
+                self.of_family(family);
+                self.payload(1, family.source, family.bytes, REG_1);
+                self.payload(2, 12, 4, family.second);
+                let one = |(ip, vni): &(IpAddr, Vni)| {
+                    let key = [bytes_of(*ip), (vni.get() << 8).to_be_bytes().to_vec()].concat();
+                    Element { key, value: None }
+                };
+                let set = Set {
+                    // The VNI passes for an address: an integer has no length of its own, and nft 1.0.6 breaks down when it
+                    // lists one.
+                    key_type: family.type_ << TYPE_BITS | TYPE_IPV4,
+                    key_bytes: family.bytes + 4,
+                    value: None,
+                    elements: peers.iter().map(one).collect(),
+                };
+                self.lookup(set, true, None);
+            }
+            Match::FromProcess => {
+                const NFT_META_SKUID: u32 = 10;
+                self.meta(NFT_META_SKUID, REG_1);
+                self.compare(false, &u32::MAX.to_ne_bytes());
             }
             Match::Answers(these) => {
                 const REG32_05: u32 = 13;
