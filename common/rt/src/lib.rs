@@ -1,4 +1,5 @@
-//! The tokio side of the vocabulary: clocks, backoff, telemetry, durable files, and mutual TLS between hosts.
+//! The tokio side of the vocabulary: clocks, backoff, owned tasks, telemetry, durable files, and mutual TLS between
+//! hosts.
 
 pub mod backoff;
 pub mod clock;
@@ -7,6 +8,7 @@ pub mod durable;
 pub mod identity;
 pub mod incoming;
 pub mod peer;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
@@ -16,4 +18,5 @@ pub use connect::{Expect, connect};
 pub use identity::{Credentials, Identity};
 pub use incoming::Incoming;
 pub use peer::{Peer, PeerIdentity};
+pub use tasks::{Fatal, Tasks};
 pub use token::JoinToken;
