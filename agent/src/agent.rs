@@ -7,17 +7,13 @@ use shoal_common::{
 };
 use shoal_plan::HostFacts;
 use shoal_proto::pb;
-use shoal_rt::Credentials;
+use shoal_rt::{Credentials, Tasks as Owner};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
 };
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::{
     Host, chain, containers, known,
@@ -63,18 +59,10 @@ pub struct AgentStatus {
     pub removed: bool,
 }
 
-/// Why an agent ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    Shutdown,
-    /// One of its loops broke: a defect. The containers run on.
-    Broken(String),
-}
-
 impl Agent {
-    /// Starts from the assignment that this host remembers, if any. At `shutdown` containers and data plane stay as
-    /// they are. Only one agent may run on a host at a time.
-    pub fn start(host: Host, membership: Membership, shutdown: CancellationToken) -> (Agent, JoinHandle<Ended>) {
+    /// Starts from the assignment that this host remembers, if any. When `owner` ends its tasks, containers and data
+    /// plane stay as they are. Only one agent may run on a host at a time.
+    pub fn start(host: Host, membership: Membership, owner: &Owner) -> Agent {
         let remembered = remembered(&host, membership.credentials.current().node);
         let (node, node_rx) = watch::channel(remembered.node.clone());
         let (assignment, assignment_rx) = watch::channel(Arc::new(remembered));
@@ -111,22 +99,11 @@ impl Agent {
             converged: converged_rx,
             reports,
         };
-        let run = async move {
-            let mut loops = JoinSet::new();
-            loops.spawn(reconciler.run(shutdown.clone()));
-            loops.spawn(tasks.run(shutdown.clone()));
-            loops.spawn(session.run(shutdown.clone()));
-            let mut ended = Ended::Shutdown;
-            while let Some(end) = loops.join_next().await {
-                if ended != Ended::Shutdown || shutdown.is_cancelled() {
-                    continue;
-                }
-                ended = Ended::Broken(end.err().map_or_else(|| "it ended by itself".to_owned(), |e| e.to_string()));
-                loops.abort_all();
-            }
-            ended
-        };
-        (agent, tokio::spawn(run))
+        owner.forever("agent: reconcile", reconciler.run(owner.shutdown()));
+        owner.forever("agent: resolver", tasks.keep_resolver(owner.shutdown()));
+        owner.forever("agent: tasks", tasks.run(owner.shutdown()));
+        owner.forever("agent: session", session.run(owner.shutdown()));
+        agent
     }
 
     pub fn status(&self) -> AgentStatus {

@@ -33,7 +33,7 @@ mod session;
 mod sessions;
 mod tasks;
 
-pub use agent::{Agent, AgentStatus, Ended, Membership};
+pub use agent::{Agent, AgentStatus, Membership};
 pub use host::{Error, Host, HostConfig};
 pub use logs::{Logs, logs_service};
 pub use sessions::{Sessions, containers_service, local_containers_service};

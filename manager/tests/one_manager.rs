@@ -16,7 +16,7 @@ use shoal_proto::pb::{
     self, assignments_reply::Kind, certificate_authority_client::CertificateAuthorityClient,
     dispatcher_client::DispatcherClient,
 };
-use shoal_rt::{Credentials, Expect, Identity, Incoming, JoinToken, clock, connect::connect_joiner};
+use shoal_rt::{Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, clock, connect::connect_joiner};
 use shoal_state::{Command, Proposal, Rejection, Reply, State};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
@@ -47,17 +47,18 @@ impl Stage {
         };
         let founded = bootstrap::found(dir.path(), founding).await.unwrap();
         let (seat, seats) = shoal_manager::seat();
-        let shutdown = CancellationToken::new();
+        let tasks = Tasks::new(Fatal::default());
+        let shutdown = tasks.shutdown();
         let heard = Heard::default();
         seat.send_replace(Some(founded.manager.clone()));
         let incoming = Incoming::new(listener, founded.manager.credentials.clone(), shutdown.clone());
         let server = Server::builder()
             .add_service(seats.raft_service())
             .add_service(authority::service(seats.clone()))
-            .add_service(dispatcher::service(seats, heard.clone()))
+            .add_service(dispatcher::service(seats, heard.clone(), &tasks))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         tokio::spawn(server);
-        tokio::spawn(leader::run(founded.manager.clone(), heard, shutdown.clone()));
+        tasks.forever("leader", leader::run(founded.manager.clone(), heard, tasks.clone()));
         Self {
             manager: founded.manager,
             addr,

@@ -33,7 +33,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Host, chain,
@@ -108,12 +108,16 @@ impl Tasks {
         }
     }
 
+    /// Keeps the resolver there, told and in line, beside [`Self::run`].
+    pub(crate) fn keep_resolver(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let names = self.names.clone();
+        async move { shutdown.run_until_cancelled(names.run()).await.unwrap_or(()) }
+    }
+
     /// Goes round until `shutdown`, and leaves the containers as they are then.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut containers = self.host.runtime().changes();
         let mut resolver_ended = self.names.ended.clone();
-        let resolving = tokio::spawn(self.names.clone().run());
-        let _resolving = AbortOnDropHandle::new(resolving);
         self.assignment.mark_changed();
         loop {
             let wake = self.wake_at();

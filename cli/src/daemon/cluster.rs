@@ -11,7 +11,9 @@ use shoal_manager::{Heard, Manager, Seat, authority, bootstrap, ca, dispatcher};
 use shoal_proto::pb::{
     self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
 };
-use shoal_rt::{Credentials, Expect, Identity, Incoming, JoinToken, connect::root_cause, incoming, token::CaDigest};
+use shoal_rt::{
+    Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, connect::root_cause, incoming, token::CaDigest,
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -19,9 +21,8 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, watch},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Status,
     transport::{Channel, Server},
@@ -58,7 +59,7 @@ pub(crate) struct Cluster {
     seat: watch::Sender<Option<Manager>>,
     seats: Seat,
     heard: Heard,
-    fatal: mpsc::Sender<String>,
+    fatal: Fatal,
     active: Mutex<Option<Active>>,
 }
 
@@ -67,8 +68,7 @@ struct Active {
     credentials: Credentials,
     control_addr: SocketAddr,
     agent: Agent,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 /// `shoal init`, parsed.
@@ -97,7 +97,7 @@ pub(crate) struct Standing {
 }
 
 impl Cluster {
-    pub(crate) fn new(config: Config, host: Host, fatal: mpsc::Sender<String>) -> Self {
+    pub(crate) fn new(config: Config, host: Host, fatal: Fatal) -> Self {
         let (seat, seats) = shoal_manager::seat();
         Self { config, host, seat, seats, heard: Heard::default(), fatal, active: Mutex::new(None) }
     }
@@ -324,48 +324,38 @@ impl Cluster {
         listener: TcpListener,
         opened: Option<Manager>,
     ) -> Active {
-        let shutdown = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let incoming = Incoming::new(listener, credentials.clone(), shutdown.clone());
+        let tasks = Tasks::new(self.fatal.clone());
+        let incoming = Incoming::new(listener, credentials.clone(), tasks.shutdown());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .add_service(self.seats.raft_service())
-            .add_service(dispatcher::service(self.seats.clone(), self.heard.clone()))
+            .add_service(dispatcher::service(self.seats.clone(), self.heard.clone(), &tasks))
             .add_service(authority::service(self.seats.clone()))
             .add_service(shoal_manager::api::for_hosts(self.seats.clone()))
             .add_service(shoal_agent::logs_service(self.host.clone()))
             .add_service(shoal_agent::containers_service(self.host.clone()))
-            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-        let ended = shutdown.clone();
-        tasks.spawn(async move {
+            .serve_with_incoming_shutdown(incoming, tasks.shutdown().cancelled_owned());
+        let ended = tasks.shutdown();
+        tasks.forever("server for other hosts", async move {
             tokio::select! {
-                done = server => if let Err(error) = done {
-                    tracing::error!(%error, "the server for other hosts has ended");
-                },
+                done = server => done,
                 // Streams that nobody reads any more do not keep the daemon.
-                () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => {}
+                () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
             }
         });
         let membership = Membership { credentials: credentials.clone(), description, managers: joined.managers };
-        let (agent, done) = Agent::start(self.host.clone(), membership, shutdown.clone());
-        tasks.spawn(async move {
-            if let Err(error) = done.await {
-                tracing::error!(%error, "the agent has ended");
-            }
-        });
+        let agent = Agent::start(self.host.clone(), membership, &tasks);
         let keeper = Keeper {
             config: self.config.clone(),
             credentials: credentials.clone(),
             agent: agent.clone(),
             seat: self.seat.clone(),
             heard: self.heard.clone(),
-            fatal: self.fatal.clone(),
-            shutdown: shutdown.clone(),
             tasks: tasks.clone(),
         };
-        tasks.spawn(keeper.run(opened));
-        Active { credentials, control_addr: joined.control_addr, agent, shutdown, tasks }
+        tasks.forever("keeper of the role", keeper.run(opened));
+        Active { credentials, control_addr: joined.control_addr, agent, tasks }
     }
 
     async fn describe(&self, control_addr: SocketAddr) -> anyhow::Result<NodeDescription> {
@@ -404,10 +394,9 @@ impl Cluster {
 
 impl Active {
     async fn end(self) {
-        self.shutdown.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(END_LIMIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("not everything ended within {END_LIMIT:?}");
+        let late = self.tasks.end(END_LIMIT).await;
+        if !late.is_empty() {
+            tracing::warn!(?late, "not everything ended within {END_LIMIT:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use shoal_agent::{Host, HostConfig};
 use shoal_proto::pb::local_node_server::LocalNodeServer;
+use shoal_rt::{Fatal, Tasks};
 use std::{
     fs::{self, File, Permissions},
     io,
@@ -22,10 +23,8 @@ use std::{
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
 };
 use tokio_stream::wrappers::UnixListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
@@ -38,6 +37,8 @@ use elsewhere::Elsewhere;
 
 /// A piece of an image, or a list of every task of a large cluster.
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
+/// How long calls that are under way may go on after the daemon was asked to end.
+const STREAMS_END: Duration = Duration::from_millis(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &Daemon, socket: &Path) -> Result<(), Failure> {
@@ -74,12 +75,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(bridge) = &config.default_bridge {
         host.may_have_bridge(bridge).await?;
     }
-    let (failed, mut failures) = mpsc::channel(1);
-    let cluster = Arc::new(Cluster::new(config.clone(), host, failed));
+    let tasks = Tasks::new(Fatal::default());
+    let cluster = Arc::new(Cluster::new(config.clone(), host, tasks.fatal().clone()));
     cluster.resume().await?;
 
     let listener = listen(&config.socket)?;
-    let shutdown = CancellationToken::new();
     let beyond: shoal_manager::api::Beyond = {
         let cluster = Arc::clone(&cluster);
         Arc::new(move || {
@@ -106,8 +106,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());
-    let server = tokio::spawn(server);
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
+    tasks.forever("server of the local socket", server);
     tracing::info!(socket = %config.socket.display(), "ready");
     // Under systemd only; elsewhere it does nothing.
     let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);
@@ -115,15 +115,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        why = failures.recv() => why,
+        why = tasks.fatal().reported() => Some(why),
         // What the disk holds now, only a daemon that reads it again can know.
         why = shoal_rt::durable::failed() => Some(why),
     };
     tracing::info!("ending; containers and their networks stay");
-    shutdown.cancel();
+    tasks.ask_to_end();
     cluster.end().await;
     // What still streams to a client is cut.
-    server.abort();
+    tasks.end(STREAMS_END).await;
     remove_socket(&config.socket);
     match failure {
         Some(why) => bail!("this daemon cannot go on: {why}"),

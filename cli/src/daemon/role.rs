@@ -5,10 +5,9 @@ use shoal_agent::Agent;
 use shoal_common::{LogIndex, NodeId, Timestamp, node::Role};
 use shoal_manager::{Heard, Manager, bootstrap, ca, leader};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
-use shoal_rt::{Backoff, Credentials, Expect, Identity, clock};
+use shoal_rt::{Backoff, Credentials, Expect, Identity, Tasks, clock};
 use std::{net::SocketAddr, time::Duration};
-use tokio::sync::{mpsc, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::watch;
 
 use super::config::Config;
 
@@ -16,6 +15,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often the certificate's age is looked at.
 const AGE_CHECK: Duration = Duration::from_secs(60);
 const RENEW_LIMIT: Duration = Duration::from_secs(10);
+/// How long the leader's tasks may take to end before they are dropped.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -51,15 +52,14 @@ pub(crate) struct Keeper {
     pub(crate) agent: Agent,
     pub(crate) seat: watch::Sender<Option<Manager>>,
     pub(crate) heard: Heard,
-    pub(crate) fatal: mpsc::Sender<String>,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
 }
 
 impl Keeper {
     /// `opened`: a manager that is there already, from `init`.
     pub(crate) async fn run(self, opened: Option<Manager>) {
-        let mut leading: Option<CancellationToken> = opened.map(|manager| self.sit(manager));
+        let shutdown = self.tasks.shutdown();
+        let mut leading: Option<Tasks> = opened.map(|manager| self.sit(manager));
         let mut assigned = self.agent.node();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
@@ -74,7 +74,7 @@ impl Keeper {
                 Step::Seat => self.open().await.map(|manager| leading = Some(self.sit(manager))),
                 Step::Unseat => {
                     if let Some(leading) = leading.take() {
-                        leading.cancel();
+                        leading.end(END_LIMIT).await;
                     }
                     self.stand_up().await
                 }
@@ -92,14 +92,14 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = self.shutdown.cancelled() => break,
+                () = shutdown.cancelled() => break,
                 changed = assigned.changed() => if changed.is_err() { break },
                 () = self.agent.removed(), if !removed => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
         if let Some(leading) = leading {
-            leading.cancel();
+            leading.end(END_LIMIT).await;
             let manager = self.seat.send_replace(None);
             if let Some(manager) = manager {
                 manager.consensus.shutdown().await;
@@ -113,18 +113,15 @@ impl Keeper {
         Ok(bootstrap::open(&self.config.raft_dir(), self.credentials.clone(), seen).await?)
     }
 
-    /// The host is a manager from here on; what is returned ends the leader's work.
-    fn sit(&self, manager: Manager) -> CancellationToken {
-        let leading = self.shutdown.child_token();
-        self.tasks.spawn(leader::run(manager.clone(), self.heard.clone(), leading.clone()));
-        let (fatal, member, ended) = (self.fatal.clone(), manager.consensus.clone(), leading.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                why = member.fatal() => {
-                    // If nobody listens the daemon ends already.
-                    let _ = fatal.send(why).await;
-                }
-                () = ended.cancelled() => {}
+    /// The host is a manager from here on. Returns the tasks that end when it ceases to be one.
+    fn sit(&self, manager: Manager) -> Tasks {
+        let leading = self.tasks.part();
+        leading.forever("leader", leader::run(manager.clone(), self.heard.clone(), leading.clone()));
+        let (member, fatal, ended) = (manager.consensus.clone(), leading.fatal().clone(), leading.shutdown());
+        leading.forever("watch over Raft", async move {
+            if let Some(why) = ended.run_until_cancelled(member.fatal()).await {
+                fatal.report(format!("this manager cannot go on: {why}"));
+                ended.cancelled().await;
             }
         });
         self.seat.send_replace(Some(manager));

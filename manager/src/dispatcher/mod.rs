@@ -15,7 +15,7 @@ use shoal_proto::{
         dispatcher_server::{Dispatcher, DispatcherServer},
     },
 };
-use shoal_rt::clock;
+use shoal_rt::{Tasks, clock, tasks};
 use shoal_state::{Command, ContainerReport, Proposal, State, TaskReport};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -39,8 +39,8 @@ pub struct Dispatch {
     reports: Reports,
 }
 
-pub fn service(seat: Seat, heard: Heard) -> DispatcherServer<Dispatch> {
-    let reports = Reports::new(seat.clone());
+pub fn service(seat: Seat, heard: Heard, tasks: &Tasks) -> DispatcherServer<Dispatch> {
+    let reports = Reports::new(seat.clone(), tasks);
     DispatcherServer::new(Dispatch { seat, heard, reports })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -73,7 +73,8 @@ impl Dispatcher for Dispatch {
         self.alive(&manager, node)?;
         let (tx, rx) = mpsc::channel(assignments::UNREAD);
         let seat = self.seat.clone();
-        tokio::spawn(assignments::send(node, manager.consensus.state(), async move { seat.vacated().await }, tx));
+        let sending = assignments::send(node, manager.consensus.state(), async move { seat.vacated().await }, tx);
+        tasks::detached("assignments of one agent", sending);
         Ok(Response::new(ReceiverStream::new(rx)))
     }
 

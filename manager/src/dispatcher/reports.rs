@@ -1,6 +1,6 @@
 //! Status reports of many agents, folded into one entry of the log.
 
-use shoal_rt::clock;
+use shoal_rt::{Tasks, clock};
 use shoal_state::{Command, Proposal, TaskReport};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -21,9 +21,12 @@ type Done = oneshot::Sender<Result<(), Status>>;
 pub(super) struct Reports(mpsc::Sender<(Vec<TaskReport>, Done)>);
 
 impl Reports {
-    pub(super) fn new(seat: Seat) -> Self {
+    pub(super) fn new(seat: Seat, tasks: &Tasks) -> Self {
         let (tx, rx) = mpsc::channel(WAITING);
-        tokio::spawn(fold(seat, rx));
+        let shutdown = tasks.shutdown();
+        tasks.forever("folding of reports", async move {
+            shutdown.run_until_cancelled(fold(seat, rx)).await;
+        });
         Self(tx)
     }
 
