@@ -14,7 +14,7 @@ use crate::Manager;
 /// A learner that catches up is looked at again after this.
 const STEP: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(manager: &Manager) {
+pub(super) async fn run(manager: Manager) {
     let mut states = manager.consensus.state();
     let mut leadership = manager.consensus.leadership();
     let mut backoff = retry();

@@ -8,34 +8,38 @@ mod membership;
 mod orchestrate;
 mod relay;
 
-use shoal_rt::{Backoff, clock};
+use shoal_rt::{Backoff, Tasks, clock};
 use shoal_state::{Command, Proposal};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 use crate::{Heard, Manager};
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
+/// How long duties may take to end when leadership changes. They end at their next await.
+const DUTIES_END: Duration = Duration::from_secs(1);
 
-/// Until `shutdown`: leads while this member does, and otherwise tells the leader who was heard.
-pub async fn run(manager: Manager, heard: Heard, shutdown: CancellationToken) {
+/// Until `tasks` are to end: leads while this member does, and otherwise tells the leader who was heard.
+///
+/// Each loop is a task of its own: a decision that takes long, or a proposal that waits for a slow disk, delays no
+/// heartbeat.
+pub async fn run(manager: Manager, heard: Heard, tasks: Tasks) {
     let mut leadership = manager.consensus.leadership();
+    let shutdown = tasks.shutdown();
     loop {
         let (leads, term) = {
             let now = leadership.borrow_and_update();
             (now.is_self, now.term)
         };
+        let duties = tasks.part();
         if leads {
             tracing::info!(term, "this manager leads");
+            begin(&duties, "leader: liveness", liveness::run(manager.clone(), heard.clone()));
+            begin(&duties, "leader: orchestration", orchestrate::run(manager.clone()));
+            begin(&duties, "leader: membership", membership::run(manager.clone()));
+        } else {
+            begin(&duties, "relay of heartbeats", relay::run(manager.clone(), heard.clone()));
         }
-        let work = async {
-            if leads {
-                tokio::join!(liveness::run(&manager, &heard), orchestrate::run(&manager), membership::run(&manager),);
-            } else {
-                relay::run(&manager, &heard).await;
-            }
-        };
         let turned = async {
             while leadership.changed().await.is_ok() {
                 let now = leadership.borrow();
@@ -46,12 +50,24 @@ pub async fn run(manager: Manager, heard: Heard, shutdown: CancellationToken) {
             }
             false
         };
-        tokio::select! {
+        let goes_on = tokio::select! {
             () = shutdown.cancelled() => return,
-            () = work => return,
-            goes_on = turned => if !goes_on { return },
+            goes_on = turned => goes_on,
+        };
+        // Before the next begin: two that drain the heartbeats would lose some.
+        let late = duties.end(DUTIES_END).await;
+        if !late.is_empty() {
+            tracing::warn!(?late, "duties of a manager did not end within {DUTIES_END:?}");
+        }
+        if !goes_on {
+            return;
         }
     }
+}
+
+fn begin(duties: &Tasks, name: &'static str, duty: impl Future<Output = ()> + Send + 'static) {
+    let shutdown = duties.shutdown();
+    duties.forever(name, async move { shutdown.run_until_cancelled(duty).await.unwrap_or(()) });
 }
 
 fn retry() -> Backoff {

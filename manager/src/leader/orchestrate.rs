@@ -7,16 +7,26 @@ use tokio::time::{Duration, sleep};
 use super::{propose, retry};
 use crate::Manager;
 
-pub(super) async fn run(manager: &Manager) {
+pub(super) async fn run(manager: Manager) {
     let mut states = manager.consensus.state();
     let mut backoff = retry();
     loop {
         let state = states.borrow_and_update().clone();
-        let decision = decide(&state, clock::now());
+        // Off the async workers: with 100,000 tasks a decision takes hundreds of milliseconds.
+        let decision = match tokio::task::spawn_blocking(move || decide(&state, clock::now())).await {
+            Ok(decision) => decision,
+            Err(error) => {
+                // Not the end of this process: the next leader would decide on the same state, and no manager would be
+                // left to take the command that mends it.
+                tracing::error!(%error, "the orchestrator cannot decide what to do");
+                sleep(backoff.delay()).await;
+                continue;
+            }
+        };
         let nothing = decision.commands.is_empty();
         let mut done = true;
         for command in decision.commands {
-            done &= propose(manager, command).await;
+            done &= propose(&manager, command).await;
         }
         if !done {
             sleep(backoff.delay()).await;

@@ -13,11 +13,11 @@ use crate::{Heard, Manager};
 const WINDOW: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(manager: &Manager, heard: &Heard) {
+pub(super) async fn run(manager: Manager, heard: Heard) {
     let mut line: Option<(NodeId, SocketAddr, Channel)> = None;
     loop {
         let nodes = heard.next().await;
-        match timeout(PATIENCE, relay(manager, &mut line, &nodes)).await {
+        match timeout(PATIENCE, relay(&manager, &mut line, &nodes)).await {
             Ok(Ok(())) => heard.delivered(&nodes),
             Ok(Err(why)) => {
                 tracing::debug!(why, "heartbeats do not reach the leader");
