@@ -1,7 +1,6 @@
 //! How long to wait before trying again: twice as long each time, up to a limit, with jitter so that a thousand
 //! agents that lost one manager do not come back in step.
 
-use rand::Rng;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -18,7 +17,12 @@ impl Backoff {
 
     /// Between half of the current delay and the whole of it.
     pub fn delay(&mut self) -> Duration {
-        let delay = self.next.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.delay_by(rand::random())
+    }
+
+    /// As [`Self::delay`], with the chance given: a number from 0 to 1.
+    pub fn delay_by(&mut self, chance: f64) -> Duration {
+        let delay = self.next.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
         self.next = (self.next * 2).min(self.limit);
         delay
     }

@@ -1,8 +1,9 @@
 //! All that the rest of the manager sees of Raft.
 
+use futures::FutureExt as _;
 use openraft::{
-    ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy,
-    async_runtime::WatchReceiver as _,
+    ChangeMembers, Config, ServerState, SnapshotPolicy,
+    async_runtime::{Instant as _, Select2, Select3, WatchReceiver as _},
     errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError},
     impls::BasicNode,
     raft::ReadPolicy,
@@ -21,15 +22,16 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
 use tonic::Code;
 
 use crate::{
     Connector, Settings, codec,
     disk::Disk,
+    lines::{Connections, Kind, Lines, SendError},
     log_store::LogStore,
     machine::{Machine, Shown},
-    peers::{Peers, SendError},
+    peers::Peers,
+    rt::{self, watch},
     types::{Logged, Raft, TypeConfig},
 };
 
@@ -107,6 +109,10 @@ pub enum LeaderError {
 
 impl Consensus {
     pub async fn open(settings: Settings, connector: Arc<dyn Connector>) -> Result<Self, OpenError> {
+        Self::open_over(settings, Arc::new(Connections::new(connector))).await
+    }
+
+    pub(crate) async fn open_over(settings: Settings, lines: Arc<dyn Lines>) -> Result<Self, OpenError> {
         let store = |e: std::io::Error| OpenError::Store { dir: settings.dir.clone(), why: e.to_string() };
         let dir = settings.dir.clone();
         let (disk, log) = tokio::task::spawn_blocking(move || {
@@ -120,13 +126,13 @@ impl Consensus {
         .map_err(store)?;
         let shown = Shown::default();
         let machine = Machine::new(disk, shown.clone());
-        let peers = Peers::new(connector);
+        let peers = Peers::new(lines);
         let config = config(&settings).validate().map_err(|e| OpenError::Raft(e.to_string()))?;
         let raft = Raft::new(settings.node.0, Arc::new(config), peers.clone(), log.clone(), machine)
             .await
             .map_err(|e| OpenError::Raft(e.to_string()))?;
         let leadership = follow(&raft, &settings);
-        tokio::spawn(stand(raft.clone(), settings.stands_from));
+        rt::spawn(stand(raft.clone(), settings.stands_from));
         Ok(Self(Arc::new(Inner { settings, raft, log, peers, shown, leadership, ending: AtomicBool::new(false) })))
     }
 
@@ -157,7 +163,7 @@ impl Consensus {
         let logged = Logged(Arc::new(proposal));
         let mut tries = self.tries()?;
         loop {
-            let why = match tries.within(self.try_propose(&logged, tries.limit())).await {
+            let why = match tries.within(self.try_propose(&logged, tries.limit()).boxed()).await {
                 Ok(done) => return Ok(done),
                 Err(why) => why,
             };
@@ -181,7 +187,7 @@ impl Consensus {
     pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
         let mut tries = self.tries()?;
         loop {
-            let why = match tries.within(self.try_read(tries.limit())).await {
+            let why = match tries.within(self.try_read(tries.limit()).boxed()).await {
                 Ok(state) => return Ok(state),
                 Err(why) => why,
             };
@@ -197,9 +203,8 @@ impl Consensus {
         }
         let peer = self.0.peers.peer(leader, &addr);
         let payload = codec::encode(logged).map_err(|e| Some(e.to_string()))?;
-        let message = shoal_proto::pb::RaftMessage { payload };
-        let answer = peer.call(limit, |mut client| async move { client.propose(message).await }).await;
-        answer.and_then(|m| peer.decode(&m)).map_err(reason)
+        let answer = peer.ask(limit, Kind::Propose, payload).await;
+        answer.and_then(|payload| peer.decode(&payload)).map_err(reason)
     }
 
     async fn try_read(&self, limit: Duration) -> Result<Arc<State>, Option<String>> {
@@ -207,10 +212,7 @@ impl Consensus {
         let index = if leader == self.0.settings.node {
             self.read_index_as_leader().await.map_err(LeaderError::because)?
         } else {
-            let request = shoal_proto::pb::ReadIndexRequest {};
-            let peer = self.0.peers.peer(leader, &addr);
-            let asked = peer.call(limit, |mut client| async move { client.read_index(request).await }).await;
-            asked.map_err(reason)?.index
+            self.0.peers.peer(leader, &addr).read_index(limit).await.map_err(reason)?
         };
         let mut applied = self.0.shown.applied.subscribe();
         match applied.wait_for(|at| at.is_some_and(|at| at >= index)).await {
@@ -238,7 +240,7 @@ impl Consensus {
         };
         tracing::info!(%change, "the managers' membership changes");
         let work = self.0.raft.change_membership(change, false);
-        match tokio::time::timeout(self.0.settings.deadline, work).await {
+        match rt::timeout(self.0.settings.deadline, work).await {
             Ok(Ok(_)) => Ok(last),
             Ok(Err(RaftError::Fatal(e))) => Err(stopped(&e)),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
@@ -280,7 +282,7 @@ impl Consensus {
             return Err(LeaderError::Unsure("no majority of the managers has answered lately".to_owned()));
         }
         let work = self.0.raft.client_write(logged);
-        match tokio::time::timeout(self.0.settings.deadline, work).await {
+        match rt::timeout(self.0.settings.deadline, work).await {
             Ok(Ok(done)) => match done.data.0 {
                 Some(outcome) => Ok((LogIndex(done.log_id.index), outcome)),
                 None => Err(LeaderError::Unsure("the entry has no answer".to_owned())),
@@ -293,7 +295,7 @@ impl Consensus {
 
     pub(crate) async fn read_index_as_leader(&self) -> Result<u64, LeaderError> {
         let work = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(ONE_TRY, work).await {
+        match rt::timeout(ONE_TRY, work).await {
             Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => Err(LeaderError::NotLeader),
             Ok(Err(e)) => Err(LeaderError::Unsure(e.to_string())),
@@ -318,7 +320,7 @@ impl Consensus {
         }
         Ok(Tries {
             member: self,
-            end: Instant::now() + self.0.settings.deadline,
+            end: rt::Instant::now() + self.0.settings.deadline,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(200)),
             told: None,
         })
@@ -328,7 +330,7 @@ impl Consensus {
 /// Tries until one works or the deadline is over.
 struct Tries<'a> {
     member: &'a Consensus,
-    end: Instant,
+    end: rt::Instant,
     backoff: Backoff,
     /// The last reason that was worth telling.
     told: Option<String>,
@@ -336,17 +338,24 @@ struct Tries<'a> {
 
 impl Tries<'_> {
     fn limit(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now()).min(ONE_TRY)
+        (self.end - rt::Instant::now()).min(ONE_TRY)
     }
 
     /// A try is over, too, when another member turns out to lead: the one that was asked may never answer.
-    async fn within<T>(&self, attempt: impl Future<Output = Result<T, Option<String>>>) -> Result<T, Option<String>> {
+    async fn within<T: Send>(
+        &self,
+        attempt: impl Future<Output = Result<T, Option<String>>> + Send,
+    ) -> Result<T, Option<String>> {
         let mut leadership = self.member.leadership();
         let asked = leadership.borrow().leader;
-        let moved = leadership.wait_for(|now| now.leader.is_some() && now.leader != asked);
-        tokio::select! {
-            done = tokio::time::timeout_at(self.end, attempt) => done.unwrap_or(Err(None)),
-            Ok(_) = moved => Err(None),
+        let moved = async {
+            if leadership.wait_for(|now| now.leader.is_some() && now.leader != asked).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        match rt::select2(rt::timeout_at(self.end, attempt), moved).await {
+            Select2::First(done) => done.unwrap_or(Err(None)),
+            Select2::Second(()) => Err(None),
         }
     }
 
@@ -357,7 +366,7 @@ impl Tries<'_> {
             return Err(stopped(fatal));
         }
         let limit = self.member.0.settings.deadline;
-        if Instant::now() >= self.end {
+        if rt::Instant::now() >= self.end {
             return Err(match (self.member.leader(), self.told.take()) {
                 (None, told) => ProposeError::NoLeader {
                     reachable: told.unwrap_or_else(|| format!("waited {limit:?} for an election")),
@@ -365,7 +374,7 @@ impl Tries<'_> {
                 (Some(_), _) => ProposeError::NoQuorum(limit),
             });
         }
-        tokio::time::sleep_until((Instant::now() + self.backoff.delay()).min(self.end)).await;
+        rt::sleep_until((rt::Instant::now() + self.backoff.delay_by(rt::chance())).min(self.end)).await;
         Ok(())
     }
 }
@@ -462,7 +471,7 @@ fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let (tx, rx) = watch::channel(leadership(&metrics.borrow_watched(), settings));
     let settings = settings.clone();
-    tokio::spawn(async move {
+    rt::spawn(async move {
         loop {
             let now = leadership(&metrics.borrow_and_update(), &settings);
             tx.send_if_modified(|shown| {
@@ -472,10 +481,9 @@ fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
                 }
                 changed
             });
-            tokio::select! {
-                () = tx.closed() => return,
-                () = tokio::time::sleep(QUORUM_CHECK) => {}
-                changed = metrics.changed() => if changed.is_err() { return },
+            match rt::select3(tx.closed(), metrics.changed(), rt::sleep(QUORUM_CHECK)).await {
+                Select3::First(()) | Select3::Second(Err(_)) => return,
+                Select3::Second(Ok(())) | Select3::Third(()) => {}
             }
         }
     });

@@ -8,10 +8,10 @@ use openraft::{
 use shoal_common::LogIndex;
 use shoal_state::State;
 use std::{io, sync::Arc};
-use tokio::sync::watch;
 
 use crate::{
     disk::Disk,
+    rt::watch,
     snapshot,
     types::{Answer, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, TypeConfig},
 };

@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     codec,
     consensus::{Consensus, LeaderError},
-    peers::MAX_MESSAGE_BYTES,
-    types::{Logged, Raft, Snapshot, SnapshotMeta, Vote},
+    lines::{Kind, MAX_MESSAGE_BYTES},
+    types::{Logged, Snapshot, SnapshotMeta, Vote},
 };
 
 /// The member that this host is at the moment, if any.
@@ -41,41 +41,16 @@ pub fn service(member: Member) -> RaftServer<Server> {
 }
 
 impl Server {
-    fn member<T>(&self, request: &Request<T>) -> Result<Consensus, Status> {
+    fn member<T>(&self, request: &Request<T>) -> Result<(Consensus, NodeId), Status> {
         let node = sender(request)?;
         let member = (self.member)().ok_or_else(|| Status::unavailable("this host is not a manager"))?;
-        if member.state().borrow().was_removed(node) {
-            return Err(Status::permission_denied(format!("{node} was removed from the cluster")));
-        }
-        Ok(member)
+        Ok((member, node))
     }
 
-    /// For what a leader is asked, whose state is the newest.
-    fn leader<T>(&self, request: &Request<T>) -> Result<Consensus, Status> {
-        let member = self.member(request)?;
-        let node = sender(request)?;
-        // Else it refuses by itself, in words that make the other look for the leader.
-        if member.leadership().borrow().is_self && !member.state().borrow().is_manager(node) {
-            return Err(Status::permission_denied(format!("{node} is not a manager any more")));
-        }
-        Ok(member)
-    }
-
-    /// Decodes, asks, encodes.
-    async fn answer<Q, A, E, F>(
-        &self,
-        request: Request<RaftMessage>,
-        ask: impl FnOnce(Raft, Q) -> F,
-    ) -> Result<Response<RaftMessage>, Status>
-    where
-        Q: DeserializeOwned,
-        A: Serialize,
-        E: std::fmt::Display,
-        F: Future<Output = Result<A, E>>,
-    {
-        let raft = self.member(&request)?.raft().clone();
-        let question = decode(&request.into_inner())?;
-        reply(&ask(raft, question).await.map_err(|e| Status::unavailable(e.to_string()))?)
+    async fn reply(&self, kind: Kind, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let (member, from) = self.member(&request)?;
+        let payload = answer(&member, from, kind, &request.into_inner().payload).await?;
+        Ok(Response::new(RaftMessage { payload }))
     }
 }
 
@@ -86,61 +61,110 @@ fn sender<T>(request: &Request<T>) -> Result<NodeId, Status> {
     Ok(manager.ok_or_else(|| Status::permission_denied("only managers speak Raft"))?.node)
 }
 
-fn decode<T: DeserializeOwned>(message: &RaftMessage) -> Result<T, Status> {
-    codec::decode(&message.payload).map_err(|e| Status::invalid_argument(e.to_string()))
+/// Whoever was removed is not heard.
+fn hear(member: &Consensus, from: NodeId) -> Result<(), Status> {
+    if member.state().borrow().was_removed(from) {
+        return Err(Status::permission_denied(format!("{from} was removed from the cluster")));
+    }
+    Ok(())
 }
 
-fn reply<T: Serialize>(value: &T) -> Result<Response<RaftMessage>, Status> {
-    let payload = codec::encode(value).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(Response::new(RaftMessage { payload }))
+/// For what a leader is asked, whose state is the newest.
+fn hear_as_leader(member: &Consensus, from: NodeId) -> Result<(), Status> {
+    hear(member, from)?;
+    // Else it refuses by itself, in words that make the other look for the leader.
+    if member.leadership().borrow().is_self && !member.state().borrow().is_manager(from) {
+        return Err(Status::permission_denied(format!("{from} is not a manager any more")));
+    }
+    Ok(())
+}
+
+/// What this member answers to that one's question.
+pub(crate) async fn answer(member: &Consensus, from: NodeId, kind: Kind, payload: &[u8]) -> Result<Vec<u8>, Status> {
+    match kind {
+        Kind::Propose => hear_as_leader(member, from)?,
+        Kind::AppendEntries | Kind::Vote | Kind::PreVote | Kind::TransferLeader => hear(member, from)?,
+    }
+    let raft = member.raft();
+    let failed = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
+    match kind {
+        Kind::AppendEntries => encode(&raft.append_entries(decode(payload)?).await.map_err(|e| failed(&e))?),
+        Kind::Vote => encode(&raft.vote(decode(payload)?).await.map_err(|e| failed(&e))?),
+        Kind::PreVote => encode(&raft.pre_vote(decode(payload)?).await.map_err(|e| failed(&e))?),
+        Kind::TransferLeader => encode(&raft.handle_transfer_leader(decode(payload)?).await.map_err(|e| failed(&e))?),
+        Kind::Propose => encode(&member.propose_as_leader(decode::<Logged>(payload)?).await.map_err(refusal)?),
+    }
+}
+
+pub(crate) async fn read_index(member: &Consensus, from: NodeId) -> Result<u64, Status> {
+    hear_as_leader(member, from)?;
+    member.read_index_as_leader().await.map_err(refusal)
+}
+
+/// Installs what came in pieces, of which `head` says which snapshot it is.
+pub(crate) async fn install_snapshot(
+    member: &Consensus,
+    from: NodeId,
+    head: &[u8],
+    snapshot: Vec<u8>,
+) -> Result<Vec<u8>, Status> {
+    hear(member, from)?;
+    let (vote, meta): (Vote, SnapshotMeta) = decode(head)?;
+    // openraft panics on what no leader can send; a snapshot that does not decode must not get that far.
+    crate::snapshot::decode(&snapshot).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    let answer = member.raft().install_full_snapshot(vote, Snapshot { meta, snapshot: snapshot.into() }).await;
+    encode(&answer.map_err(|e| Status::unavailable(e.to_string()))?)
+}
+
+fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
+    codec::decode(payload).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Status> {
+    codec::encode(value).map_err(|e| Status::internal(e.to_string()))
 }
 
 #[tonic::async_trait]
 impl RaftService for Server {
     async fn append_entries(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        self.answer(request, |raft, q| async move { raft.append_entries(q).await }).await
+        self.reply(Kind::AppendEntries, request).await
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        self.answer(request, |raft, q| async move { raft.vote(q).await }).await
+        self.reply(Kind::Vote, request).await
     }
 
     async fn pre_vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        self.answer(request, |raft, q| async move { raft.pre_vote(q).await }).await
+        self.reply(Kind::PreVote, request).await
     }
 
     async fn install_snapshot(
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let raft = self.member(&request)?.raft().clone();
+        let (member, from) = self.member(&request)?;
+        hear(&member, from)?;
         let mut messages = request.into_inner();
         let head = messages.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
-        let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
-        let mut bytes = Vec::new();
+        let mut snapshot = Vec::new();
         while let Some(piece) = messages.message().await? {
-            bytes.extend_from_slice(&piece.payload);
+            snapshot.extend_from_slice(&piece.payload);
         }
-        // openraft panics on what no leader can send; a snapshot that does not decode must not get that far.
-        crate::snapshot::decode(&bytes).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let answer = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: bytes.into() }).await;
-        reply(&answer.map_err(|e| Status::unavailable(e.to_string()))?)
+        let payload = install_snapshot(&member, from, &head.payload, snapshot).await?;
+        Ok(Response::new(RaftMessage { payload }))
     }
 
     async fn transfer_leader(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        self.answer(request, |raft, q| async move { raft.handle_transfer_leader(q).await }).await
+        self.reply(Kind::TransferLeader, request).await
     }
 
     async fn propose(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let member = self.leader(&request)?;
-        let proposal: Logged = decode(&request.into_inner())?;
-        reply(&member.propose_as_leader(proposal).await.map_err(refusal)?)
+        self.reply(Kind::Propose, request).await
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
-        let member = self.leader(&request)?;
-        let index = member.read_index_as_leader().await.map_err(refusal)?;
-        Ok(Response::new(ReadIndexReply { index }))
+        let (member, from) = self.member(&request)?;
+        Ok(Response::new(ReadIndexReply { index: read_index(&member, from).await? }))
     }
 }
 

@@ -25,6 +25,7 @@ openraft::declare_raft_types!(
     pub(crate) TypeConfig:
         D = Logged,
         R = Answer,
+        AsyncRuntime = crate::rt::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
 );
 
