@@ -415,6 +415,10 @@ fn config(settings: &Settings) -> Config {
         enable_elect: settings.stands_from == LogIndex(0),
         // A host that comes back is heard within half a second.
         backoff: "50ms 100ms 200ms ...500ms".to_owned(),
+        // A leader that starts again may lack entries of its own term that the others have made durable: an entry is
+        // committed by a majority of syncs, and its own need not be one. If it went on leading without an election, it
+        // would give their log ids to other entries, and acknowledged writes would be lost.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }
