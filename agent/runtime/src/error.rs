@@ -59,6 +59,8 @@ pub enum Error {
         "container {container} was made from image {made_from} and cannot be started from {wanted}; remove it first"
     )]
     OtherImage { container: String, made_from: String, wanted: String },
+    #[error("container {container} cannot be started: {files}; put them back, or remove the container (shoal rm)")]
+    SetAside { container: String, files: crate::SetAside },
     #[error("there is no container {0} on this host")]
     NoSuchContainer(String),
     #[error("image {image} names no command and none was given for container {container}")]

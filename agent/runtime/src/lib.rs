@@ -17,14 +17,14 @@
 //!   was made and before the first process runs; only an end with a free lock is final.
 //! - **Who is attached cannot hold up a container**: who takes nothing for a second is dropped.
 //! - **An image is listed only when all its layers are whole and on disk.**
+//! - **What cannot be read is set aside and reported, never deleted** ([`SetAside`]).
 //!
 //! Limits, known and accepted:
-//! - Root is needed, if only of a user namespace. Device access is filtered by the device cgroup on cgroup v1 only;
-//!   elsewhere the container gets no `CAP_MKNOD` instead.
-//! - In a user namespace in which only root is mapped, all files of an image belong to root, its device nodes are left
-//!   out, its users have no further groups, and no other user can be run as. Without cgroups a limit is refused.
-//! - The seccomp profile is a list of refused system calls (those that Docker's profile refuses), not Docker's
-//!   list of allowed ones.
+//! - Root is needed, if only of a user namespace. Devices are filtered by the device cgroup of v1 or a program of the
+//!   kernel's on v2; where there is neither, the container gets no `CAP_MKNOD`. Everywhere a device is opened through the
+//!   container's own `/dev` alone: its root file system and volumes are mounted `nodev`, and images have no devices.
+//! - In a user namespace in which only root is mapped, all files of an image belong to root, its users have no further
+//!   groups, and no other user can be run as. Without cgroups a limit is refused.
 //! - After a reboot of the host a container counts as ended. Started again, it has all that it wrote before only if
 //!   it was made `durable`.
 //! - Output waits up to a second for a client that is slow, and so does then the container.
@@ -33,13 +33,14 @@
 //!   one with a terminal, which hangs up; whoever leaves such a session says so, and it goes on.
 //! - A bind mount is of what is at the path at the start; what the host mounts below it later is not seen.
 //! - A memory limit says nothing of swap.
-//! - Whoever follows a log that is rotated more than once in a tenth of a second misses what went by.
+//! - Whoever reads a log more slowly than it is rotated misses lines, and is told how many.
 //! - A supervisor stays in the daemon's own cgroup: under systemd the unit needs `KillMode=process`.
 //! - On cgroup v2 limits were not tried yet: the hosts at hand bind those controllers to v1.
 //! - Compressed layer blobs are not kept once unpacked, so an image cannot be pushed from here.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aside;
 mod capabilities;
 mod cgroup;
 mod client;
@@ -54,6 +55,7 @@ mod hosts;
 mod ids;
 pub mod image;
 mod json;
+mod locked;
 mod log;
 mod logs;
 mod mounts;
@@ -72,6 +74,7 @@ mod supervise;
 mod user;
 mod volumes;
 
+pub use aside::SetAside;
 pub use config::{
     ContainerConfig, ContainerState, ContainerStatus, Exit, Fault, Mount, MountSource, Options, RuntimeConfig, Size,
 };
@@ -82,6 +85,7 @@ pub use log::{LogLine, LogStream};
 pub use logs::LogOptions;
 pub use runtime::Runtime;
 pub use session::{Session, Stdin, Terminal};
+pub use spec::PIDS_LIMIT_DEFAULT;
 pub use stats::Stats;
 pub use supervise::supervise;
 pub use volumes::Volume;

@@ -1,5 +1,6 @@
 //! The daemon's side: starts supervisors, knows all containers, adopts those that an earlier daemon started.
 
+mod adopt;
 mod hosts;
 mod sessions;
 mod start;
@@ -11,18 +12,19 @@ use std::{
     fs,
     future::Future,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::sync::watch;
 
 use crate::{
-    ContainerState, ContainerStatus, Error, Images, LogLine, LogOptions, RuntimeConfig, cgroup,
+    ContainerState, ContainerStatus, Error, Images, LogLine, LogOptions, RuntimeConfig, SetAside, cgroup,
     cgroup::Cgroups,
     config::Exit,
     exits::{Exits, Locks, Noticed},
     ids::Ids,
+    locked::lock,
     logs, process,
     record::{Dir, Record, now_ms},
 };
@@ -58,6 +60,8 @@ struct Inner {
     images: Images,
     locks: Locks,
     containers: Mutex<BTreeMap<String, Entry>>,
+    /// Containers whose files could not be read when this process began, by their ids.
+    set_aside: Mutex<BTreeMap<String, SetAside>>,
     /// Counts changes; whoever waits on it looks again.
     changes: watch::Sender<u64>,
     noticing: Mutex<Option<tokio::task::AbortHandle>>,
@@ -85,7 +89,7 @@ enum Busy {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(task) = self.noticing.lock().ok().and_then(|mut t| t.take()) {
+        if let Some(task) = lock(&self.noticing).take() {
             task.abort();
         }
     }
@@ -101,11 +105,12 @@ impl Runtime {
             RuntimeConfig { data_dir: absolute(&config.data_dir)?, run_dir: absolute(&config.run_dir)?, ..config };
         let locks = Locks(config.run_dir.join("live"));
         let containers_dir = config.data_dir.join("containers");
-        for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach")] {
+        for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach"), &config.data_dir.join("removing")] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
         let ids = Ids::read().map_err(Error::file("read", "/proc/self/uid_map"))?;
-        let images = Images::open(config.data_dir.join("images"), ids)?;
+        let aside = config.data_dir.join("set-aside").join("images");
+        let images = Images::open(config.data_dir.join("images"), &aside, ids)?;
         crate::volumes::open(&config.data_dir.join("volumes"))?;
         let cgroups = Cgroups::of_host();
         if cgroups == Cgroups::None {
@@ -119,13 +124,14 @@ impl Runtime {
             images,
             locks,
             containers: Mutex::default(),
+            set_aside: Mutex::default(),
             changes: watch::Sender::new(0),
             noticing: Mutex::default(),
         }));
         let adopting = runtime.clone();
         blocking("adopt containers", move || adopting.adopt()).await?;
         let task = tokio::spawn(notice(Arc::downgrade(&runtime.0), exits));
-        *runtime.0.noticing.lock().expect(UNPOISONED) = Some(task.abort_handle());
+        *lock(&runtime.0.noticing) = Some(task.abort_handle());
         let unsettled: Vec<String> =
             runtime.containers().values().filter(|e| e.is_unsettled()).map(|e| e.record.id.clone()).collect();
         for id in unsettled {
@@ -255,7 +261,7 @@ impl Runtime {
 
     fn remove_files(&self, record: &Record) -> Result<(), Error> {
         cgroup::remove(&record.cgroup)?;
-        remove_dir(&self.dir(&record.id))?;
+        self.remove_dir(&record.id)?;
         for path in [self.attach_dir().join(&record.id), self.0.locks.path(&record.id)] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file("remove", path)(e)),
@@ -263,6 +269,26 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// By way of another directory: what is in that of containers is then always whole, and what is not is set aside.
+    fn remove_dir(&self, id: &str) -> Result<(), Error> {
+        let (from, to) = (self.dir(id).0, self.removing_dir().join(id));
+        remove_all(&to)?;
+        match fs::rename(&from, &to) {
+            Ok(()) => remove_all(&to),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::file("remove", from)(e)),
+        }
+    }
+
+    fn removing_dir(&self) -> PathBuf {
+        self.0.config.data_dir.join("removing")
+    }
+
+    /// The files of this container, if they could not be read.
+    pub fn set_aside(&self, id: &str) -> Option<SetAside> {
+        lock(&self.0.set_aside).get(id).cloned()
     }
 
     fn attach_dir(&self) -> PathBuf {
@@ -278,29 +304,6 @@ impl Runtime {
         let containers = self.containers();
         let entry = containers.get(id).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))?;
         Ok(logs::read(self.dir(id).0, options, entry.ended.subscribe()))
-    }
-
-    /// Reads all containers from disk.
-    fn adopt(&self) -> Result<(), Error> {
-        let root = self.0.config.data_dir.join("containers");
-        for entry in fs::read_dir(&root).map_err(Error::file("read", &root))? {
-            let dir = Dir(entry.map_err(Error::file("read", &root))?.path());
-            match dir.record() {
-                Ok(Some(record)) => {
-                    let entry = Entry::new(Arc::new(record));
-                    let id = entry.record.id.clone();
-                    self.containers().insert(id.clone(), entry);
-                    self.look(&id)?;
-                }
-                // Its making was interrupted before there was anything.
-                Ok(None) | Err(Error::Garbled { .. }) => remove_dir(&dir)?,
-                Err(e) => return Err(e),
-            }
-        }
-        // Also what an earlier daemon had no time to sweep.
-        let swept = self.0.images.sweep(&used(&self.containers()))?;
-        drop(swept);
-        Ok(())
     }
 
     /// The daemon that was to hear of this start is gone, and only ends are noticed by themselves.
@@ -392,7 +395,7 @@ impl Runtime {
     }
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.0.containers.lock().expect(UNPOISONED)
+        lock(&self.0.containers)
     }
 
     fn running(&self, id: &str) -> Result<Arc<Record>, Error> {
@@ -413,8 +416,6 @@ impl Runtime {
         Dir(self.0.config.data_dir.join("containers").join(id))
     }
 }
-
-const UNPOISONED: &str = "nothing panics while it holds this lock";
 
 impl Entry {
     fn new(record: Arc<Record>) -> Self {
@@ -513,9 +514,9 @@ fn bury(record: &Record, dir: &Dir) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-fn remove_dir(dir: &Dir) -> Result<(), Error> {
-    match fs::remove_dir_all(dir.path()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", dir.path())(e)),
+fn remove_all(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", dir)(e)),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use shoal_common::{container::RestartMode, service::ContainerSpec};
 use shoal_dns::Scope;
 use shoal_rt::Backoff;
-use shoal_runtime::ContainerState;
+use shoal_runtime::{ContainerState, SetAside};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -126,6 +126,13 @@ impl Life {
     pub(super) fn without_port(&mut self, container: Option<&ContainerState>, closed: Option<&String>) {
         if matches!(container, None | Some(ContainerState::Exited(_))) && self.failure.is_none() {
             self.failure = closed.map(Unstarted::other);
+        }
+    }
+
+    /// Gives one up whose files on this host cannot be read: it would begin without them.
+    pub(super) fn without_files(&mut self, there: bool, files: Option<&SetAside>) {
+        if let Some(files) = files.filter(|_| !there && self.failure.is_none()) {
+            self.failure = Some(Unstarted::other(files.to_string()));
         }
     }
 

@@ -306,6 +306,7 @@ impl Tasks {
             life.without_port(container, converged.closed.get(&id));
             wired
         };
+        life.without_files(container.is_some(), self.host.runtime().set_aside(&containers::id(id)).as_ref());
         let unnamed = task.is_some_and(|t| !t.endpoints.is_empty() && !life.is_served(&task_scope(id, t)));
         let (step, told) = next(&View {
             assigned: task.map(|t| (t.desired, t.known)),
@@ -387,6 +388,7 @@ impl Tasks {
         }
         self.check(id, container.map(|(state, _)| state), run_health_on_record(assigned));
         let Some(life) = self.lives.get_mut(&id) else { return };
+        life.without_files(container.is_some(), self.host.runtime().set_aside(&containers::id(id)).as_ref());
         let scope = Scope::of(id, &assigned.endpoints, &assigned.spec.container.dns.servers);
         let wired = assigned.spec.networking == Networking::Host || {
             let converged = self.converged.borrow();

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -16,12 +17,14 @@ use super::{
     archive, changes,
     config::{ImageConfig, Origin, RootFs},
     layer, platform, registry,
+    tags::{ImageId, Tags},
 };
 use crate::{
-    ContainerConfig, Error,
+    ContainerConfig, Error, aside,
     ids::Ids,
     json,
-    record::{Record, now_ms},
+    locked::lock,
+    record::{Record, now_ms, rfc3339},
     rootfs,
 };
 use shoal_common::Reference;
@@ -73,9 +76,11 @@ pub struct Images(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
+    /// Where what cannot be read goes.
+    aside: PathBuf,
     ids: Ids,
-    /// Canonical references to ids, as in `tags.json`.
-    tags: Mutex<BTreeMap<String, String>>,
+    /// As in `tags.json`.
+    tags: Mutex<Tags>,
     /// One for each image being fetched, so that fifty tasks fetch it once.
     fetching: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while files are put in their places or taken from them. Counts the images that are just coming.
@@ -91,14 +96,13 @@ pub(crate) struct Incoming(Images);
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        *self.0.0.writing.lock().expect(UNPOISONED) -= 1;
+        *lock(&self.0.0.writing) -= 1;
     }
 }
 
-const UNPOISONED: &str = "nothing panics while it holds this lock";
-
 impl Images {
-    pub(crate) fn open(dir: PathBuf, ids: Ids) -> Result<Self, Error> {
+    /// What cannot be read goes to `aside`.
+    pub(crate) fn open(dir: PathBuf, aside: &Path, ids: Ids) -> Result<Self, Error> {
         for part in ["configs", "layers"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(Error::file("make the directory", &path))?;
@@ -113,27 +117,23 @@ impl Images {
             Ok(()) | Err(_) => {}
         }
         fs::create_dir(&tmp).map_err(Error::file("make the directory", &tmp))?;
-        let tags = json::read(&dir.join("tags.json"), "the table of images")?.unwrap_or_default();
+        let tags = Tags::open(&dir, aside, |id| is_whole(&dir, aside, id))?;
         let (tags, fetching, writing) = (Mutex::new(tags), Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { dir, ids, tags, fetching, writing })))
+        Ok(Self(Arc::new(Inner { dir, aside: aside.to_owned(), ids, tags, fetching, writing })))
     }
 
     /// The image of that name or, if it has at least 12 digits, of that id.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>, Error> {
         let id = {
             let tags = self.tags();
-            let by_name = reference.parse::<Reference>().ok().and_then(|r| tags.get(&r.canonical()).cloned());
+            let name = reference.parse::<Reference>().ok().map(|r| r.canonical());
             let digits = reference.strip_prefix("sha256:").unwrap_or(reference);
-            by_name.or_else(|| {
-                let mut ids =
-                    tags.values().filter(|id| digits.len() >= 12 && id["sha256:".len()..].starts_with(digits));
-                ids.next().cloned()
-            })
+            tags.find(name.as_deref(), digits).cloned()
         };
         if id.is_none() && !reference.starts_with("sha256:") {
             reference.parse::<Reference>()?;
         }
-        id.map(|id| self.image(&id)).transpose()
+        id.map(|id| self.image(id.as_str())).transpose()
     }
 
     /// What an image of this host says of itself: its command, ports, volumes and the like, in `config.config`.
@@ -148,13 +148,13 @@ impl Images {
         }
         let parsed: Reference = reference.parse()?;
         let name = parsed.canonical();
-        let lock = Arc::clone(self.0.fetching.lock().expect(UNPOISONED).entry(name.clone()).or_default());
-        let _fetching = lock.lock().await;
+        let turn = Arc::clone(lock(&self.0.fetching).entry(name.clone()).or_default());
+        let _fetching = turn.lock().await;
         let image = match self.resolve(reference)? {
             Some(image) => Ok(image),
             None => self.pull(reference).await,
         };
-        self.0.fetching.lock().expect(UNPOISONED).remove(&name);
+        lock(&self.0.fetching).remove(&name);
         image
     }
 
@@ -207,14 +207,22 @@ impl Images {
         let tags = self.tags().clone();
         let mut sizes = BTreeMap::new();
         let mut out = Vec::new();
-        for (name, id) in tags {
-            let image = self.image(&id)?;
+        for (name, id) in tags.iter() {
+            let image = match self.image(id.as_str()) {
+                Ok(image) => image,
+                // One that was damaged since it was opened hides no other.
+                Err(e @ (Error::Garbled { .. } | Error::NoSuchImage(_))) => {
+                    tracing::error!(image = name, error = %e, "an image cannot be listed");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             let mut size_bytes = 0;
             for layer in &image.layers {
                 size_bytes += *sizes.entry(layer.clone()).or_insert_with(|| self.layer_size(layer));
             }
-            let reference = name.parse::<Reference>().map_or(name, |r| r.to_string());
-            out.push(ImageSummary { reference, id, created: image.config.created, size_bytes });
+            let reference = name.parse::<Reference>().map_or_else(|_| name.to_owned(), |r| r.to_string());
+            out.push(ImageSummary { reference, id: id.as_str().to_owned(), created: image.config.created, size_bytes });
         }
         Ok(out)
     }
@@ -225,19 +233,19 @@ impl Images {
         let gone = || Error::NoSuchImage(reference.to_owned());
         let image = self.resolve(reference)?.ok_or_else(gone)?;
         {
-            let _writing = self.0.writing.lock().expect(UNPOISONED);
+            let _writing = lock(&self.0.writing);
             let mut tags = self.tags();
             let mut next = tags.clone();
-            let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|n| tags.contains_key(n));
+            let named = reference.parse::<Reference>().ok().map(|r| r.canonical()).filter(|n| tags.has_name(n));
             match named {
-                Some(name) => drop(next.remove(&name)),
-                None => next.retain(|_, id| *id != image.id),
+                Some(name) => next.remove_name(&name),
+                None => next.remove_names_of(&image.id),
             }
-            let last = !next.values().any(|id| *id == image.id);
+            let last = !next.ids().any(|id| id.as_str() == image.id);
             if last && let Some(container) = used.get(&image.id) {
                 return Err(Error::ImageInUse { image: reference.to_owned(), container: container.clone() });
             }
-            self.write_tags(&next)?;
+            next.write(&self.0.dir)?;
             *tags = next;
         }
         self.sweep(used)
@@ -245,23 +253,25 @@ impl Images {
 
     /// Puts aside all images that have neither a name nor a user: their names went, or were given to others.
     pub(crate) fn sweep(&self, used: &BTreeMap<String, String>) -> Result<Swept, Error> {
-        let incoming = self.0.writing.lock().expect(UNPOISONED);
+        let incoming = lock(&self.0.writing);
         let swept = Swept(self.tmp()?);
         let tags = self.tags();
-        let ids: BTreeSet<&String> = tags.values().chain(used.keys()).collect();
+        let ids: BTreeSet<&str> = tags.ids().map(ImageId::as_str).chain(used.keys().map(String::as_str)).collect();
         let mut layers = BTreeSet::new();
         for id in &ids {
             match self.image(id) {
                 Ok(image) => layers.extend(image.layers),
-                // A container outlived its image's file; its layers are then not known, so all stay.
-                Err(Error::NoSuchImage(_)) => return Ok(swept),
-                Err(e) => return Err(e),
+                // A container outlived its image's file, or that is damaged: its layers are not known, so all stay.
+                Err(e) => {
+                    tracing::warn!(image = id, error = %e, "no image is swept: one in use cannot be read");
+                    return Ok(swept);
+                }
             }
         }
-        let aside = |dir: &Path, keep: &dyn Fn(&String) -> bool| -> Result<(), Error> {
+        let aside = |dir: &Path, goes: &dyn Fn(&str) -> bool| -> Result<(), Error> {
             for entry in fs::read_dir(dir).map_err(Error::file("read", dir))?.flatten() {
                 let path = entry.path();
-                if entry.file_name().to_str().is_some_and(|name| !keep(&name.to_owned())) {
+                if entry.file_name().to_str().is_some_and(goes) {
                     // Renamed, not removed in place: a layer that is there is whole.
                     fs::rename(&path, swept.0.path().join(entry.file_name())).map_err(Error::file("remove", path))?;
                 }
@@ -269,21 +279,35 @@ impl Images {
             Ok(())
         };
         // Layers of an image that is just coming have no name yet either.
-        if *incoming == 0 {
-            aside(&self.0.dir.join("configs"), &|id| ids.contains(id))?;
-            aside(&self.layers_dir(), &|layer| layers.contains(layer))?;
+        if *incoming == 0 && !self.is_missing_a_configuration() {
+            // What is not ours by its name is left alone.
+            aside(&self.0.dir.join("configs"), &|id| ImageId::parse(id).is_some() && !ids.contains(id))?;
+            aside(&self.layers_dir(), &|layer| is_layer_name(layer) && !layers.contains(layer))?;
         }
         Ok(swept)
     }
 
+    /// One that was set aside named layers, and nobody knows which.
+    fn is_missing_a_configuration(&self) -> bool {
+        let is_one = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("sha256:");
+        let found = fs::read_dir(&self.0.aside).into_iter().flatten().flatten().any(is_one);
+        if found {
+            tracing::warn!(
+                set_aside = %self.0.aside.display(),
+                "no layer is swept while the configuration of an image is set aside: put it back or remove it"
+            );
+        }
+        found
+    }
+
     /// To be held from before the first layer of a new image is looked for until the image has its name.
     pub(crate) fn incoming(&self) -> Incoming {
-        *self.0.writing.lock().expect(UNPOISONED) += 1;
+        *lock(&self.0.writing) += 1;
         Incoming(self.clone())
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {
-        self.tags().values().any(|known| known == id)
+        self.tags().ids().any(|known| known.as_str() == id)
     }
 
     pub(crate) fn layers_dir(&self) -> PathBuf {
@@ -319,7 +343,7 @@ impl Images {
         rustix::fs::syncfs(&dir).map_err(|e| Error::file("sync", &root)(e.into()))?;
         let name = layer_name(&diff_id).ok_or_else(|| Error::NotAnImage(format!("{diff_id} is no digest")))?;
         let place = self.layers_dir().join(name);
-        let _writing = self.0.writing.lock().expect(UNPOISONED);
+        let _writing = lock(&self.0.writing);
         match fs::rename(&root, &place) {
             // Somebody else was faster with the same.
             Err(_) if place.is_dir() => {}
@@ -330,48 +354,65 @@ impl Images {
 
     /// Names an image whose layers are here.
     pub(crate) fn add_image(&self, names: &[Reference], config: &[u8]) -> Result<Image, Error> {
-        let id = layer::digest(config);
-        let _writing = self.0.writing.lock().expect(UNPOISONED);
+        let id = ImageId::of(config);
+        let _writing = lock(&self.0.writing);
         let parsed = serde_json::from_slice(config)
             .map_err(|e| Error::NotAnImage(format!("its configuration is damaged: {e}")))?;
-        let image = whole(id.clone(), parsed)?;
+        let image = whole(id.as_str().to_owned(), parsed)?;
         if let Some(layer) = image.layers.iter().find(|layer| !self.layers_dir().join(layer).is_dir()) {
-            return Err(Error::NotAnImage(format!("layer {layer} of {id} was not in it")));
+            return Err(Error::NotAnImage(format!("layer {layer} of {} was not in it", id.as_str())));
         }
-        let path = self.config_path(&id);
+        let path = config_path(&self.0.dir, id.as_str());
         durable::replace(&path, config).map_err(Error::Durable)?;
         let layers = self.layers_dir();
         fs::File::open(&layers).and_then(|d| d.sync_all()).map_err(Error::file("sync", &layers))?;
         let mut tags = self.tags();
         let mut next = tags.clone();
-        next.extend(names.iter().map(|name| (name.canonical(), id.clone())));
-        self.write_tags(&next)?;
+        names.iter().for_each(|name| next.set(name.canonical(), id.clone()));
+        next.write(&self.0.dir)?;
         *tags = next;
         Ok(image)
     }
 
     /// An image by its whole id.
     pub(crate) fn image(&self, id: &str) -> Result<Image, Error> {
-        let path = self.config_path(id);
-        let config: ImageConfig =
-            json::read(&path, "an image configuration")?.ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
-        whole(id.to_owned(), config)
+        read_image(&self.0.dir, id)
     }
 
     fn layer_size(&self, layer: &str) -> u64 {
-        size_of(&self.layers_dir().join(layer))
+        size_of(&self.layers_dir().join(layer), &mut BTreeSet::new())
     }
 
-    fn config_path(&self, id: &str) -> PathBuf {
-        self.0.dir.join("configs").join(id)
+    fn tags(&self) -> MutexGuard<'_, Tags> {
+        lock(&self.0.tags)
     }
+}
 
-    fn write_tags(&self, tags: &BTreeMap<String, String>) -> Result<(), Error> {
-        json::write(&self.0.dir.join("tags.json"), tags)
-    }
+fn config_path(dir: &Path, id: &str) -> PathBuf {
+    dir.join("configs").join(id)
+}
 
-    fn tags(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.tags.lock().expect(UNPOISONED)
+fn read_image(dir: &Path, id: &str) -> Result<Image, Error> {
+    let config: ImageConfig = json::read(&config_path(dir, id), "an image configuration")?
+        .ok_or_else(|| Error::NoSuchImage(id.to_owned()))?;
+    whole(id.to_owned(), config)
+}
+
+/// Whether all that containers of it need is here; if not, what is wrong. Without its name it can be pulled again.
+fn is_whole(dir: &Path, to: &Path, id: &ImageId) -> Result<(), String> {
+    let image = read_image(dir, id.as_str()).map_err(|e| match e {
+        Error::Garbled { path, source, .. } => {
+            let why = format!("its configuration is damaged: {source}");
+            if let Err(e) = aside::file(to, &path, &why) {
+                tracing::error!(image = id.as_str(), error = %e, "a damaged image configuration stays where it is");
+            }
+            why
+        }
+        e => e.to_string(),
+    })?;
+    match image.layers.iter().find(|layer| !dir.join("layers").join(layer).is_dir()) {
+        Some(layer) => Err(format!("its layer {layer} is missing")),
+        None => Ok(()),
     }
 }
 
@@ -388,29 +429,24 @@ fn layer_name(diff_id: &str) -> Option<String> {
     Some(data_encoding::BASE32_NOPAD.encode(&bytes[..16]).to_ascii_lowercase())
 }
 
-fn size_of(dir: &Path) -> u64 {
+fn is_layer_name(name: &str) -> bool {
+    name.len() == LAYER_NAME_BYTES && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
+}
+
+/// Of 128 bits in base 32.
+const LAYER_NAME_BYTES: usize = 26;
+
+/// `linked`: files that were counted and have other names.
+fn size_of(dir: &Path, linked: &mut BTreeSet<u64>) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|e| match e.metadata() {
-            Ok(m) if m.is_dir() => size_of(&e.path()),
+            Ok(m) if m.is_dir() => size_of(&e.path(), linked),
+            Ok(m) if m.nlink() > 1 && !linked.insert(m.ino()) => 0,
             Ok(m) => m.len(),
             Err(_) => 0,
         })
         .sum()
-}
-
-/// Civil from days, after Howard Hinnant's algorithm.
-fn rfc3339(ms: u64) -> String {
-    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let m = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -425,14 +461,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_an_import_is_told_in_utc() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_709_210_096_000), "2024-02-29T12:34:56Z");
-    }
-
-    #[test]
     fn the_names_of_128_layers_fit_into_a_page() {
         let name = layer_name(&layer::digest(b"x")).unwrap();
         assert!((name.len() + 1) * 128 < 3500, "{name}");
+        assert!(is_layer_name(&name) && !is_layer_name("lost+found") && !is_layer_name(&name[1..]));
     }
 }

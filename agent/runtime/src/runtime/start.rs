@@ -1,6 +1,7 @@
 //! Starts: the first of a container, and those after an end.
 
 use shoal_common::service::Resources;
+use shoal_rt::durable;
 use std::{fs, process::Stdio, sync::Arc};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -34,6 +35,10 @@ impl Runtime {
 
     pub(super) async fn start_whole(&self, config: ContainerConfig, client: Stdio) -> Result<ContainerStatus, Error> {
         check_id(&config.id)?;
+        if let Some(files) = self.set_aside(&config.id) {
+            // It would begin on an empty layer, and nobody would look for the other one.
+            return Err(Error::SetAside { container: config.id, files });
+        }
         let earlier = self.at_rest(&config.id).await?;
         let image = match &earlier {
             None => self.0.images.ensure(&config.spec.image).await?,
@@ -107,7 +112,7 @@ impl Runtime {
         capabilities::chosen(&[], &config.options, 0)?;
         let place = Place {
             layers_dir: self.0.images.layers_dir(),
-            cgroup: format!("{}/{}", self.0.config.cgroup_parent.trim_end_matches('/'), config.id),
+            cgroup: self.cgroup(&config.id),
             volumes_dir: self.volumes_dir(),
             attach: self.attach_dir().join(&config.id),
             created_at_ms: earlier.as_ref().map_or_else(now_ms, |earlier| earlier.created_at_ms),
@@ -156,13 +161,18 @@ impl Runtime {
         }
     }
 
+    pub(super) fn cgroup(&self, id: &str) -> String {
+        format!("{}/{id}", self.0.config.cgroup_parent.trim_end_matches('/'))
+    }
+
     fn prepare_files(&self, record: &Record, dir: &Dir) -> Result<(), Error> {
         for mount in &record.options.mounts {
             if let MountSource::Volume(name) = &mount.source {
                 volumes::make(&record.volumes_dir, name)?;
             }
         }
-        fs::create_dir_all(dir.path()).map_err(Error::file("make the directory", dir.path()))?;
+        durable::create_dir(dir.path()).map_err(Error::Durable)?;
+        mounts::make_image_volumes(record, dir)?;
         // What a supervisor that died in an earlier start may have left.
         cgroup::remove(&record.cgroup)?;
         dir.write_record(record)
@@ -209,7 +219,7 @@ fn limits(wanted: &Resources) -> Option<String> {
     let limits = [
         ("--limit-cpu", wanted.limits.nano_cpus > 0),
         ("--limit-memory", wanted.limits.memory_bytes > 0),
-        ("--limit-pids", wanted.pids_limit > 0),
+        ("--limit-pids", wanted.pids_limit > 0 && wanted.pids_limit != Resources::PIDS_UNLIMITED),
     ];
     let wanted: Vec<&str> = limits.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag).collect();
     (!wanted.is_empty()).then(|| wanted.join(" and "))
