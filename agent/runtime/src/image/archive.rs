@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
@@ -10,9 +11,11 @@ use std::{
 use tar::{Archive, EntryType};
 
 use super::{
+    bounds::{Bounds, Unpacked, check_disk},
     config::ImageConfig,
     layer::{self, Hashing, decompress},
     platform,
+    registry::told,
     store::{Image, Images},
 };
 use crate::Error;
@@ -63,7 +66,11 @@ struct Platform {
 pub(crate) fn load(images: &Images, archive: impl Read) -> Result<Vec<(Reference, Image)>, Error> {
     let tmp = images.tmp()?;
     let root = tmp.path();
-    spool(archive, root).map_err(|e| Error::NotAnImage(format!("it cannot be read: {e}")))?;
+    spool(archive, root).map_err(|e| match e.kind() {
+        // It may well be one.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::file("unpack an image in", root)(e),
+        _ => Error::NotAnImage(format!("it cannot be read: {}", told(&e))),
+    })?;
     let mut loaded = Vec::new();
     if let Some(manifests) = read::<Vec<DockerManifest>>(root, "manifest.json")? {
         for manifest in manifests {
@@ -113,11 +120,15 @@ fn take(
 
 /// Unpacks the outer archive: files and links to files of its own, nothing else.
 fn spool(archive: impl Read, root: &Path) -> io::Result<()> {
-    let mut archive = Archive::new(decompress(archive)?);
+    check_disk(root)?;
+    let bounds = RefCell::new(Bounds::new(root));
+    let packed = bounds.borrow().packed(archive);
+    let mut archive = Archive::new(Unpacked { inner: decompress(packed)?, bounds: &bounds });
     archive.set_preserve_permissions(false);
     archive.set_preserve_ownerships(false);
     for entry in archive.entries()? {
         let mut entry = entry?;
+        bounds.borrow_mut().file()?;
         match entry.header().entry_type() {
             EntryType::Regular
             | EntryType::Directory

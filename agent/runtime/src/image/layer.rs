@@ -3,16 +3,25 @@
 //! Archives mark what a layer removes by files named `.wh.NAME`; overlayfs by character devices 0/0 and an
 //! attribute on directories. Nothing an archive says may lead out of the directory, whatever its names and links.
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, lsetxattr, mknodat},
+    io::Errno,
+};
 use sha2::{Digest, Sha256};
 use std::{
+    cell::RefCell,
     fs,
     io::{self, BufReader, Read},
     path::{Component, Path, PathBuf},
 };
 use tar::{Archive, Entry, EntryType};
 
-use crate::{Error, ids::Ids, rootfs::opaque_attribute};
+use super::bounds::{Bounds, Unpacked, check_disk};
+use crate::{
+    Error,
+    ids::Ids,
+    rootfs::{opaque_attribute, open_inside},
+};
 
 const WHITEOUT: &str = ".wh.";
 /// Other files of the file system that all this comes from; they mean nothing here.
@@ -76,18 +85,85 @@ fn name(sha256: Sha256) -> String {
 /// Unpacks into `root`, which is empty; the digest of the uncompressed archive.
 pub(crate) fn unpack(archive: impl Read, root: &Path, layer: &str, ids: &Ids) -> Result<String, Error> {
     let fail = |entry: &str, source| Error::Unpack { layer: layer.to_owned(), entry: entry.to_owned(), source };
-    let mut hashing = Hashing::new(decompress(archive).map_err(|e| fail("the beginning", e))?);
+    check_disk(root).map_err(|e| fail("the beginning", e))?;
+    let bounds = RefCell::new(Bounds::new(root));
+    let packed = bounds.borrow().packed(archive);
+    let inner = decompress(packed).map_err(|e| fail("the beginning", e))?;
+    let mut hashing = Hashing::new(Unpacked { inner, bounds: &bounds });
     let mut archive = Archive::new(&mut hashing);
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(!ids.are_roots_alone());
-    archive.set_unpack_xattrs(true);
+    // Not all that are in the archive: see `is_kept`.
+    archive.set_unpack_xattrs(false);
     archive.set_overwrite(true);
+    let mut directories = Vec::new();
     for entry in archive.entries().map_err(|e| fail("the beginning", e))? {
         let mut entry = entry.map_err(|e| fail("a damaged entry", e))?;
         let path = entry.path().map_err(|e| fail("a damaged name", e))?.into_owned();
-        unpack_entry(&mut entry, &path, root, ids).map_err(|e| fail(&path.display().to_string(), e))?;
+        let mut unpack = || {
+            bounds.borrow_mut().file()?;
+            unpack_entry(&mut entry, &path, root, ids)?;
+            if entry.header().entry_type().is_dir() {
+                directories.push((path.clone(), entry.header().mtime()?));
+            }
+            Ok(())
+        };
+        unpack().map_err(|e| fail(&path.display().to_string(), e))?;
+    }
+    // In the end: each entry that is made in a directory changes its time.
+    for (path, mtime) in directories {
+        give_time(root, &path, mtime).map_err(|e| fail(&path.display().to_string(), e))?;
     }
     hashing.finish().map_err(|e| fail("the end", e))
+}
+
+/// A directory that something else took the place of since is left alone.
+fn give_time(root: &Path, path: &Path, mtime: u64) -> io::Result<()> {
+    let names: PathBuf = path.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let names = if names.as_os_str().is_empty() { Path::new(".") } else { &names };
+    match open_inside(root, names, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+        Ok(directory) => Ok(rustix::fs::futimens(directory, &times(mtime)?)?),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(e) if e.raw_os_error() == Some(nix::libc::ELOOP) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn times(mtime: u64) -> io::Result<Timestamps> {
+    let tv_sec = i64::try_from(mtime).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    let time = Timespec { tv_sec, tv_nsec: 0 };
+    Ok(Timestamps { last_access: time, last_modification: time })
+}
+
+/// In an archive's extended headers: the attribute of that name.
+const XATTR: &str = "SCHILY.xattr.";
+
+/// What an image may say of its files: capabilities of programs, access lists, and what is the user's. The rest is
+/// the kernel's or this host's: `trusted.overlay.redirect` and `user.overlay.metacopy` of an image would have overlayfs
+/// show other files than those of its layers.
+fn is_kept(name: &str) -> bool {
+    let acl = ["system.posix_acl_access", "system.posix_acl_default"].contains(&name);
+    name == "security.capability" || acl || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+}
+
+/// After the owner, whose change takes a program's capabilities.
+fn give_attributes<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {
+    let mut wanted = Vec::new();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        let name = extension.key().ok().and_then(|key| key.strip_prefix(XATTR)).filter(|name| is_kept(name));
+        wanted.extend(name.map(|name| (name.to_owned(), extension.value_bytes().to_vec())));
+    }
+    let Some(file_name) = path.file_name().filter(|_| !wanted.is_empty()) else { return Ok(()) };
+    let place = parent_inside(root, path)?.join(file_name);
+    for (name, value) in wanted {
+        match lsetxattr(&place, name.as_str(), &value, XattrFlags::empty()) {
+            // The file system has none, or a user namespace may not say so.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path, ids: &Ids) -> io::Result<()> {
@@ -106,25 +182,26 @@ fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path, ids
         }
         return node(&parent_inside(root, path)?.join(hidden), FileType::CharacterDevice, 0o600, 0);
     }
-    let special = match entry.header().entry_type() {
-        EntryType::Char => FileType::CharacterDevice,
-        EntryType::Block => FileType::BlockDevice,
-        EntryType::Fifo => FileType::Fifo,
+    match entry.header().entry_type() {
+        // Nobody says which devices of the host an image may have. Containers get a /dev of their own.
+        EntryType::Char | EntryType::Block => return Ok(()),
+        EntryType::Fifo => {}
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Directory => {
+            unpack_plain(entry, path, root)?;
+            return give_attributes(entry, path, root);
+        }
         _ => return unpack_plain(entry, path, root),
-    };
-    // A host's devices are for root of the machine. Containers get a /dev of their own, whatever the image has.
-    if special != FileType::Fifo && !ids.are_all() {
-        return Ok(());
     }
     let header = entry.header();
-    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
     let (mode, owner) = (header.mode()?, (id(header.uid()?)?, id(header.gid()?)?));
     let place = parent_inside(root, path)?.join(file_name);
-    node(&place, special, mode, makedev(major, minor))?;
-    if ids.are_roots_alone() {
-        return Ok(());
+    let times = times(header.mtime()?)?;
+    node(&place, FileType::Fifo, mode, 0)?;
+    if !ids.are_roots_alone() {
+        std::os::unix::fs::lchown(&place, Some(owner.0), Some(owner.1))?;
     }
-    std::os::unix::fs::lchown(&place, Some(owner.0), Some(owner.1))
+    rustix::fs::utimensat(CWD, &place, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
 }
 
 fn unpack_plain<R: Read>(entry: &mut Entry<'_, R>, path: &Path, root: &Path) -> io::Result<()> {

@@ -9,6 +9,8 @@ use oci_client::{
 use std::{fs::File, path::Path, time::Duration};
 
 use super::{
+    archive::JSON_MAX_BYTES,
+    bounds::{Capped, check_disk},
     config::ImageConfig,
     layer::Hashing,
     store::{Image, Images},
@@ -18,6 +20,8 @@ use shoal_common::Reference;
 
 /// A registry that does not answer is given up on: the task is better told so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a layer as it is sent, compressed or not.
+const BLOB_MAX_BYTES: u64 = 64 << 30;
 /// Between two pieces of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -39,8 +43,9 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
 
     let (manifest, _) =
         client.pull_image_manifest(&remote, &RegistryAuth::Anonymous).await.map_err(|e| failed(told(&e)))?;
+    let size = announced(&manifest.config, "configuration", JSON_MAX_BYTES).map_err(failed)?;
     let mut config = Vec::new();
-    client.pull_blob(&remote, &manifest.config, &mut config).await.map_err(|e| failed(told(&e)))?;
+    client.pull_blob(&remote, &manifest.config, Capped::new(&mut config, size)).await.map_err(|e| failed(told(&e)))?;
     let got = super::layer::digest(&config);
     if got != manifest.config.digest {
         return Err(Error::Digest { layer: "configuration".into(), expected: manifest.config.digest.clone(), got });
@@ -57,7 +62,9 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
         }
         let path = tmp.path().join("blob");
         let file = tokio::fs::File::create(&path).await.map_err(Error::file("write", &path))?;
-        let mut file = tokio::io::BufWriter::new(file);
+        let size = announced(layer, "layer", BLOB_MAX_BYTES).map_err(failed)?;
+        check_disk(tmp.path()).map_err(Error::file("write", &path))?;
+        let mut file = Capped::new(tokio::io::BufWriter::new(file), size);
         client.pull_blob(&remote, layer, &mut file).await.map_err(|e| failed(told(&e)))?;
         tokio::io::AsyncWriteExt::shutdown(&mut file).await.map_err(Error::file("write", &path))?;
         drop(file);
@@ -68,6 +75,15 @@ pub(crate) async fn pull(images: &Images, reference: &Reference) -> Result<Image
     let (images, reference) = (images.clone(), reference.clone());
     let add = tokio::task::spawn_blocking(move || images.add_image(&[reference], &config));
     add.await.map_err(|_| Error::Worker("add an image"))?
+}
+
+/// What the manifest says of its size: no more is taken, and no more than `max`.
+fn announced(blob: &OciDescriptor, what: &str, max: u64) -> Result<u64, String> {
+    match u64::try_from(blob.size) {
+        Ok(size) if size <= max => Ok(size),
+        Ok(size) => Err(format!("its {what} has {size} bytes, and at most {max} are taken")),
+        Err(_) => Err(format!("its manifest says that its {what} has {} bytes", blob.size)),
+    }
 }
 
 /// Nothing of a blob is believed before its digest was.
@@ -82,7 +98,7 @@ fn unpack(images: &Images, path: &Path, layer: &OciDescriptor, diff_id: &str) ->
 }
 
 /// The whole chain of causes in one line: the last one is the telling one.
-fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
