@@ -1,9 +1,13 @@
 //! The log of a container: a JSON line for each line of output, in files that are rotated by size.
+//!
+//! A file begins with how many lines came before it, so that a reader who missed a file knows how much that was. What
+//! is written is whole lines: a disk that fills in the middle of one costs the line, and the next one that fits is
+//! preceded by the number of those that did not.
 
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -35,32 +39,101 @@ pub(crate) fn file(dir: &Path, n: usize) -> PathBuf {
     dir.join(format!("log.{n}"))
 }
 
+/// The first line of a file, unless it is the first file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Before {
+    pub(crate) lines_before: u64,
+}
+
+impl Before {
+    /// Of a line of the file.
+    pub(crate) fn read(line: &[u8]) -> Option<Self> {
+        // Most lines are not, and are told apart by their beginning.
+        line.starts_with(b"{\"lines_before\"").then(|| serde_json::from_slice(line).ok())?
+    }
+}
+
 /// The writing end, which the supervisor holds.
 #[derive(Debug)]
 pub(crate) struct Log {
     dir: PathBuf,
     file: File,
+    /// Of whole lines in the file.
     bytes: u64,
     max_bytes: u64,
+    /// Written since the container was made, in this file and in those before it.
+    lines: u64,
+    /// Not written since the last one that was.
+    lost: u64,
+    /// The file may end within a line.
+    ragged: bool,
 }
 
 impl Log {
     pub(crate) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(file(dir, 0))?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { dir: dir.to_owned(), file, bytes, max_bytes })
+        let file = OpenOptions::new().create(true).read(true).append(true).open(file(dir, 0))?;
+        let mut log = Self { dir: dir.to_owned(), file, bytes: 0, max_bytes, lines: 0, lost: 0, ragged: false };
+        log.count()?;
+        Ok(log)
     }
 
-    /// Appends whole lines, already encoded.
-    pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if lines.is_empty() {
-            return Ok(());
+    /// What is in the file, of which a power cut may have left the last line broken.
+    fn count(&mut self) -> io::Result<()> {
+        let mut text = Vec::new();
+        self.file.read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+        let before = text.split_inclusive(|b| *b == b'\n').next().and_then(Before::read);
+        self.lines = lines(&text[..whole]) - u64::from(before.is_some()) + before.map_or(0, |b| b.lines_before);
+        self.bytes = whole as u64;
+        self.ragged = whole < text.len();
+        Ok(())
+    }
+
+    /// Appends whole lines, already encoded. Those for which there is no room are counted.
+    pub(crate) fn append(&mut self, encoded: &[u8]) {
+        if encoded.is_empty() {
+            return;
         }
-        if self.bytes > 0 && self.bytes + lines.len() as u64 > self.max_bytes {
+        let count = lines(encoded);
+        match self.try_append(encoded) {
+            Ok(()) => {
+                self.lines += count + u64::from(self.lost > 0);
+                self.lost = 0;
+            }
+            Err(_) => self.lost += count,
+        }
+    }
+
+    fn try_append(&mut self, encoded: &[u8]) -> io::Result<()> {
+        self.mend()?;
+        let mut out = Vec::new();
+        if self.lost > 0 {
+            let text = lost(self.lost, "this host could not write them, its disk was full most likely");
+            encode(&LogLine { time_ms: crate::record::now_ms(), stream: LogStream::Stderr, text }, &mut out);
+        }
+        if self.bytes > 0 && self.bytes + (out.len() + encoded.len()) as u64 > self.max_bytes {
             self.rotate()?;
         }
-        self.file.write_all(lines)?;
-        self.bytes += lines.len() as u64;
+        if self.bytes == 0 && self.lines > 0 {
+            let mut first = Vec::new();
+            encode(&Before { lines_before: self.lines }, &mut first);
+            out.splice(..0, first);
+        }
+        out.extend_from_slice(encoded);
+        self.ragged = true;
+        self.file.write_all(&out)?;
+        self.ragged = false;
+        self.bytes += out.len() as u64;
+        Ok(())
+    }
+
+    /// Takes away what does not end in whole lines.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.ragged {
+            self.file.set_len(self.bytes)?;
+            self.ragged = false;
+        }
         Ok(())
     }
 
@@ -71,9 +144,28 @@ impl Log {
                 Ok(()) | Err(_) => {}
             }
         }
-        *self = Self::open(&self.dir, self.max_bytes)?;
+        self.file = OpenOptions::new().create(true).read(true).append(true).open(file(&self.dir, 0))?;
+        self.bytes = 0;
         Ok(())
     }
+}
+
+fn lines(encoded: &[u8]) -> u64 {
+    encoded.iter().filter(|b| **b == b'\n').count() as u64
+}
+
+/// In the place of lines that are not there.
+pub(crate) fn lost(lines: u64, why: &str) -> String {
+    format!(
+        "[shoal: {lines} {} of output {} lost here: {why}]",
+        if lines == 1 { "line" } else { "lines" },
+        if lines == 1 { "is" } else { "are" }
+    )
+}
+
+fn encode(line: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(&mut *out, line).expect("a line of text can be put into JSON in memory");
+    out.push(b'\n');
 }
 
 /// Cuts one stream of bytes into lines.
@@ -114,9 +206,7 @@ impl Lines {
 
     fn encode(&self, line: &[u8], time_ms: u64, out: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(line).into_owned();
-        serde_json::to_writer(&mut *out, &LogLine { time_ms, stream: self.stream, text })
-            .expect("a line of text can be put into JSON in memory");
-        out.push(b'\n');
+        encode(&LogLine { time_ms, stream: self.stream, text }, out);
     }
 }
 
@@ -153,15 +243,61 @@ mod tests {
     }
 
     #[test]
-    fn a_log_never_grows_past_its_files() {
+    fn a_log_never_grows_past_its_files_and_each_says_how_many_lines_came_before() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::open(dir.path(), 100).unwrap();
+        let mut log = Log::open(dir.path(), 130).unwrap();
         for n in 0..50 {
-            log.append(format!("{n:>39}\n").as_bytes()).unwrap();
+            log.append(format!("{n:>39}\n").as_bytes());
+            if n == 24 {
+                // Another supervisor goes on where the one before was, whatever a power cut left of its last line.
+                OpenOptions::new().append(true).open(file(dir.path(), 0)).unwrap().write_all(b"{\"half").unwrap();
+                log = Log::open(dir.path(), 130).unwrap();
+            }
         }
         let files: Vec<_> = (0..=FILES).filter_map(|n| fs::read_to_string(file(dir.path(), n)).ok()).collect();
         assert_eq!(files.len(), FILES);
-        assert!(files.iter().all(|f| f.len() <= 100));
+        for text in &files {
+            assert!(text.len() <= 130, "{text}");
+            let lines: Vec<&str> = text.lines().collect();
+            let before = Before::read(lines[0].as_bytes()).unwrap();
+            assert_eq!(lines[1].trim().parse::<u64>().ok(), Some(before.lines_before), "{text}");
+        }
         assert!(files[0].trim_end().ends_with("49"), "the newest line is in the file being written");
+    }
+
+    #[test]
+    fn a_full_disk_costs_whole_lines_and_says_how_many() {
+        let disk = tempfile::tempdir().unwrap();
+        let size = std::ffi::CString::new("size=64k").unwrap();
+        rustix::mount::mount("tmpfs", disk.path(), "tmpfs", rustix::mount::MountFlags::empty(), size.as_c_str())
+            .unwrap();
+        let mut log = Log::open(disk.path(), FILE_MAX_BYTES).unwrap();
+        let mut cut = Lines::new(LogStream::Stdout);
+        let mut write = |log: &mut Log, text: &str| {
+            let mut out = Vec::new();
+            cut.push(format!("{text}\n").as_bytes(), 1, &mut out);
+            log.append(&out);
+        };
+        let long = "x".repeat(5000);
+        for n in 0..100 {
+            write(&mut log, &format!("{n} {long}"));
+        }
+        let whole =
+            |text: &str| text.lines().map(|line| serde_json::from_str::<LogLine>(line).unwrap()).collect::<Vec<_>>();
+        let text = fs::read_to_string(file(disk.path(), 0)).unwrap();
+        let kept = whole(&text[..=text.rfind('\n').unwrap()]).len();
+        assert!((5..20).contains(&kept), "{kept}");
+
+        rustix::mount::mount_remount(disk.path(), rustix::mount::MountFlags::empty(), c"size=1m").unwrap();
+        write(&mut log, "there is room again");
+        let lines = whole(&fs::read_to_string(file(disk.path(), 0)).unwrap());
+        assert_eq!(lines.len(), kept + 2);
+        assert!(
+            lines[kept].text.contains(&format!("{} lines of output are lost here", 100 - kept)),
+            "{:?}",
+            lines[kept]
+        );
+        assert_eq!(lines[kept + 1].text, "there is room again");
+        rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }

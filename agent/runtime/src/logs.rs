@@ -3,7 +3,7 @@
 use futures::{StreamExt, stream::BoxStream};
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     Error,
-    log::{FILES, LogLine, file},
+    log::{Before, FILES, LogLine, LogStream, file, lost},
 };
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub struct LogOptions {
 
 /// Lines read ahead of a consumer that is slower than the disk.
 const AHEAD: usize = 256;
+
+/// Lines read from disk at once.
+const BATCH: usize = 1024;
+
+/// Files that one reader keeps open. All that a log has, and as many again that were rotated away since.
+const HELD: usize = 2 * FILES;
 
 /// How often a log that is followed is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -51,42 +57,47 @@ async fn feed(
     to: mpsc::Sender<Result<LogLine, Error>>,
 ) {
     // Asked before reading: what was written before the end is then certainly read.
-    let mut last = !options.follow || *ended.borrow();
-    let mut reader = match blocking(move || Reader::open(&dir, options)).await {
-        Ok((reader, lines)) => {
-            if send(&to, lines).await.is_err() {
+    let mut last = !options.follow || *ended.borrow() || ended.has_changed().is_err();
+    let mut opening = Some((dir, options));
+    let mut reader = None;
+    loop {
+        let (opened, kept) = (opening.take(), reader.take());
+        let read = blocking(move || {
+            let mut reader = match (opened, kept) {
+                (Some((dir, options)), _) => Reader::open(&dir, options)?,
+                (None, Some(reader)) => reader,
+                (None, None) => return Ok(None),
+            };
+            let batch = reader.batch()?;
+            Ok(Some((reader, batch)))
+        });
+        let is_more = match read.await {
+            Ok(Some((same, batch))) => {
+                reader = Some(same);
+                let is_more = batch.is_more;
+                if send(&to, batch.lines).await.is_err() {
+                    return;
+                }
+                is_more
+            }
+            Ok(None) => return,
+            Err(e) => {
+                let _ = to.send(Err(e)).await;
                 return;
             }
-            reader
+        };
+        if is_more {
+            continue;
         }
-        Err(e) => {
-            let _ = to.send(Err(e)).await;
+        if last {
             return;
         }
-    };
-    while !last {
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             _ = ended.wait_for(|ended| *ended) => {}
             () = to.closed() => return,
         }
         last = *ended.borrow() || ended.has_changed().is_err();
-        let read = blocking(move || {
-            let lines = reader.more()?;
-            Ok((reader, lines))
-        });
-        match read.await {
-            Ok((same, lines)) => {
-                reader = same;
-                if send(&to, lines).await.is_err() {
-                    return;
-                }
-            }
-            Err(e) => {
-                let _ = to.send(Err(e)).await;
-                return;
-            }
-        }
     }
 }
 
@@ -105,77 +116,142 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 struct Reader {
     dir: PathBuf,
     since_ms: u64,
-    /// The file that was the newest when we opened it; a container that wrote nothing yet has none.
-    newest: Option<BufReader<File>>,
-    /// A line of which the end was not written yet.
-    partial: Vec<u8>,
+    follow: bool,
+    /// Files that are read one after the other, the one being read first. They stay open, so that a rotation takes none
+    /// of them away. A container that wrote nothing yet has none.
+    files: VecDeque<Open>,
+    /// Lines since the container was made, up to where we are.
+    lines: u64,
+    /// Of the end that was asked for.
+    tail: VecDeque<LogLine>,
+}
+
+struct Open {
+    inode: u64,
+    file: BufReader<File>,
+    /// Nothing of it was read yet.
+    is_new: bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    lines: VecDeque<LogLine>,
+    is_more: bool,
 }
 
 impl Reader {
-    fn open(dir: &Path, options: LogOptions) -> Result<(Self, VecDeque<LogLine>), Error> {
-        let mut reader =
-            Self { dir: dir.to_owned(), since_ms: options.since_ms.unwrap_or(0), newest: None, partial: Vec::new() };
-        let keep = options.tail.unwrap_or(usize::MAX);
-        let mut lines = VecDeque::new();
-        for n in (0..FILES).rev() {
-            let Some(mut file) = open(&file(dir, n))? else {
-                continue;
-            };
-            reader.drain(&mut file, |line| {
-                lines.push_back(line);
-                if lines.len() > keep {
-                    lines.pop_front();
+    fn open(dir: &Path, options: LogOptions) -> Result<Self, Error> {
+        let mut reader = Self {
+            dir: dir.to_owned(),
+            since_ms: options.since_ms.unwrap_or(0),
+            follow: options.follow,
+            files: VecDeque::new(),
+            lines: 0,
+            tail: VecDeque::new(),
+        };
+        reader.open_newer()?;
+        // What was rotated away before is not missed: nobody has seen what came before it either.
+        reader.lines = if reader.files.is_empty() { 0 } else { u64::MAX };
+        if let Some(keep) = options.tail {
+            while let Some(line) = reader.next()? {
+                reader.tail.push_back(line);
+                if reader.tail.len() > keep {
+                    reader.tail.pop_front();
                 }
-            })?;
-            reader.newest = Some(file);
+            }
         }
-        Ok((reader, lines))
+        Ok(reader)
     }
 
-    /// What was written since.
-    fn more(&mut self) -> Result<Vec<LogLine>, Error> {
-        let mut lines = Vec::new();
-        if let Some(mut file) = self.newest.take() {
-            self.drain(&mut file, |line| lines.push(line))?;
-            self.newest = Some(file);
+    /// What was written since, as far as it goes into a batch.
+    fn batch(&mut self) -> Result<Batch, Error> {
+        if self.follow {
+            self.open_newer()?;
         }
-        // Was it put aside meanwhile? Then what came into it last is read now, and the new one after it.
-        let path = file(&self.dir, 0);
-        let inode = |file: &BufReader<File>| file.get_ref().metadata().map(|m| m.ino());
-        let current = fs::metadata(&path).map(|m| m.ino()).ok();
-        let open_inode = self.newest.as_ref().map(inode).transpose().map_err(Error::file("look at", &path))?;
-        if current.is_some() && current != open_inode {
-            if let Some(mut old) = self.newest.take() {
-                self.drain(&mut old, |line| lines.push(line))?;
-            }
-            if let Some(mut new) = open(&path)? {
-                self.drain(&mut new, |line| lines.push(line))?;
-                self.newest = Some(new);
+        let mut lines = std::mem::take(&mut self.tail);
+        while lines.len() < BATCH {
+            match self.next()? {
+                Some(line) => lines.push_back(line),
+                None => return Ok(Batch { lines, is_more: false }),
             }
         }
-        Ok(lines)
+        Ok(Batch { lines, is_more: true })
     }
 
-    fn drain(&mut self, file: &mut BufReader<File>, mut each: impl FnMut(LogLine)) -> Result<(), Error> {
-        loop {
-            let n = file.read_until(b'\n', &mut self.partial).map_err(Error::file("read the log in", &self.dir))?;
-            if n == 0 || self.partial.last() != Some(&b'\n') {
-                return Ok(());
+    /// Opens what came after the newest file that is open. From the newest on: a rotation meanwhile shows a file a second
+    /// time rather than hiding one.
+    fn open_newer(&mut self) -> Result<(), Error> {
+        let known = self.files.back().map(|open| open.inode);
+        let mut newer = VecDeque::new();
+        for n in 0..FILES {
+            let Some(open) = open(&file(&self.dir, n))? else { continue };
+            if Some(open.inode) == known {
+                break;
             }
-            // A line that a power cut left broken is not worth failing for.
-            if let Ok(line) = serde_json::from_slice::<LogLine>(&self.partial)
-                && line.time_ms >= self.since_ms
-            {
-                each(line);
+            if newer.front().is_none_or(|later: &Open| later.inode != open.inode) {
+                newer.push_front(open);
             }
-            self.partial.clear();
         }
+        self.files.extend(newer);
+        // A reader that is slow keeps only so many files from being removed; the one it is in is one of them.
+        while self.files.len() > HELD {
+            self.files.remove(1);
+        }
+        Ok(())
+    }
+
+    /// The next line that is whole.
+    fn next(&mut self) -> Result<Option<LogLine>, Error> {
+        let mut line = Vec::new();
+        while let Some(open) = self.files.front_mut() {
+            line.clear();
+            let n = open.file.read_until(b'\n', &mut line).map_err(Error::file("read the log in", &self.dir))?;
+            if line.last() == Some(&b'\n') {
+                let is_first = std::mem::replace(&mut open.is_new, false);
+                if let Some(lost) = self.note(&line, is_first) {
+                    return Ok(Some(lost));
+                }
+                // A line that a power cut left broken is not worth failing for.
+                match serde_json::from_slice::<LogLine>(&line) {
+                    Ok(line) if line.time_ms >= self.since_ms => return Ok(Some(line)),
+                    Ok(_) | Err(_) => continue,
+                }
+            }
+            // It may be written on, or taken back: where it began we begin again.
+            let back = i64::try_from(n).unwrap_or(0);
+            open.file.seek_relative(-back).map_err(Error::file("read the log in", &self.dir))?;
+            if self.files.len() == 1 {
+                return Ok(None);
+            }
+            self.files.pop_front();
+        }
+        Ok(None)
+    }
+
+    /// Counts a line; if others should have come before it, what is to be said of them.
+    fn note(&mut self, line: &[u8], is_first: bool) -> Option<LogLine> {
+        let Some(Before { lines_before }) = Before::read(line).filter(|_| is_first) else {
+            if is_first && self.lines == u64::MAX {
+                self.lines = 0;
+            }
+            self.lines = self.lines.saturating_add(1);
+            return None;
+        };
+        let missed = lines_before.saturating_sub(self.lines);
+        self.lines = lines_before;
+        let why = "the container wrote more than its log keeps before they were read";
+        (missed > 0).then(|| LogLine {
+            time_ms: crate::record::now_ms(),
+            stream: LogStream::Stderr,
+            text: lost(missed, why),
+        })
     }
 }
 
-fn open(path: &Path) -> Result<Option<BufReader<File>>, Error> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(BufReader::new(file))),
+fn open(path: &Path) -> Result<Option<Open>, Error> {
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.ino(), file)));
+    match opened {
+        Ok((inode, file)) => Ok(Some(Open { inode, file: BufReader::new(file), is_new: true })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::File { doing: "open", path: path.to_owned(), source }),
     }
@@ -184,12 +260,12 @@ fn open(path: &Path) -> Result<Option<BufReader<File>>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Lines, Log, LogStream};
+    use crate::log::{Lines, Log};
 
     fn write(log: &mut Log, text: &str) {
         let mut out = Vec::new();
         Lines::new(LogStream::Stdout).push(format!("{text}\n").as_bytes(), 5, &mut out);
-        log.append(&out).unwrap();
+        log.append(&out);
     }
 
     #[tokio::test]
@@ -207,6 +283,69 @@ mod tests {
         assert_eq!(lines.next().await.unwrap().unwrap().text, "9");
         assert!(lines.next().await.is_none());
         assert!(file(dir.path(), 1).exists(), "the log was rotated meanwhile");
+    }
+
+    /// The numbers that it has, and those that it says are lost.
+    fn seen(lines: &[LogLine]) -> (Vec<u64>, u64) {
+        let lost = |text: &str| text.strip_prefix("[shoal: ")?.split(' ').next()?.parse::<u64>().ok();
+        let numbers = lines.iter().filter_map(|line| line.text.parse().ok()).collect();
+        (numbers, lines.iter().filter_map(|line| lost(&line.text)).sum())
+    }
+
+    fn everything(reader: &mut Reader) -> Vec<LogLine> {
+        let mut out = Vec::new();
+        loop {
+            let batch = reader.batch().unwrap();
+            out.extend(batch.lines);
+            if !batch.is_more {
+                return out;
+            }
+        }
+    }
+
+    #[test]
+    fn a_follower_misses_no_line_of_the_files_that_are_kept_and_is_told_of_the_others() {
+        // So many rotations between two looks, and how many of its files are gone by then.
+        for rotations in 0..=12 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = Log::open(dir.path(), 200).unwrap();
+            write(&mut log, "0");
+            let mut reader = Reader::open(dir.path(), LogOptions { follow: true, ..LogOptions::default() }).unwrap();
+            let mut lines = everything(&mut reader);
+            let mut n = 0;
+            let inode = || std::fs::metadata(file(dir.path(), 0)).unwrap().ino();
+            for _ in 0..rotations {
+                let before = inode();
+                while inode() == before {
+                    n += 1;
+                    write(&mut log, &n.to_string());
+                }
+            }
+            lines.extend(everything(&mut reader));
+            let (numbers, lost) = seen(&lines);
+            assert!(numbers.is_sorted(), "{numbers:?}");
+            assert_eq!(numbers.last(), Some(&n));
+            assert_eq!(numbers.len() as u64 + lost, n + 1, "{rotations}: {numbers:?}, {lost} are said to be lost");
+            assert_eq!(lost > 0, rotations > FILES, "{rotations}: {lost}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_taken_back_is_not_read_in_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), 1000).unwrap();
+        write(&mut log, "0");
+        let mut reader = Reader::open(dir.path(), LogOptions { follow: true, ..LogOptions::default() }).unwrap();
+        let path = file(dir.path(), 0);
+        let whole = std::fs::metadata(&path).unwrap().len();
+        // As a disk that fills leaves it, before it is mended.
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"time\":5,\"stream\":\"stdout\",\"te");
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(seen(&everything(&mut reader)).0, [0]);
+        File::options().write(true).open(&path).unwrap().set_len(whole).unwrap();
+        write(&mut log, "1");
+        assert_eq!(seen(&everything(&mut reader)).0, [1]);
     }
 
     #[tokio::test]

@@ -230,7 +230,7 @@ impl Pump {
             let mut encoded = Vec::new();
             self.lines[n].push(bytes, now_ms(), &mut encoded);
             // A full disk costs lines, not the container.
-            let _ = log.append(&encoded);
+            log.append(&encoded);
         }
         if !self.clients.is_empty() {
             let stream = if n == 0 { LogStream::Stdout } else { LogStream::Stderr };
@@ -254,7 +254,7 @@ impl Pump {
         if let Some(log) = &mut self.log {
             let mut encoded = Vec::new();
             self.lines.iter_mut().for_each(|lines| lines.finish(now_ms(), &mut encoded));
-            let _ = log.append(&encoded);
+            log.append(&encoded);
         }
     }
 
