@@ -1,7 +1,7 @@
 //! Small values of the command line as people write and read them.
 
 use ipnet::IpNet;
-use shoal_common::service::Protocol;
+use shoal_common::service::{Protocol, Resources};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
@@ -62,6 +62,14 @@ pub(crate) fn bytes(s: &str) -> Result<u64, String> {
 }
 
 /// Billionths of a core out of `0.5`.
+/// Of processes, as Docker writes it: -1, and 0, are no limit.
+pub(crate) fn pids(s: &str) -> Result<u64, String> {
+    match s {
+        "0" | "-1" => Ok(Resources::PIDS_UNLIMITED),
+        _ => s.parse().map_err(|_| "a number of processes such as 200, or -1 for no limit".to_owned()),
+    }
+}
+
 pub(crate) fn cpus(s: &str) -> Result<u64, String> {
     scaled(s, 1_000_000_000).ok_or_else(|| "a number of cores such as 0.5 or 2".to_owned())
 }

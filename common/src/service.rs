@@ -357,11 +357,14 @@ pub struct Resources {
     pub limits: Amount,
     /// Counted by the scheduler.
     pub reservations: Amount,
-    /// Processes; 0 means unlimited.
+    /// Processes and threads; 0 means that nobody said and the host's default counts, see [`Self::PIDS_UNLIMITED`].
     pub pids_limit: u64,
 }
 
 impl Resources {
+    /// As a `pids_limit`: none.
+    pub const PIDS_UNLIMITED: u64 = u64::MAX;
+
     /// In less no process starts; Docker's limit.
     pub const LEAST_MEMORY_BYTES: u64 = 6 << 20;
 

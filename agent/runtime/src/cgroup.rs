@@ -1,5 +1,7 @@
 //! The cgroup of a container after libcontainer made it: was it out of memory, and its removal. Both versions.
 
+mod devices;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -8,6 +10,7 @@ use std::{
 };
 
 use crate::Error;
+pub(crate) use devices::Filter;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -47,6 +50,30 @@ fn hierarchies() -> Vec<PathBuf> {
         vec![PathBuf::from(ROOT)]
     } else {
         fs::read_dir(ROOT).into_iter().flatten().flatten().map(|e| e.path()).collect()
+    }
+}
+
+/// Where a container sees the hierarchies of version 1. Each is a mount of its own, which has to be made read-only by
+/// itself: libcontainer 0.7 leaves out the `ro` of a cgroup mount there, so `-m 64m` could be lifted from inside. The
+/// directory above them is first.
+pub(crate) fn read_only_paths(cgroups: Cgroups) -> Vec<PathBuf> {
+    match cgroups {
+        Cgroups::V1 => {
+            let is_mount = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
+            [PathBuf::from(ROOT)].into_iter().chain(hierarchies().into_iter().filter(is_mount)).collect()
+        }
+        // There is one mount, and it is read-only.
+        Cgroups::Unified | Cgroups::None => Vec::new(),
+    }
+}
+
+/// Whether the number of processes can be limited.
+pub(crate) fn limits_pids() -> bool {
+    if is_unified() {
+        let controllers = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).unwrap_or_default();
+        controllers.split_whitespace().any(|one| one == "pids")
+    } else {
+        Path::new(ROOT).join("pids/cgroup.procs").exists()
     }
 }
 

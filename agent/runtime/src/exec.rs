@@ -35,6 +35,7 @@ use crate::{
     Size, capabilities,
     client::Client,
     frame::Frame,
+    ids::Ids,
     json,
     payload::{Confined, Payload, Streams},
     process,
@@ -158,7 +159,8 @@ fn start(dir: &Path) -> Result<Running, Failure> {
     let root = PathBuf::from(format!("/proc/{}/root", started.pid));
     let read = |path| rootfs::read_small(&root, path).map_err(os("read the container's users"));
     let wanted = config.user.as_ref().filter(|user| !user.is_empty()).unwrap_or(&record.user);
-    let user = user::resolve(wanted, &read("/etc/passwd")?, &read("/etc/group")?)?;
+    let ids = Ids::read().map_err(os("read which users there are"))?;
+    let user = user::resolve(wanted, &read("/etc/passwd")?, &read("/etc/group")?)?.on(&ids)?;
 
     let mut env = record.env.clone();
     let term = config.tty.then(|| ("TERM".to_owned(), "xterm".to_owned()));

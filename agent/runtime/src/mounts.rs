@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{
     fs, io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{
@@ -12,16 +12,20 @@ use crate::{
     volumes,
 };
 
+/// Whether something can be mounted there in a container.
+pub(crate) fn is_target(target: &Path) -> bool {
+    let mut parts = target.components();
+    parts.next() == Some(Component::RootDir)
+        && parts.clone().next().is_some()
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+        && target.to_str().is_some()
+}
+
 /// Before anything is made: a mount that cannot be is the caller's mistake and shall be told as one.
 pub(crate) fn check(config: &ContainerConfig) -> Result<(), Error> {
     for mount in &config.options.mounts {
         let target = &mount.target;
-        let mut parts = target.components();
-        let fits = parts.next() == Some(Component::RootDir)
-            && parts.clone().next().is_some()
-            && parts.all(|part| matches!(part, Component::Normal(_)))
-            && target.to_str().is_some();
-        if !fits {
+        if !is_target(target) {
             return Err(Error::MountTarget(target.clone()));
         }
         match &mount.source {
@@ -50,20 +54,43 @@ pub(crate) fn fill(record: &Record, dir: &Dir) -> io::Result<()> {
             volumes::fill(&record.volumes_dir, name, &dir.at("rootfs"), &mount.target)?;
         }
     }
+    let own = dir.volumes();
+    for (n, target) in record.image_volumes.iter().enumerate() {
+        volumes::fill(&own, &n.to_string(), &dir.at("rootfs"), target)?;
+    }
+    Ok(())
+}
+
+/// Makes the volumes that the image wants, where they are not there yet.
+pub(crate) fn make_image_volumes(record: &Record, dir: &Dir) -> Result<(), Error> {
+    for n in 0..record.image_volumes.len() {
+        volumes::make(&dir.volumes(), &n.to_string())?;
+    }
     Ok(())
 }
 
 /// In the words of the OCI specification: outer ones first, so that none hides another.
-pub(crate) fn specified(record: &Record) -> Vec<Value> {
-    let mut mounts: Vec<&Mount> = record.options.mounts.iter().collect();
-    mounts.sort_by_key(|mount| mount.target.components().count());
-    mounts.into_iter().map(|mount| one(mount, &record.volumes_dir)).collect()
+pub(crate) fn specified(record: &Record, dir: &Dir) -> Vec<Value> {
+    let volumes = record.image_volumes.iter().enumerate().map(|(n, target)| {
+        let source = MountSource::Volume(n.to_string());
+        (Mount { source, target: target.clone(), read_only: false }, dir.volumes())
+    });
+    let users = record.options.mounts.iter().map(|mount| (mount.clone(), record.volumes_dir.clone()));
+    let mut mounts: Vec<(Mount, PathBuf)> = volumes.chain(users).collect();
+    mounts.sort_by_key(|(mount, _)| mount.target.components().count());
+    mounts.iter().map(|(mount, volumes)| one(mount, volumes, record.options.privileged)).collect()
 }
 
-fn one(mount: &Mount, volumes_dir: &Path) -> Value {
+fn one(mount: &Mount, volumes_dir: &Path, privileged: bool) -> Value {
     let (kind, source, mut options) = match &mount.source {
+        // What the user mounts may be a device.
         MountSource::Bind(path) => ("bind", path.clone(), bind()),
-        MountSource::Volume(name) => ("bind", volumes_dir.join(name), bind()),
+        MountSource::Volume(name) => {
+            let mut options = bind();
+            // As the root file system: a container could make one in it.
+            options.extend((!privileged).then(|| "nodev".to_owned()));
+            ("bind", volumes_dir.join(name), options)
+        }
         MountSource::Tmpfs { size } => {
             let mut options = ["nosuid", "nodev", "noexec", "mode=1777"].map(str::to_owned).to_vec();
             options.extend(size.map(|bytes| format!("size={bytes}")));

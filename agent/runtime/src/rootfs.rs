@@ -34,6 +34,11 @@ pub(crate) fn make_mount_points(images: &Path) -> io::Result<()> {
     for file in ["hosts", "hostname", "resolv.conf"] {
         fs::OpenOptions::new().create(true).append(true).open(root.join("etc").join(file))?;
     }
+    // As Docker has it: `df` and `umount` of some images look there.
+    match std::os::unix::fs::symlink("/proc/mounts", root.join("etc/mtab")) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
     Ok(())
 }
 
@@ -64,12 +69,15 @@ pub(crate) fn mount_overlay(record: &Record, dir: &Dir, ids: &Ids) -> io::Result
         // See `opaque_attribute`.
         options.push_str(",userxattr");
     }
+    // A device of the host is opened through `/dev` alone, which is the container's own: one that is made anywhere else
+    // answers EACCES, whether the device cgroup is there or not.
+    let flags = if record.options.privileged { MountFlags::empty() } else { MountFlags::NODEV };
     let mounted = if record.options.durable {
-        mount_with(dir, &options)
+        mount_with(dir, flags, &options)
     } else {
         // Nobody needs the files after a power cut, so they need not be synced at the unmount.
-        match mount_with(dir, &format!("{options},volatile")) {
-            Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => mount_with(dir, &options),
+        match mount_with(dir, flags, &format!("{options},volatile")) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => mount_with(dir, flags, &options),
             volatile => volatile,
         }
     };
@@ -88,9 +96,9 @@ pub(crate) fn opaque_attribute(ids: &Ids) -> &'static str {
     if ids.are_all() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
 }
 
-fn mount_with(dir: &Dir, options: &str) -> io::Result<()> {
+fn mount_with(dir: &Dir, flags: MountFlags, options: &str) -> io::Result<()> {
     let options = CString::new(options).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    mount("overlay", dir.at("rootfs"), "overlay", MountFlags::empty(), options.as_c_str())?;
+    mount("overlay", dir.at("rootfs"), "overlay", flags, options.as_c_str())?;
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 use shoal_common::service::Resources;
 
+use std::path::PathBuf;
+
 use crate::{
     Error, capabilities,
-    cgroup::Cgroups,
+    cgroup::{self, Cgroups},
     devices,
     ids::Ids,
     mounts,
@@ -50,6 +52,10 @@ const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "
 /// The group of terminals, on every distribution.
 const TTY: u32 = 5;
 
+/// Processes and threads of a container for which nobody said otherwise. Docker sets no limit, and one fork bomb then
+/// takes all pids of the host; Podman's is 2,048. Programs with a thread for each connection come to some hundred.
+pub const PIDS_LIMIT_DEFAULT: u64 = 4096;
+
 /// The kernel's own default, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 /// The kernel refuses less.
@@ -65,14 +71,12 @@ pub(crate) struct Host {
     pub(crate) oom_score_adj: i32,
     /// What can be given to those who shall have all.
     pub(crate) capabilities: u64,
+    /// Whether a container's devices are filtered, so that one that it makes is of no use.
+    pub(crate) filters_devices: bool,
+    pub(crate) limits_pids: bool,
 }
 
 impl Host {
-    /// Of all versions only the first filters devices.
-    fn filters_devices(&self) -> bool {
-        self.cgroups == Cgroups::V1
-    }
-
     /// Whatever protects the daemon shall not protect what it runs. Only root of the machine may go below what root
     /// set before (a desktop's programs have some hundreds, say), so anybody else leaves it there.
     fn container_oom_score_adj(&self) -> i32 {
@@ -83,7 +87,7 @@ impl Host {
 /// The whole of `config.json`.
 pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Result<Value, Error> {
     let mut usual = CAPABILITIES.to_vec();
-    if host.filters_devices() {
+    if host.filters_devices {
         usual.push("CAP_MKNOD");
     }
     let options = &record.options;
@@ -119,9 +123,9 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Resu
             "cgroupsPath": record.cgroup,
             "namespaces": namespaces,
             // None: libcontainer would filter devices at the least, and there is nothing to do that with.
-            "resources": (host.cgroups != Cgroups::None).then(|| resources(&record.resources)),
+            "resources": (host.cgroups != Cgroups::None).then(|| resources(&record.resources, host.limits_pids)),
             "maskedPaths": MASKED,
-            "readonlyPaths": READONLY,
+            "readonlyPaths": read_only(host.cgroups),
             "seccomp": seccomp::profile(&bounding),
             // The namespace is the container's own, so nobody else's ports are meant.
             "sysctl": (!options.host_network).then(|| json!({
@@ -166,13 +170,17 @@ fn mounts(record: &Record, dir: &Dir, host: &Host) -> Vec<Value> {
         out.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
     }
     // What the user mounts at one of these places is instead of it.
-    let own = mounts::specified(record);
+    let own = mounts::specified(record, dir);
     out.retain(|usual| own.iter().all(|mount| mount["destination"] != usual["destination"]));
     out.extend(own);
     out
 }
 
-fn resources(wanted: &Resources) -> Value {
+fn read_only(cgroups: Cgroups) -> Vec<PathBuf> {
+    READONLY.iter().map(PathBuf::from).chain(cgroup::read_only_paths(cgroups)).collect()
+}
+
+fn resources(wanted: &Resources, limits_pids: bool) -> Value {
     let mut out = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if wanted.limits.memory_bytes > 0 {
         out["memory"] = json!({ "limit": i64::try_from(wanted.limits.memory_bytes).unwrap_or(i64::MAX) });
@@ -183,8 +191,11 @@ fn resources(wanted: &Resources) -> Value {
         let quota = i64::try_from(quota.max(u128::from(CPU_QUOTA_MIN))).unwrap_or(i64::MAX);
         out["cpu"] = json!({ "quota": quota, "period": CPU_PERIOD });
     }
-    if wanted.pids_limit > 0 {
-        out["pids"] = json!({ "limit": i64::try_from(wanted.pids_limit).unwrap_or(i64::MAX) });
+    // A limit that cannot be kept fails the start if somebody asked for it.
+    if wanted.pids_limit > 0 || limits_pids {
+        let limit = if wanted.pids_limit > 0 { wanted.pids_limit } else { PIDS_LIMIT_DEFAULT };
+        // -1 is none.
+        out["pids"] = json!({ "limit": i64::try_from(limit).unwrap_or(-1) });
     }
     out
 }
@@ -196,11 +207,14 @@ mod tests {
 
     #[test]
     fn limits_are_said_only_where_there_are_some() {
-        let none = resources(&Resources::default());
+        let none = resources(&Resources::default(), false);
         assert!(none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none());
+        assert_eq!(resources(&Resources::default(), true)["pids"], json!({ "limit": PIDS_LIMIT_DEFAULT }));
+        let unlimited = Resources { pids_limit: Resources::PIDS_UNLIMITED, ..Resources::default() };
+        assert_eq!(resources(&unlimited, true)["pids"], json!({ "limit": -1 }));
 
         let limits = Amount { nano_cpus: 1_500_000_000, memory_bytes: 64 << 20 };
-        let some = resources(&Resources { limits, pids_limit: 7, ..Resources::default() });
+        let some = resources(&Resources { limits, pids_limit: 7, ..Resources::default() }, true);
         assert_eq!(some["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
         assert_eq!(some["memory"], json!({ "limit": 67_108_864 }));
         assert_eq!(some["pids"], json!({ "limit": 7 }));
@@ -209,6 +223,6 @@ mod tests {
     #[test]
     fn a_sliver_of_a_core_is_raised_to_what_the_kernel_takes() {
         let limits = Amount { nano_cpus: 1, memory_bytes: 0 };
-        assert_eq!(resources(&Resources { limits, ..Resources::default() })["cpu"]["quota"], 1_000);
+        assert_eq!(resources(&Resources { limits, ..Resources::default() }, true)["cpu"]["quota"], 1_000);
     }
 }

@@ -17,6 +17,8 @@ use std::{
     },
     path::Path,
     process::ExitCode,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -40,6 +42,10 @@ use crate::{
 
 /// What a container that was never run leaves as its exit code, as Docker has it.
 const CODE_NOT_STARTED: i32 = 128;
+
+/// How long it is tried to write down how a container ended, on a disk that has no room even for that.
+const EXIT_TRIES: u32 = 60;
+const EXIT_PAUSE: Duration = Duration::from_secs(1);
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
@@ -88,7 +94,7 @@ impl Failure {
 }
 
 /// libcontainer says the cause in the last link of the chain, and says it again in some of those before.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -220,9 +226,13 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
 
     // libcontainer sets the container's on this process, which then inherits it to the container.
     let own_oom_score = fs::read_to_string(OOM_SCORE_ADJ).map_err(os("read our own out-of-memory score"))?;
+    let cgroups = Cgroups::of_host();
+    let device_filter = device_filter(record, cgroups, &ids)?;
     let host = Host {
         cgroup_namespaces: Path::new("/proc/self/ns/cgroup").exists(),
-        cgroups: Cgroups::of_host(),
+        filters_devices: cgroups == Cgroups::V1 || device_filter.is_some(),
+        limits_pids: cgroup::limits_pids(),
+        cgroups,
         ids,
         capabilities: capabilities::held().map_err(os("read our own capabilities"))?,
         oom_score_adj: own_oom_score.trim().parse().unwrap_or_default(),
@@ -239,6 +249,12 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
     let payload = Payload::first(record.options.size);
     let (mut container, ends) = streams.give(dir.path(), builder, payload, build)?;
     fs::write(OOM_SCORE_ADJ, own_oom_score).map_err(os("restore our own out-of-memory score"))?;
+    if let Some(filter) = device_filter {
+        // The first process waits to be started.
+        for cgroup in cgroup::directories(&record.cgroup) {
+            filter.attach(&cgroup).map_err(os("have the container's devices filtered"))?;
+        }
+    }
     let listener = ends::listen(&record.attach).map_err(os("listen to those who attach"))?;
     let mut pump =
         Pump::new(ends, Slow::Drop).log_to(log).listen(listener).map_err(os("listen to those who attach"))?;
@@ -253,11 +269,27 @@ fn start(record: &Record, dir: &Dir, client: Option<Client>) -> Result<Running, 
     let start_ticks = process::start_ticks(pid).map_err(os("look at the first process"))?.unwrap_or_default();
     let boot_id = process::boot_id().map_err(os("read the boot's id"))?;
     let started = Started { pid, start_ticks, boot_id, started_at_ms: now_ms() };
+    dir.reserve_exit().map_err(os("keep room for how the container ends"))?;
     // In this order: where there is no exit, what is said of the start is of this one.
     dir.write_started(&started)?;
     dir.remove_exit()?;
     container.start()?;
     Ok(Running { started, pidfd, pump })
+}
+
+/// For a container whose devices nothing else filters. `None` where the kernel has no such thing, or where we are not
+/// root of the machine: the container gets no `CAP_MKNOD` then.
+fn device_filter(record: &Record, cgroups: Cgroups, ids: &Ids) -> Result<Option<cgroup::Filter>, Failure> {
+    if cgroups != Cgroups::Unified || record.options.privileged || !ids.are_all() {
+        return Ok(None);
+    }
+    match cgroup::Filter::load() {
+        Ok(filter) => Ok(Some(filter)),
+        Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOSYS | nix::libc::EINVAL | nix::libc::EPERM)) => {
+            Ok(None)
+        }
+        Err(e) => Err(os("load the filter of the container's devices")(e)),
+    }
 }
 
 fn write_files(record: &Record, dir: &Dir) -> Result<(), Failure> {
@@ -280,7 +312,15 @@ impl Running {
         let _ = cgroup::remove(&record.cgroup);
         let _ = rootfs::unmount(dir);
         let _ = fs::remove_file(&record.attach);
-        dir.write_exit(&Exit { code, oom, finished_at_ms: now_ms(), reason: None })?;
+        let exit = Exit { code, oom, finished_at_ms: now_ms(), reason: None };
+        let mut tries = 0..EXIT_TRIES;
+        while let Err(e) = dir.write_exit(&exit) {
+            // Without it the container counts as lost, and a job that succeeded is run again.
+            if tries.next().is_none() {
+                return Err(e.into());
+            }
+            thread::sleep(EXIT_PAUSE);
+        }
         Ok((self.pump, code))
     }
 }

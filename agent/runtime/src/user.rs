@@ -7,7 +7,7 @@ use crate::ids::Ids;
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Further groups of which `/etc/group` says that the user is a member.
+    /// The group itself, as with Docker, and those of which `/etc/group` says that the user is a member.
     pub(crate) groups: Vec<u32>,
     /// As `/etc/passwd` has it; empty if that does not know the user.
     pub(crate) home: String,
@@ -78,15 +78,15 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, U
     let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 3);
     let Some(wanted_group) = wanted_group else {
         let member = |f: &Vec<&str>| f.get(3).is_some_and(|m| m.split(',').any(|m| Some(m) == name));
-        let more = groups().filter(member).filter_map(|f| f[2].parse().ok()).filter(|gid| *gid != own_gid).collect();
-        return Ok(User { uid, gid: own_gid, groups: more, home });
+        let more = groups().filter(member).filter_map(|f| f[2].parse().ok()).filter(|gid| *gid != own_gid);
+        return Ok(User { uid, gid: own_gid, groups: [own_gid].into_iter().chain(more).collect(), home });
     };
     let gid = groups()
         .find(|f| f[0] == wanted_group)
         .and_then(|f| f[2].parse().ok())
         .or_else(|| wanted_group.parse().ok())
         .ok_or_else(|| UnknownUser::Group(wanted_group.to_owned()))?;
-    Ok(User { uid, gid, groups: Vec::new(), home })
+    Ok(User { uid, gid, groups: vec![gid], home })
 }
 
 #[cfg(test)]
@@ -100,14 +100,14 @@ mod tests {
     fn users_are_found_by_name_and_by_number() {
         let user =
             |uid, gid, groups: &[u32], home: &str| User { uid, gid, groups: groups.into(), home: home.to_owned() };
-        let web = user(33, 34, &[10, 70], "/srv");
+        let web = user(33, 34, &[34, 10, 70], "/srv");
         let table = [
-            ("", user(0, 0, &[10], "/root")),
+            ("", user(0, 0, &[0, 10], "/root")),
             ("web", web.clone()),
             ("33", web),
-            ("web:logs", user(33, 70, &[], "/srv")),
-            ("1000", user(1000, 0, &[], "")),
-            ("1000:1001", user(1000, 1001, &[], "")),
+            ("web:logs", user(33, 70, &[70], "/srv")),
+            ("1000", user(1000, 0, &[0], "")),
+            ("1000:1001", user(1000, 1001, &[1001], "")),
         ];
         for (wanted, user) in table {
             assert_eq!(resolve(wanted, PASSWD, GROUP), Ok(user), "{wanted}");
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_image_without_files_knows_numbers_only() {
-        assert_eq!(resolve("7:8", "", ""), Ok(User { uid: 7, gid: 8, ..User::default() }));
+        assert_eq!(resolve("7:8", "", ""), Ok(User { uid: 7, gid: 8, groups: vec![8], ..User::default() }));
         assert_eq!(resolve("root", "", ""), Err(UnknownUser::User("root".into())));
     }
 }

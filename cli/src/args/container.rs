@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Format, Rows, health::Health, service::Tail};
-use crate::units::{KeyValue, Since, Words, bytes, cpus, ip, ip4, ip6, key_value, seconds, since, words};
+use crate::units::{KeyValue, Since, Words, bytes, cpus, ip, ip4, ip6, key_value, pids, seconds, since, words};
 
 /// The same verbs, where Docker has them too.
 #[derive(Debug, Subcommand)]
@@ -125,8 +125,8 @@ pub(crate) struct Create {
     /// Such as 512m
     #[arg(short, long, value_parser = bytes)]
     pub(crate) memory: Option<u64>,
-    /// Processes; 0: no limit
-    #[arg(long)]
+    /// Processes and threads; -1 or 0: no limit [default: 4096]
+    #[arg(long, value_parser = pids)]
     pub(crate) pids_limit: Option<u64>,
     /// NAME, or name=NAME,alias=…,ip=…,ip6=…,mac-address=…,gw-priority=…; host, none; repeatable
     #[arg(long, visible_alias = "net")]

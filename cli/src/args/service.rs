@@ -8,7 +8,7 @@ use shoal_common::{
 use std::{path::PathBuf, time::Duration};
 
 use super::{Format, Listing, health::Health};
-use crate::units::{Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, port, words};
+use crate::units::{Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, pids, port, words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {
@@ -59,8 +59,8 @@ pub(crate) struct Settings {
     /// Such as 512m
     #[arg(long, value_parser = bytes)]
     pub(crate) limit_memory: Option<u64>,
-    /// Processes; 0: no limit
-    #[arg(long)]
+    /// Processes and threads; -1 or 0: no limit [default: 4096]
+    #[arg(long, value_parser = pids)]
     pub(crate) limit_pids: Option<u64>,
     /// Such as 0.5
     #[arg(long, value_parser = cpus)]

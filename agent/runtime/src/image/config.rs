@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use shoal_common::health::{HealthCheck, HealthTest};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::{ContainerConfig, Error, record::Record};
+use crate::{ContainerConfig, Error, mounts, record::Record};
 
 /// The image configuration, the file whose digest is the image's id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +126,13 @@ impl ImageConfig {
             }
         }
 
+        let image_volumes = run.volumes.iter().flatten().map(|(path, _)| PathBuf::from("/").join(path));
+        let image_volumes: Vec<PathBuf> =
+            image_volumes.filter(|path| !options.mounts.iter().any(|mount| mount.target == *path)).collect();
+        if let Some(path) = image_volumes.iter().find(|path| !mounts::is_target(path)) {
+            return Err(Error::MountTarget(path.clone()));
+        }
+
         Ok(Record {
             image: spec.image.clone(),
             image_id: origin.image_id.to_owned(),
@@ -146,6 +153,7 @@ impl ImageConfig {
             resolv_conf,
             labels,
             options,
+            image_volumes,
             volumes_dir: origin.volumes_dir,
             attach: origin.attach,
             created_at_ms: origin.created_at_ms,
@@ -224,6 +232,17 @@ mod tests {
 
         let spec = ContainerSpec { entrypoint: Some(vec![]), ..Default::default() };
         assert!(matches!(record(&image(), spec), Err(Error::NoCommand { .. })));
+    }
+
+    #[test]
+    fn the_image_has_volumes_where_the_user_mounts_nothing() {
+        let mut image = image();
+        let volumes = ["/data", "/data/logs", "var/lib/db/"].map(|path| (path.to_owned(), BTreeMap::new()));
+        image.config.volumes = Some(volumes.into());
+        let wanted = record(&image, ContainerSpec::default()).unwrap().image_volumes;
+        assert_eq!(wanted, ["/data", "/data/logs", "/var/lib/db/"].map(PathBuf::from));
+        image.config.volumes = Some([("/a/../b".to_owned(), BTreeMap::new())].into());
+        assert!(matches!(record(&image, ContainerSpec::default()), Err(Error::MountTarget(_))));
     }
 
     #[test]
