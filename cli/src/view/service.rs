@@ -119,7 +119,11 @@ fn container(c: &pb::ContainerSpec) -> Value {
 /// 0: no limit, nothing set aside; of processes the default limit, and -1 none.
 fn resources(r: &pb::Resources) -> Value {
     let (limits, reservations) = (r.limits.unwrap_or_default(), r.reservations.unwrap_or_default());
-    let pids = if r.pids_limit == Resources::PIDS_UNLIMITED { -1 } else { i64::try_from(r.pids_limit).unwrap_or(-1) };
+    let pids = if r.pids_limit == shoal_common::service::Resources::PIDS_UNLIMITED {
+        -1
+    } else {
+        i64::try_from(r.pids_limit).unwrap_or(-1)
+    };
     json!({
         "Limits": { "NanoCPUs": limits.nano_cpus, "MemoryBytes": limits.memory_bytes, "Pids": pids },
         "Reservations": { "NanoCPUs": reservations.nano_cpus, "MemoryBytes": reservations.memory_bytes },
