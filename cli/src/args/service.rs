@@ -8,7 +8,9 @@ use shoal_common::{
 use std::{path::PathBuf, time::Duration};
 
 use super::{Format, Listing, health::Health};
-use crate::units::{Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, pids, port, words};
+use crate::units::{
+    Attachment, KeyValue, Port, Words, attachment, bytes, cpus, duration, key_value, pids, port, words,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {

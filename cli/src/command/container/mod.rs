@@ -10,7 +10,7 @@ use shoal_proto::pb;
 use std::{path::Path, process::ExitCode, time::Duration};
 use tokio::time::sleep;
 
-use super::each;
+use super::each_at_once;
 use crate::{
     args::container::{Container, Exec, Inspect, Kill, Logs, Named, One, Port, Ps, Rename, Rm, Start, Stats, Stop},
     client::Client,
@@ -146,12 +146,13 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
         Exit::NotRun | Exit::NotExecutable | Exit::NoProgram => Failure { exit: Exit::NotConverged, ..f },
         _ => f,
     };
-    each(names, |name| async move { started(client, &name, node, false).await.map(|_| name).map_err(apart) }).await?;
+    each_at_once(names, |name| async move { started(client, &name, node, false).await.map(|_| name).map_err(apart) })
+        .await?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn stop(client: &Client, a: &Stop) -> Result<(), Failure> {
-    each(&a.named.containers, |name| async move {
+    each_at_once(&a.named.containers, |name| async move {
         let grace_ms = a.time.map(|seconds| seconds.saturating_mul(1000));
         let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
         let reply = client.hosts().stop_container(request).await?.into_inner();
@@ -162,7 +163,7 @@ async fn stop(client: &Client, a: &Stop) -> Result<(), Failure> {
 }
 
 async fn restart(client: &Client, a: &Stop) -> Result<(), Failure> {
-    each(&a.named.containers, |name| async move {
+    each_at_once(&a.named.containers, |name| async move {
         if let Some(seconds) = a.time {
             let grace_ms = Some(seconds.saturating_mul(1000));
             let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
@@ -177,7 +178,7 @@ async fn restart(client: &Client, a: &Stop) -> Result<(), Failure> {
 
 async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
     let is_kill = matches!(a.signal.to_ascii_uppercase().as_str(), "KILL" | "SIGKILL" | "9");
-    each(&a.named.containers, |name| async move {
+    each_at_once(&a.named.containers, |name| async move {
         let found = one(client, &name, &a.named.on.node).await?;
         if !matches!(found.status.clone().unwrap_or_default().phase.as_str(), "running" | "restarting") {
             return Err(Failure::new(Exit::Conflict, format!("container {name} does not run")));
@@ -197,7 +198,7 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
 }
 
 async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
-    each(&a.named.containers, |name| async move {
+    each_at_once(&a.named.containers, |name| async move {
         let container = reference(&name, &a.named.on.node);
         let request = pb::RemoveContainerRequest { container, force: a.force, volumes: a.volumes };
         let reply = client.hosts().remove_container(request).await?.into_inner();
@@ -269,7 +270,7 @@ async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {
 }
 
 async fn wait(client: &Client, a: &Named) -> Result<(), Failure> {
-    each(&a.containers, |name| async move {
+    each_at_once(&a.containers, |name| async move {
         let found = one(client, &name, &a.on.node).await?;
         let of = pb::ContainerReply { id: found.id, start: found.start };
         let ended = until(client, &of, "ended").await?;
