@@ -118,7 +118,7 @@ inside() {
     finish
     ok 'an image, and networks on any parent link'
     begin shoal run -d --name big --memory 16m page sh -c 'x=a; while :; do x=$x$x; done'
-    id=$(shoal run -d --name a --memory 32m --cpus 0.5 --pids-limit 20 \
+    id=$(shoal run -d --name a --memory 32m --cpus 0.5 --pids-limit 20 --cap-add SYSLOG \
         --network n50 --network n60 --network n70 --network n80 --network n90 page idle)
     ok "a container runs: $id"
     in_a() { nsenter --net="/run/shoal/netns/$id" "$@"; }
@@ -141,6 +141,11 @@ inside() {
     holds 'CPU is limited' [ "$(cat "$group/cpu.max")" = '50000 100000' ]
     holds 'processes are limited' [ "$(cat "$group/pids.max")" = 20 ]
     holds 'and it is seen' contains 32.0MiB shoal stats --no-stream a
+    holds 'a limit is not lifted from inside' shoal exec a sh -c '! (echo max > /sys/fs/cgroup/memory.max) 2>/dev/null &&
+        [ "$(cat /sys/fs/cgroup/memory.max)" = 33554432 ]'
+    # /dev is no nodev: nothing but the program of its cgroup keeps it from the kernel's messages, which SYSLOG would allow.
+    holds 'a device that it makes is not opened' shoal exec a sh -c 'mknod /dev/k c 1 11 && ! (: < /dev/k) 2>/dev/null &&
+        : < /dev/null'
     finish
     eventually 'who takes more memory is ended, and it is said why' contains 'memory limit' shoal inspect big
 
