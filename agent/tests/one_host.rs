@@ -48,7 +48,7 @@ async fn a_task_is_wired_and_named_before_it_starts_repaired_while_it_runs_and_g
     let said: Vec<String> =
         futures::StreamExt::collect::<Vec<_>>(lines).await.into_iter().map(|l| l.unwrap().text).collect();
     let said = said.join("\n");
-    for part in ["10.0.1.11/24", "10.0.1.12", "found", "10.0.1.11\tweb.1"] {
+    for part in ["10.0.1.11/24", "10.0.1.12", "found", "10.0.1.11\tweb-1"] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
     assert!(daemon.inside(Ns::Task(TaskId(1)), "ping -c1 -W1 10.0.1.12").status.success());

@@ -1,7 +1,7 @@
 //! What the runtime is told to start, out of what the managers want.
 
 use shoal_common::{
-    TaskId,
+    Name, TaskId,
     assignment::{ContainerAssignment, TaskAssignment},
     container::Networking,
     name::Labels,
@@ -17,7 +17,7 @@ use crate::containers;
 
 /// Of a service's task.
 pub(crate) fn task(id: TaskId, task: &TaskAssignment, netns: PathBuf, host_resolv_conf: &str) -> ContainerConfig {
-    let hostname = task.container.hostname.clone().unwrap_or_else(|| task.name.clone());
+    let hostname = task.container.hostname.clone().unwrap_or_else(|| default_hostname(&task.name));
     ContainerConfig {
         id: containers::id(id),
         hosts: hosts(&task.container, &task.endpoints, &[], &hostname),
@@ -32,6 +32,17 @@ pub(crate) fn task(id: TaskId, task: &TaskAssignment, netns: PathBuf, host_resol
         hostname,
         options: options(&task.container),
     }
+}
+
+/// A task's name as one label: `web-1` of `web.1`. A host name with a dot has a domain, and small C libraries search that
+/// for every bare word: from `web.1`, busybox's `nslookup db` asks for `db.1`. A long service's name is cut, so that the
+/// label has room for the slot (RFC 1035 §2.3.4; `sethostname` takes 64 bytes).
+fn default_hostname(task_name: &str) -> String {
+    let (service, slot) = task_name.split_once('.').unwrap_or((task_name, ""));
+    let slot = if slot.is_empty() { String::new() } else { format!("-{}", slot.replace('.', "-")) };
+    let room = Name::MAX_BYTES.saturating_sub(slot.len());
+    let service = service.get(..room).map_or(service, |cut| cut.trim_end_matches(['-', '_']));
+    format!("{service}{slot}")
 }
 
 /// Of a container that was run by hand.
@@ -135,9 +146,8 @@ fn labels(id: TaskId, task: &TaskAssignment) -> Labels {
 /// The container under its own name, on each of its addresses: as Docker, the whole name first.
 fn hosts(spec: &ContainerSpec, endpoints: &[Endpoint], gateways: &[IpAddr], hostname: &str) -> Vec<String> {
     let names = match hostname.split_once('.') {
-        // A task's default name, `web.1`, has a dot and is no domain name.
-        Some((short, _)) if spec.hostname.is_some() => format!("{hostname} {short}"),
-        Some(_) | None => hostname.to_owned(),
+        Some((short, _)) => format!("{hostname} {short}"),
+        None => hostname.to_owned(),
     };
     let extra = spec.extra_hosts.iter().flat_map(|(name, at)| {
         let ips = match at {
@@ -184,11 +194,26 @@ mod tests {
     use crate::fixture;
 
     #[test]
+    fn a_task_is_called_by_one_label_that_the_kernel_takes() {
+        let long = "a".repeat(60) + "-bc";
+        for (task, hostname) in [
+            ("web.1", "web-1".to_owned()),
+            ("shop_web.12", "shop_web-12".to_owned()),
+            ("web.node-7", "web-node-7".to_owned()),
+            (&format!("{long}.7"), "a".repeat(60) + "-7"),
+            (&format!("{long}.node-123"), "a".repeat(54) + "-node-123"),
+        ] {
+            assert_eq!(default_hostname(task), hostname);
+            assert!(hostname.len() <= 63 && !hostname.contains('.'));
+        }
+    }
+
+    #[test]
     fn a_container_knows_itself_by_its_tasks_name_or_the_hostname_given() {
         let mut task = fixture::task(1);
         let config = super::task(TaskId(1), &task, "/ns".into(), "");
-        assert_eq!((config.id.as_str(), config.hostname.as_str()), ("task-1", "web.1"));
-        assert_eq!(config.hosts, ["10.0.1.11\tweb.1"]);
+        assert_eq!((config.id.as_str(), config.hostname.as_str()), ("task-1", "web-1"));
+        assert_eq!(config.hosts, ["10.0.1.11\tweb-1"]);
         assert_eq!(config.labels.get("shoal.service.name").map(String::as_str), Some("web"));
 
         task.container.hostname = Some("db.example.com".to_owned());

@@ -67,7 +67,7 @@ fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_cl
         // m1 has no task, and spreads over both; the others prefer their own, which see who asks.
         for ip in [HOSTS[0].1, HOSTS[0].2] {
             let met = everybody(lab, "w1", &format!("http://{ip}:8080/"))?;
-            ensure!(met == set(["web.1", "web.2"]), "by m1: {met:?}");
+            ensure!(met == set(["web-1", "web-2"]), "by m1: {met:?}");
         }
         let met = everybody(lab, "m1", "http://172.31.0.101:8080/")?;
         ensure!(met.len() == 1, "by w1: {met:?}");
@@ -108,7 +108,7 @@ fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_cl
         for (_, ip, _) in HOSTS {
             eventually("web.1 alone answers", SETTLES_WITHIN, || {
                 let met = everybody(lab, "m1", &format!("http://{ip}:8081/"))?;
-                ensure!(met == set(["web.1"]), "{met:?}");
+                ensure!(met == set(["web-1"]), "{met:?}");
                 Ok(())
             })?;
         }
@@ -198,7 +198,7 @@ fn a_service_without_a_network_has_a_way_out_and_its_ports_too() -> anyhow::Resu
         ensure!((30_000..=32_767).contains(&port), "{port}");
         for (_, ip, _) in &HOSTS[..2] {
             let answer = answers(lab, "m1", &format!("http://{ip}:{port}/"))?;
-            ensure!(answer == "plain.1", "{answer}");
+            ensure!(answer == "plain-1", "{answer}");
         }
         // It reaches the world by its host's default bridge.
         lab.shoal("m1", ["run", "-d", "--name", "far", "-p", "8000:80", "page", "serve"])?.success()?;

@@ -182,7 +182,7 @@ fn limits_ends_and_words_of_containers_are_told() -> anyhow::Result<()> {
         let seven = ended("seven")?;
         ensure!((seven.state.as_str(), seven.exit_code) == ("failed", Some(7)), "{seven:?}");
         let words = lab.shoal("m1", ["service", "logs", "seven"])?.success()?;
-        ensure!(words.contains("hello from seven.1"), "{words}");
+        ensure!(words.contains("hello from seven-1"), "{words}");
         let fine = ended("fine")?;
         ensure!((fine.state.as_str(), fine.exit_code) == ("complete", Some(0)), "{fine:?}");
         ensure!(lab.shoal("m1", ["service", "logs", "fine"])?.success()?.contains("box"), "its hostname");
