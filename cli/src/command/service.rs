@@ -56,12 +56,19 @@ pub(super) async fn run(host: &Path, verb: &Service) -> Result<(), Failure> {
 
 async fn create(host: &Path, c: &Create) -> Result<(), Failure> {
     let spec = spec::service::create(c, rand::random())?;
+    warn_of_hostname(c.settings.hostname.as_deref());
     let client = &Client::connect(host).await?;
     let name = spec.name.clone();
     let request = pb::CreateServiceRequest { spec: Some(spec), request_id: request_id() };
     let r = client.control().create_service(request).await?.into_inner();
     out::line(format!("svc-{}", r.id))?;
     wait_for(client, &name, r.id, r.version, &c.wait).await
+}
+
+fn warn_of_hostname(hostname: Option<&str>) {
+    if let Some(warning) = spec::hides_a_public_name(hostname) {
+        out::note(format!("warning: {warning}"));
+    }
 }
 
 async fn wait_for(client: &Client, name: &str, id: u64, version: u64, wait: &Wait) -> Result<(), Failure> {
@@ -113,6 +120,7 @@ async fn change(
 }
 
 async fn update(client: &Client, u: &Update) -> Result<(), Failure> {
+    warn_of_hostname(u.settings.hostname.as_deref());
     // The spec names networks by id; the user may not.
     let networks_gone: Vec<String> = match u.network_rm.as_slice() {
         [] => vec![],

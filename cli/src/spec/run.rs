@@ -46,6 +46,9 @@ pub(crate) fn run(c: &Create, exposed: &[String], random: u64) -> Result<Asked, 
         notes.push(format!("published ports are discarded when using {stack} network mode"));
         ports.clear();
     }
+    if stack == "own" {
+        notes.extend(super::hides_a_public_name(c.hostname.as_deref()));
+    }
     if !c.link.is_empty() {
         notes.push(
             "--link is deprecated: put the containers on a network, where they know each other by name".to_owned(),
@@ -336,6 +339,9 @@ mod tests {
             asked("--name test-container -it --hostname=test-con.example.com --dns=8.8.8.8 ubuntu /bin/bash").unwrap();
         let c = a.spec.container.unwrap();
         assert_eq!((c.hostname.as_deref(), c.dns_servers[0].as_str()), (Some("test-con.example.com"), "8.8.8.8"));
+        assert!(a.notes[0].contains("nobody there reaches a public test-con.example.com"), "{:?}", a.notes);
+        assert!(asked("--hostname box busybox").unwrap().notes.is_empty());
+        assert!(asked("--hostname a.b --net none busybox").unwrap().notes.is_empty());
         assert!(c.tty && c.stdin && c.args == ["/bin/bash"]);
         let a = asked("--name myweb --link mydb:mydb -P myapp python app.py").unwrap();
         assert_eq!(a.spec.links.len(), 1);
