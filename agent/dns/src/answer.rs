@@ -52,7 +52,8 @@ pub fn answer(query: &[u8], transport: Transport, scope: &Scope, zone: &Zone, se
         Verdict::Records(body) => (ResponseCode::NoError, body),
         Verdict::NoData => (ResponseCode::NoError, denial(0, zone)),
         Verdict::NoSuchName => (ResponseCode::NXDomain, denial(enclosing(&question), zone)),
-        Verdict::Foreign if zone.reaches_outside(scope) => return Outcome::Forward,
+        Verdict::Foreign | Verdict::Unclaimed if zone.reaches_outside(scope) => return Outcome::Forward,
+        Verdict::Unclaimed => (ResponseCode::NXDomain, denial(enclosing(&question), zone)),
         Verdict::Foreign | Verdict::OtherClass => (ResponseCode::Refused, Body::default()),
         Verdict::UnknownVersion => (ResponseCode::BADVERS, Body::default()),
     };
@@ -64,6 +65,8 @@ enum Verdict<'z> {
     /// The name is there, but nothing of this type.
     NoData,
     NoSuchName,
+    /// Nobody here bears it; elsewhere somebody may.
+    Unclaimed,
     Foreign,
     /// Not the Internet's: `CH TXT version.bind` and the like.
     OtherClass,
@@ -100,6 +103,7 @@ fn verdict<'z>(question: &Query, edns: Option<&Edns>, scope: &'z Scope, zone: &'
     let has_wanted = |entry: &Entry| underscored > 0 || has(entry, scope, wanted);
     match zone.find(scope, &name, underscored, has_wanted) {
         Found::Nothing => Verdict::NoSuchName,
+        Found::Unclaimed => Verdict::Unclaimed,
         Found::Foreign => Verdict::Foreign,
         Found::Entry(entry) => match underscored {
             0 => {

@@ -78,6 +78,9 @@ pub(crate) enum Found<'z> {
     Entry(&'z Entry),
     /// Ours to answer, and it does not exist.
     Nothing,
+    /// Below the name of a network here, and nobody here bears it. It may be a public name: networks are called `dev`
+    /// and `app`, as top-level domains are.
+    Unclaimed,
     /// Somebody else's.
     Foreign,
 }
@@ -199,7 +202,10 @@ impl Zone {
         }
         match first {
             Some(entry) => Found::Entry(entry),
-            None if within_ours || has_our_shape(name, skip) => Found::Nothing,
+            None if has_our_shape(name, skip, end) => Found::Nothing,
+            // `web.1.blue` and `tasks.web.blue`; a bare word before the network's name may be anybody's.
+            None if within_ours && end - skip > 2 && has_our_shape(name, skip, end - 1) => Found::Nothing,
+            None if within_ours => Found::Unclaimed,
             None => Found::Foreign,
         }
     }
@@ -219,8 +225,8 @@ impl Zone {
 /// Whether a name that no network knows could have been, or become, one of ours, so that to ask others for it would
 /// tell them our names: a bare word, `tasks.web`, `web.1`, `web.node-3`. (Not `tasks.google.com`, nor
 /// `google.com` where a service is called google. No top-level domain is numeric: RFC 3696 §2.)
-fn has_our_shape(name: &Labels, skip: usize) -> bool {
-    let (count, end) = (name.count() - skip, name.count());
+fn has_our_shape(name: &Labels, skip: usize, end: usize) -> bool {
+    let count = end - skip;
     let last = name.label(end - 1);
     let numeric = |s: &[u8]| !s.is_empty() && s.iter().all(u8::is_ascii_digit);
     count == 1
