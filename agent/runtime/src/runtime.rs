@@ -12,6 +12,7 @@ use std::{
     fs,
     future::Future,
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -105,9 +106,12 @@ impl Runtime {
             RuntimeConfig { data_dir: absolute(&config.data_dir)?, run_dir: absolute(&config.run_dir)?, ..config };
         let locks = Locks(config.run_dir.join("live"));
         let containers_dir = config.data_dir.join("containers");
-        for dir in [&containers_dir, &locks.0, &config.run_dir.join("attach"), &config.data_dir.join("removing")] {
+        let attach = config.run_dir.join("attach");
+        for dir in [&containers_dir, &locks.0, &attach, &config.data_dir.join("removing")] {
             fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
         }
+        // A process that connects to a socket in it types into a container.
+        fs::set_permissions(&attach, fs::Permissions::from_mode(0o700)).map_err(Error::file("protect", &attach))?;
         let ids = Ids::read().map_err(Error::file("read", "/proc/self/uid_map"))?;
         let aside = config.data_dir.join("set-aside").join("images");
         let images = Images::open(config.data_dir.join("images"), &aside, ids)?;

@@ -8,7 +8,10 @@ mod local;
 mod role;
 
 use anyhow::{Context, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use shoal_agent::{Host, HostConfig};
 use shoal_proto::pb::local_node_server::LocalNodeServer;
 use shoal_rt::{Fatal, Tasks};
@@ -43,6 +46,7 @@ const STREAMS_END: Duration = Duration::from_millis(300);
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(args: &Daemon, socket: &Path) -> Result<(), Failure> {
     shoal_rt::telemetry::init();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let config = Config::read(args, socket)?;
@@ -50,6 +54,21 @@ pub(crate) fn run(args: &Daemon, socket: &Path) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     done.map_err(|error| Failure::new(Exit::General, format!("{error:#}")))
+}
+
+/// The most open files that the daemon asks for; the kernel's own default for a hard limit (`fs.nr_open`). Containers
+/// inherit it, and some programs close every descriptor up to their limit one by one.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// A shell's soft limit of open files is 1024, and each network namespace of a container takes five.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(OPEN_FILES);
+        if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files: this host has room for few containers");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
