@@ -18,7 +18,9 @@ pub(crate) const ELSEWHERE: NodeId = NodeId(2);
 pub(crate) const NETWORK: NetworkId = NetworkId(7);
 
 fn endpoint(task: u64) -> Endpoint {
-    let ip = Ipv4Addr::new(10, 0, 1, u8::try_from(task).unwrap() + 10);
+    // Of 10.0.0.0/16, beside the gateway 10.0.1.1.
+    let [high, low] = u16::try_from(256 + task + 10).unwrap().to_be_bytes();
+    let ip = Ipv4Addr::new(10, 0, high, low);
     Endpoint { network: NETWORK, link: 0, mac: MacAddr::of_v4(ip), v4: Some(ip), v6: None }
 }
 
@@ -114,4 +116,14 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
         containers: [].into(),
         ingress: [].into(),
     }
+}
+
+/// As [`assignment`], with room for some ten thousand tasks in the network.
+#[allow(dead_code, reason = "of the tests outside alone")]
+pub(crate) fn many(tasks: &[u64]) -> Assignment {
+    let mut many = assignment(5, tasks);
+    for network in many.networks.values_mut() {
+        network.subnets[0].net = "10.0.0.0/16".parse().unwrap();
+    }
+    many
 }

@@ -12,6 +12,7 @@ use shoal_runtime::{ContainerState, Runtime, RuntimeConfig};
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -61,6 +62,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("cannot protect the directory {}", path.display())]
+    Protect {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read how much memory this host has from /proc/meminfo")]
     Memory(#[source] io::Error),
     #[error("/proc/meminfo does not say how much memory this host has")]
@@ -96,6 +103,10 @@ impl Host {
         for path in [&config.data_dir, &config.run_dir] {
             fs::create_dir_all(path).map_err(|source| Error::Directory { path: path.clone(), source })?;
         }
+        // A process that connects to a socket below it commands a container or the resolver.
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&config.run_dir, private)
+            .map_err(|source| Error::Protect { path: config.run_dir.clone(), source })?;
         let kernel = KernelConfig { run_dir: config.run_dir.clone(), host_ns: config.host_ns };
         let kernel = Kernel::open(kernel).map_err(Error::Kernel)?;
         let runtime = RuntimeConfig {
@@ -106,7 +117,7 @@ impl Host {
         };
         let runtime = Runtime::open(runtime).await.map_err(Error::Runtime)?;
         let memory = Memory::new(&config.data_dir);
-        let resolver = Client::new(config.supervisor, config.run_dir.clone(), config.resolv_conf);
+        let resolver = Client::new(config.supervisor, config.run_dir.clone(), config.resolv_conf, kernel.clone());
         Ok(Self(Arc::new(Inner {
             runtime,
             kernel,

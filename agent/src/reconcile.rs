@@ -6,7 +6,7 @@
 use futures::FutureExt;
 use shoal_common::{
     Generation, NetworkId, TaskId,
-    assignment::{Assignment, NetworkKind},
+    assignment::{Assignment, NetworkKind, TaskAssignment},
 };
 use shoal_kernel::{Changes, Kernel, OpError};
 use shoal_plan::{HostFacts, Ns, Op, World, desired, link_of, listeners, plan};
@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(20);
 /// Looks in a row before the loop rests a while. The second sees what the first could not do.
 const ROUNDS: usize = 3;
+/// What the first pass waits for the resolver to say which ports it has. Later passes do not wait: they leave out what it
+/// has not answered for.
+const FIRST_HOLD: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,8 @@ pub(crate) struct Converged {
     pub(crate) failed_operations: u32,
     /// Containers one of whose ports others of this host have, and who that is.
     pub(crate) closed: BTreeMap<TaskId, String>,
+    /// Not wired because the resolver does not listen at one of their published ports yet.
+    pub(crate) unlistened: BTreeSet<TaskId>,
 }
 
 /// Why a namespace is not as it should be.
@@ -76,7 +81,12 @@ impl Failure {
 impl Converged {
     /// Why this task's network is not there yet, if something went wrong.
     pub(crate) fn failure(&self, assignment: &Assignment, task: TaskId) -> Option<Failure> {
-        let failure = needs(assignment, task).iter().find_map(|ns| self.failures.get(ns)).cloned()?;
+        let unlistened = || {
+            let why = "the resolver of this host does not listen at its published ports yet".to_owned();
+            self.unlistened.contains(&task).then_some(Failure { why, stays: false })
+        };
+        let failure = needs(assignment, task).iter().find_map(|ns| self.failures.get(ns)).cloned();
+        let failure = failure.or_else(unlistened)?;
         // What is newer than the last look may have changed it.
         Some(Failure { stays: failure.stays && self.seen >= assignment.generation, ..failure })
     }
@@ -150,7 +160,9 @@ impl Reconciler {
         // Before the first look, so that no change falls between the two.
         let mut kernel = self.kernel.changes();
         let mut containers = self.runtime.changes();
-        let mut ports_lost = self.ports.lost();
+        let mut ports = self.ports.changes();
+        let asking = self.ports.asker().run();
+        tokio::pin!(asking);
         let mut periodic = interval(LOOK_AGAIN);
         periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
@@ -172,10 +184,11 @@ impl Reconciler {
                     Ok(()) => Due::These(BTreeSet::new()),
                     Err(_) => return,
                 },
-                changed = ports_lost.changed() => match changed {
+                changed = ports.changed() => match changed {
                     Ok(()) => Due::These(BTreeSet::new()),
                     Err(_) => return,
                 },
+                () = &mut asking => return,
                 dirty = kernel.next() => Due::These(settled(dirty, &mut kernel).await),
                 Some(check) = self.checks.recv() => {
                     // Who asked may have gone.
@@ -185,7 +198,11 @@ impl Reconciler {
                 _ = periodic.tick() => Due::Everything,
                 () = retry => Due::Everything,
             };
-            if self.look(due).await {
+            let right = tokio::select! {
+                right = self.look(due) => right,
+                () = &mut asking => return,
+            };
+            if right {
                 backoff.reset();
                 retry_at = None;
             } else {
@@ -205,10 +222,15 @@ impl Reconciler {
         let mut changed = BTreeSet::new();
         let told = !Arc::ptr_eq(&assignment, &self.told) || namespaces != self.namespaces;
         if told {
-            self.ports.want(listeners(&assignment, &self.facts, &namespaces.wanted));
+            self.ports.want(&listeners(&assignment, &self.facts, &namespaces.wanted));
         }
-        // Before anything leads there.
-        let closed = self.ports.hold(due == Due::Everything).await;
+        if self.first {
+            // What an earlier daemon led to stays; what nobody has asked for yet is better asked for first.
+            let mut asked = self.ports.changes();
+            let _ = timeout(FIRST_HOLD, asked.wait_for(|held| !held.unasked)).await;
+        }
+        // Nothing leads to a port before it is listened at.
+        let closed = self.ports.shut();
         // A container that began to run, say, changes nothing here.
         if told || closed != self.facts.closed {
             self.facts.closed = closed;
@@ -352,7 +374,14 @@ impl Reconciler {
 
     fn publish(&self, assignment: &Assignment) {
         let right = |ns: &Ns| self.done.contains(ns);
-        let wired = self.namespaces.wanted.iter().filter(|task| needs(assignment, **task).iter().all(right));
+        let pending = self.ports.pending();
+        let waits = |task: &TaskId| {
+            let of_service = |task: &TaskAssignment| pending.services.contains(&task.service);
+            pending.containers.contains(task) || assignment.tasks.get(task).is_some_and(of_service)
+        };
+        let unlistened: BTreeSet<TaskId> = self.namespaces.wanted.iter().filter(|task| waits(task)).copied().collect();
+        let is_wired = |task: &TaskId| needs(assignment, *task).iter().all(right) && !unlistened.contains(task);
+        let wired = self.namespaces.wanted.iter().filter(|task| is_wired(task));
         let start = |task: &TaskId| assignment.containers.get(task).map_or(0, |container| container.start);
         let wired: BTreeMap<TaskId, u64> = wired.map(|task| (*task, start(task))).collect();
         let converged = self.failures.is_empty() && self.desired.namespaces.keys().all(right);
@@ -364,6 +393,7 @@ impl Reconciler {
                 seen: assignment.generation,
                 failed_operations: u32::try_from(self.failed_operations).unwrap_or(u32::MAX),
                 closed: self.ports.closed(),
+                unlistened,
             };
             let news = *before != next;
             *before = next;

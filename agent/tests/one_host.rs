@@ -176,6 +176,91 @@ async fn names_are_answered_while_no_daemon_runs_and_after_the_resolver_was_kill
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolver_that_stands_still_is_replaced_and_holds_up_no_wiring_meanwhile() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1], "exec sleep 1000"));
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it runs", || record.last(1) == Some(TaskState::Running)).await;
+    let resolver = machine.resolver();
+    nix::sys::signal::kill(resolver, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    record.change(|a| {
+        let mut second = running(0, &[2], "exec sleep 1000");
+        a.tasks.append(&mut second.tasks);
+        a.endpoints.append(&mut second.endpoints);
+    });
+    let is_wired = || {
+        let ns = Ns::Task(TaskId(2));
+        daemon.has(ns) && daemon.inside(ns, "ip -4 addr show eth0 | grep -q 10.0.1.12/24").status.success()
+    };
+    eventually("the second one is wired", is_wired).await;
+    assert_eq!(machine.find_resolver(), Some(resolver), "the resolver was replaced before this test looked");
+    let took = eventually("the second one runs", || record.last(2) == Some(TaskState::Running)).await;
+    eprintln!("replaced after {took:?}");
+    assert_ne!(machine.resolver(), resolver);
+    eventually("both are answered names", || {
+        daemon.names(1, "web.2") == "10.0.1.12\n" && daemon.names(2, "web.1") == "10.0.1.11\n"
+    })
+    .await;
+    daemon.stop().await;
+}
+
+/// Answers as a resolver of version 0.1.0 did, and quits when it is asked to.
+const YESTERDAYS: &str = r#"
+    use Socket;
+    socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un($ARGV[0])); listen(S, 8);
+    my $hello = pack("H*", "81a5") . "Hello" . pack("H*", "82a7") . "version" . pack("H*", "a5") . "0.1.0"
+        . pack("H*", "a7") . "serving" . pack("H*", "90");
+    while (accept(C, S)) {
+        while ((sysread(C, my $length, 4) // 0) == 4) {
+            sysread(C, my $asked, unpack("N", $length));
+            exit if $asked =~ /Quit/ and $ARGV[1] eq "quits";
+            syswrite(C, pack("N", length $hello) . $hello);
+        }
+    }"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolver_of_another_build_is_replaced_whether_it_quits_or_not() {
+    let ca = Authority::new();
+    for how in ["quits", "stays"] {
+        let machine = Machine::new(&ca);
+        let run = machine.dir.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let socket = run.join("resolver.sock");
+        let mut yesterdays =
+            std::process::Command::new("perl").args(["-e", YESTERDAYS]).arg(&socket).arg(how).spawn().unwrap();
+        eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+        let record = Record::new(running(5, &[1], "exec sleep 1000"));
+        let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+        let daemon = machine.daemon(manager.addr).await;
+        eventually("a task runs", || record.last(1) == Some(TaskState::Running)).await;
+        assert_eq!(daemon.names(1, "web.1"), "10.0.1.11\n");
+        let ended = yesterdays.try_wait().unwrap().expect("it has ended");
+        assert_eq!(ended.success(), how == "quits", "{ended}");
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_keeps_for_its_run_is_for_root_alone() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1], "exec sleep 1000"));
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it runs", || record.last(1) == Some(TaskState::Running)).await;
+    let run = machine.dir.path().join("run");
+    for path in [run.clone(), run.join("attach"), run.join("resolver.sock")] {
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_run_is_told_with_its_reason() {
     let ca = Authority::new();
     let machine = Machine::new(&ca);

@@ -17,7 +17,7 @@ use shoal_common::{
     service::EndpointMode,
     task::Endpoint,
 };
-use shoal_dns::{OwnWay, Resolver, Scope, Servers, Transport, Zone, answer};
+use shoal_dns::{Asker, OwnWay, Resolver, Scope, Servers, Transport, Zone, answer};
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
@@ -136,16 +136,10 @@ fn main() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     {
         let _inside = runtime.enter();
-        Resolver::new()
-            .serve(
-                udp,
-                listener,
-                Arc::clone(&scope),
-                zones,
-                Servers { addresses: servers, way: Arc::new(OwnWay) },
-                shutdown.clone(),
-            )
-            .unwrap();
+        let servers = Servers { addresses: servers, way: Arc::new(OwnWay) };
+        let asker = Arc::new(Asker { scope: Scope::clone(&scope), servers });
+        let asker = watch::Sender::new(asker).subscribe();
+        Resolver::new().serve(udp, listener, asker, zones, shutdown.clone()).unwrap();
     }
     for (what, name) in [("one VIP", "svc7."), ("60 addresses", "svc0."), ("forwarded", "example.com.")] {
         println!("{what:>14}: {:>9.0} questions/s", rate(address, &query(name)));

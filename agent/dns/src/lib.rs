@@ -7,7 +7,11 @@
 //!
 //! **What must hold.** A name of ours never leaves the host: not a service's, not that of a task that ended, not
 //! a bare word nobody bears. An answer is made from the newest zone there is at the moment of asking. A container
-//! sees only the networks it is on, and one that is on internal networks alone reaches no server outside.
+//! sees only the networks it is on, and one that is on internal networks alone reaches no server outside. No container
+//! takes the resolver from the others ([`share`]).
+//!
+//! A network's name is not a domain of ours: `www.web.dev` on a network called `dev` is a public name unless a container
+//! here bears it. The price: `gone.dev`, once `gone` has been removed, is asked for outside.
 //!
 //! Not done: DNSSEC (a stub's own validation works through forwarding), a cache (upstream servers have one),
 //! reverse zones above the single address (`1.0.10.in-addr.arpa`), Kubernetes' and Mesos' record schemas.
@@ -25,6 +29,7 @@ mod resolv_conf;
 mod reverse;
 mod scope;
 mod server;
+mod share;
 mod tcp;
 mod upstream;
 mod zone;
@@ -33,6 +38,6 @@ pub use answer::{Outcome, Transport, answer};
 pub use reply::{TTL_SECONDS, UDP_PAYLOAD};
 pub use resolv_conf::upstream_servers;
 pub use scope::Scope;
-pub use server::{Resolver, ServeError};
+pub use server::{Asker, Resolver, ServeError};
 pub use upstream::{OwnWay, RESOLVER_ADDRESS, Servers, Way};
 pub use zone::Zone;

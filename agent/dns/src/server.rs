@@ -1,18 +1,26 @@
 //! The sockets of one container, served.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::{
     net::UdpSocket,
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::{Outcome, Transport, answer},
     scope::Scope,
+    share::{Pool, Share},
     tcp,
-    upstream::{Servers, Upstream},
+    upstream::{self, Servers},
     zone::Zone,
 };
 
@@ -22,8 +30,8 @@ const QUERY_BYTES: usize = 4096;
 /// Datagrams answered in a row before other containers have their turn.
 const BATCH: usize = 64;
 
-/// Queries of one container on their way to upstream servers. So one container leaves room for the others; more
-/// are dropped, and their client asks again.
+/// Queries of one container by UDP on their way to upstream servers. More are dropped, and their client asks again.
+/// Fewer while others need the room: [`Share`].
 const FORWARDS_PER_CONTAINER: usize = 128;
 
 /// A container's sockets that cannot be served.
@@ -38,27 +46,48 @@ pub enum ServeError {
 /// The resolver of one host, for all of its containers. Clones share their limits.
 #[derive(Debug, Clone, Default)]
 pub struct Resolver {
-    upstream: Upstream,
+    pool: Pool,
+}
+
+/// A container, and the servers that are asked for it about what is not ours.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    pub scope: Scope,
+    pub servers: Servers,
 }
 
 /// What answers are made from.
 pub(crate) struct Views {
-    scope: Arc<Scope>,
+    asker: watch::Receiver<Arc<Asker>>,
     zone: watch::Receiver<Arc<Zone>>,
-    servers: Servers,
-    upstream: Upstream,
+    share: Share,
 }
 
 impl Views {
-    /// The zone is looked at anew for each query: an answer is never older than what the host knows.
+    /// The zone is read again for each query: an answer is never older than what the host knows.
     pub(crate) fn answer(&self, query: &[u8], transport: Transport) -> Outcome {
-        let zone = self.zone.borrow();
-        answer(query, transport, &self.scope, &zone, rand::random())
+        let (asker, zone) = (self.asker.borrow().clone(), self.zone.borrow().clone());
+        // A defect that one query finds costs that query, not the names of the whole host.
+        let answered =
+            panic::catch_unwind(AssertUnwindSafe(|| answer(query, transport, &asker.scope, &zone, rand::random())));
+        answered.unwrap_or_else(|_| {
+            tracing::error!("the answer to a DNS query broke");
+            Outcome::Drop
+        })
     }
 
     pub(crate) async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let servers = self.servers.addresses.borrow().clone();
-        self.upstream.forward(query, transport, &servers, &*self.servers.way).await
+        let asker = self.asker.borrow().clone();
+        let servers = asker.servers.addresses.borrow().clone();
+        upstream::forward(query, transport, &servers, &*asker.servers.way, &self.share).await
+    }
+
+    /// Waits if the container has had more answers than its rate allows.
+    pub(crate) async fn pace(&self, answers: usize) {
+        let answers = u32::try_from(answers).unwrap_or(u32::MAX);
+        if let Some(until) = self.share.answered(answers, Instant::now()) {
+            sleep_until(until.into()).await;
+        }
     }
 }
 
@@ -68,22 +97,20 @@ impl Resolver {
     }
 
     /// Serves one container until `shutdown`. The sockets were opened in the container's network namespace and
-    /// answer there; `servers` are asked about what is not ours. When the task ends, so has
-    /// everything that it began.
+    /// answer there. When the task ends, so has everything that it began.
     pub fn serve(
         &self,
         udp: std::net::UdpSocket,
         listener: std::net::TcpListener,
-        scope: Arc<Scope>,
+        asker: watch::Receiver<Arc<Asker>>,
         zone: watch::Receiver<Arc<Zone>>,
-        servers: Servers,
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, ServeError> {
         udp.set_nonblocking(true).map_err(ServeError::Udp)?;
         let udp = UdpSocket::from_std(udp).map_err(ServeError::Udp)?;
         listener.set_nonblocking(true).map_err(ServeError::Tcp)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Tcp)?;
-        let views = Arc::new(Views { scope, zone, servers, upstream: self.upstream.clone() });
+        let views = Arc::new(Views { asker, zone, share: Share::of(&self.pool) });
         Ok(tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -104,9 +131,11 @@ async fn serve_udp(socket: Arc<UdpSocket>, views: Arc<Views>) {
                     tracing::debug!(%error, "a container's DNS socket ended");
                     return;
                 }
-                if answer_batch(&socket, &views, &mut forwards) == BATCH {
+                let answered = answer_batch(&socket, &views, &mut forwards);
+                if answered == BATCH {
                     tokio::task::yield_now().await;
                 }
+                views.pace(answered).await;
             }
             Some(ended) = forwards.join_next() => {
                 if let Err(error) = ended {

@@ -54,6 +54,7 @@ async fn converse(mut stream: TcpStream, views: &Views) -> io::Result<()> {
     loop {
         let Ok(read) = timeout(IDLE_TIMEOUT, read_frame(&mut stream)).await else { return Ok(()) };
         let Some(query) = read? else { return Ok(()) };
+        views.pace(1).await;
         let reply = match views.answer(&query, Transport::Tcp) {
             Outcome::Reply(reply) => Some(reply),
             Outcome::Forward => views.forward(&query, Transport::Tcp).await,

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::{
     net::{TcpStream, UdpSocket},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::timeout,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     answer::Transport,
     query::{Parsed, parse},
     reply::server_failure,
+    share::Share,
     tcp::{read_frame, write_frame},
 };
 
@@ -34,9 +35,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// So many servers are tried, or the same ones again where there are fewer. As many as libc looks at.
 const ATTEMPTS: usize = 3;
-
-/// Questions under way for all containers of the host: each holds a socket.
-const IN_FLIGHT: usize = 1024;
 
 /// The address that containers have their resolver at. A server there would be ourselves.
 pub const RESOLVER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
@@ -72,62 +70,48 @@ pub struct Servers {
     pub way: Arc<dyn Way>,
 }
 
-/// Forwards for all containers of the host.
-#[derive(Debug, Clone)]
-pub(crate) struct Upstream {
-    in_flight: Arc<Semaphore>,
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Self { in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) }
-    }
-}
-
-impl Upstream {
-    /// Asks the servers one after the other. The reply is theirs, under the id that the query came with, or
-    /// `SERVFAIL` when none was to be had; `None` if what was to be forwarded is no query.
-    pub(crate) async fn forward(
-        &self,
-        query: &[u8],
-        transport: Transport,
-        servers: &[SocketAddr],
-        way: &dyn Way,
-    ) -> Option<Vec<u8>> {
-        let Parsed::Asked(asked) = parse(query) else { return None };
-        let failure = || server_failure(&asked.metadata, &asked.question, asked.edns.as_ref());
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            tracing::warn!(limit = IN_FLIGHT, "too many questions to upstream servers are under way: one is refused");
-            return failure();
+/// Asks the servers one after the other, within the container's `share`. The reply is theirs, under the id that the
+/// query came with, or `SERVFAIL` when none was to be had; `None` if what was to be forwarded is no query.
+pub(crate) async fn forward(
+    query: &[u8],
+    transport: Transport,
+    servers: &[SocketAddr],
+    way: &dyn Way,
+    share: &Share,
+) -> Option<Vec<u8>> {
+    let Parsed::Asked(asked) = parse(query) else { return None };
+    let failure = || server_failure(&asked.metadata, &asked.question, asked.edns.as_ref());
+    let Some(_permit) = share.forward() else {
+        tracing::debug!("too many questions of a container to upstream servers are under way: one is refused");
+        return failure();
+    };
+    let servers: Vec<SocketAddr> = servers.iter().copied().filter(|s| !is_ourselves(*s)).collect();
+    let mut poor = None;
+    for server in servers.iter().cycle().take(ATTEMPTS) {
+        let exchange = Exchange::new(query, &asked.question);
+        let attempt = async {
+            match transport {
+                Transport::Udp => exchange.by_udp(*server, way).await,
+                Transport::Tcp => exchange.by_tcp(*server, way).await,
+            }
         };
-        let servers: Vec<SocketAddr> = servers.iter().copied().filter(|s| !is_ourselves(*s)).collect();
-        let mut poor = None;
-        for server in servers.iter().cycle().take(ATTEMPTS) {
-            let exchange = Exchange::new(query, &asked.question);
-            let attempt = async {
-                match transport {
-                    Transport::Udp => exchange.by_udp(*server, way).await,
-                    Transport::Tcp => exchange.by_tcp(*server, way).await,
+        match timeout(ATTEMPT_TIMEOUT, attempt).await {
+            Ok(Ok((code, mut reply))) => {
+                reply[..2].copy_from_slice(&query[..2]);
+                if is_final(code) {
+                    return Some(reply);
                 }
-            };
-            match timeout(ATTEMPT_TIMEOUT, attempt).await {
-                Ok(Ok((code, mut reply))) => {
-                    reply[..2].copy_from_slice(&query[..2]);
-                    if is_final(code) {
-                        return Some(reply);
-                    }
-                    poor = Some(reply);
-                }
-                Ok(Err(error)) => tracing::debug!(%server, %error, "an upstream server could not be asked"),
-                Err(_) => tracing::debug!(%server, "an upstream server did not answer in time"),
+                poor = Some(reply);
             }
-            if poor.is_some() && servers.len() == 1 {
-                // It was there and would not; asking again would not help.
-                break;
-            }
+            Ok(Err(error)) => tracing::debug!(%server, %error, "an upstream server could not be asked"),
+            Err(_) => tracing::debug!(%server, "an upstream server did not answer in time"),
         }
-        poor.or_else(failure)
+        if poor.is_some() && servers.len() == 1 {
+            // It was there and would not; asking again would not help.
+            break;
+        }
     }
+    poor.or_else(failure)
 }
 
 fn is_ourselves(server: SocketAddr) -> bool {

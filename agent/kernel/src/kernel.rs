@@ -5,15 +5,15 @@ use shoal_plan::{Ns, Op, World};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 use tokio::{runtime, task};
 
 use crate::{
     apply,
+    handle::NetNs,
     monitor::{Changes, Dirty},
     namespace::Namespace,
     netlink::{Refusal, route},
@@ -62,13 +62,6 @@ pub enum Error {
     #[error("cannot read the sysctls of network namespace {ns}")]
     Sysctl {
         ns: Ns,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot listen on {addr} in network namespace {ns}")]
-    Listen {
-        ns: Ns,
-        addr: SocketAddr,
         #[source]
         source: io::Error,
     },
@@ -153,33 +146,10 @@ impl Kernel {
         self.0.path(ns)
     }
 
-    /// A UDP socket that belongs to a namespace.
-    pub async fn udp_socket(&self, ns: Ns, addr: SocketAddr) -> Result<UdpSocket, Error> {
-        self.socket(ns, addr, UdpSocket::bind).await
-    }
-
-    /// A TCP listener that belongs to a namespace.
-    pub async fn tcp_listener(&self, ns: Ns, addr: SocketAddr) -> Result<TcpListener, Error> {
-        self.socket(ns, addr, TcpListener::bind).await
-    }
-
-    /// A TCP connection out of a namespace.
-    pub async fn tcp_stream(&self, ns: Ns, addr: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
-        self.socket(ns, addr, move |addr| TcpStream::connect_timeout(&addr, limit)).await
-    }
-
-    async fn socket<T: Send + 'static>(
-        &self,
-        ns: Ns,
-        addr: SocketAddr,
-        bind: impl FnOnce(SocketAddr) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let inner = self.0.clone();
-        blocking(move || {
-            let namespace = inner.namespace(ns)?.ok_or(Error::Absent(ns))?;
-            namespace.enter(|| bind(addr)).and_then(|bound| bound).map_err(|source| Error::Listen { ns, addr, source })
-        })
-        .await
+    /// A handle on a namespace, for sockets of ours in it.
+    pub fn netns(&self, ns: Ns) -> Result<NetNs, Error> {
+        let opened = netns::open(&self.0.path(ns)).map_err(|source| Error::Open { ns, source })?;
+        opened.map(NetNs::from).ok_or(Error::Absent(ns))
     }
 
     /// The host's own network, given the address under which other hosts reach it.
@@ -263,7 +233,7 @@ fn memory(run_dir: &Path, ns: Ns) -> PathBuf {
 }
 
 /// On a thread that may block. A panic there is a panic here.
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     match task::spawn_blocking(f).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

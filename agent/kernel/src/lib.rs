@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod apply;
+mod handle;
 mod kernel;
 mod monitor;
 mod namespace;
@@ -23,6 +24,7 @@ mod sysctl;
 pub mod underlay;
 
 pub use apply::OpError;
+pub use handle::NetNs;
 pub use kernel::{Error, Kernel, KernelConfig};
 pub use monitor::Changes;
 pub use netlink::Refusal;

@@ -193,8 +193,7 @@ async fn a_backend_that_leaves_gets_nothing_new_and_what_is_under_way_elsewhere_
 async fn what_a_task_asks_of_the_resolver_comes_to_the_resolvers_own_port() {
     let [a, _b] = wired(&cluster()).await;
     let at = ([127, 0, 0, 11], shoal_plan::names::RESOLVER_PORT).into();
-    let resolver = a.kernel.udp_socket(task(11), at).await.unwrap();
-    let _tcp = a.kernel.tcp_listener(task(11), at).await.unwrap();
+    let (resolver, _tcp) = a.kernel.netns(task(11)).unwrap().sockets(at).await.unwrap();
     resolver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let asked = a.inside(task(11), || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -428,8 +428,8 @@ async fn sockets_open_where_they_are_asked_for() {
     let a = Host::new();
     done(&a, vec![Op::AddNetns { ns: task(1) }, Op::LoopbackUp { ns: task(1) }]).await;
     let at: SocketAddr = "127.0.0.11:61053".parse().unwrap();
-    let udp = a.kernel.udp_socket(task(1), at).await.unwrap();
-    let _tcp = a.kernel.tcp_listener(task(1), at).await.unwrap();
+    let netns = a.kernel.netns(task(1)).unwrap();
+    let (udp, _tcp) = netns.sockets(at).await.unwrap();
     let seen = a.run(task(1), "ss -Hlntu");
     assert_eq!(seen.matches("127.0.0.11:61053").count(), 2, "{seen}");
     assert!(!a.run(Ns::Host, "ss -Hlntu").contains("61053"));
@@ -437,7 +437,9 @@ async fn sockets_open_where_they_are_asked_for() {
     a.run(task(1), "bash -c 'echo -n hi > /dev/udp/127.0.0.11/61053'");
     let mut buffer = [0; 8];
     assert_eq!(udp.recv(&mut buffer).unwrap(), 2);
-    let absent = a.kernel.udp_socket(task(9), at).await.unwrap_err();
+    assert_eq!(netns.identity().unwrap(), a.kernel.netns(task(1)).unwrap().identity().unwrap());
+    assert_ne!(netns.identity().unwrap(), a.kernel.netns(Ns::Host).unwrap().identity().unwrap());
+    let absent = a.kernel.netns(task(9)).unwrap_err();
     assert_eq!(absent.to_string(), "there is no network namespace task-9");
 }
 

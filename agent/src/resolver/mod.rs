@@ -1,12 +1,18 @@
 //! The process that answers names to this host's containers, and listens at its published ports.
 //!
 //! It is a process of its own so that both go on while the daemon is down, restarts or is upgraded. The daemon
-//! starts it, tells it the assignment and whom to serve, and starts another when it has ended; it goes on
-//! with what it was told last when the daemon has gone. What is not said again is not forgotten: a daemon that comes
-//! back finds out who is served, and stops those that should not be.
+//! starts it, tells it the assignment and whom to serve, and replaces it when it has ended, when it does not answer
+//! ([`keeper`]) and when it is of another build; it goes on with what it was told last when the daemon has gone. What is
+//! not said again is not forgotten: a daemon that comes back finds out who is served, and stops those that should not be.
+//!
+//! It opens nothing of a container itself: the daemon sends it the sockets. So all that it has of a task is in one value
+//! ([`served`]), and goes with it.
 
 mod client;
+mod keeper;
 mod ports;
+mod process;
+mod served;
 mod server;
 mod wire;
 
@@ -34,7 +40,7 @@ pub fn resolve(run_dir: &Path, resolv_conf: &Path) -> ExitCode {
 
 /// Ends the resolver of the host at `run_dir`, if there is one.
 pub fn quit(run_dir: &Path) -> io::Result<()> {
-    client::quit(run_dir)
+    keeper::quit(run_dir)
 }
 
 fn socket(run_dir: &Path) -> PathBuf {

@@ -35,22 +35,21 @@ struct Served {
 
 impl Served {
     fn begin() -> Self {
+        Self::of(&Resolver::new())
+    }
+
+    fn of(resolver: &Resolver) -> Self {
         let (udp, listener) = sockets();
         let address = udp.local_addr().unwrap();
         let (zone, zone_seen) = watch::channel(Arc::new(Zone::of(&assignment())));
         let (servers, servers_seen) = watch::channel(Vec::new());
         let shutdown = CancellationToken::new();
-        let scope = Arc::new(Scope { task: None, networks: vec![BLUE], servers: vec![] });
-        let task = Resolver::new()
-            .serve(
-                udp,
-                listener,
-                scope,
-                zone_seen,
-                Servers { addresses: servers_seen, way: Arc::new(OwnWay) },
-                shutdown.clone(),
-            )
-            .unwrap();
+        let asker = Asker {
+            scope: Scope { task: None, networks: vec![BLUE], servers: vec![] },
+            servers: Servers { addresses: servers_seen, way: Arc::new(OwnWay) },
+        };
+        let asker = watch::Sender::new(Arc::new(asker)).subscribe();
+        let task = resolver.serve(udp, listener, asker, zone_seen, shutdown.clone()).unwrap();
         Self { address, zone, servers, shutdown, task }
     }
 
@@ -161,6 +160,28 @@ async fn one_container_has_only_so_many_queries_outside() {
     }
     // Well before the first is asked again.
     assert!(timeout(Duration::from_millis(200), silent.recv(&mut buffer)).await.is_err(), "one more than the limit");
+}
+
+#[tokio::test]
+async fn eight_containers_with_silent_servers_do_not_keep_a_ninth_from_its_own() {
+    let resolver = Resolver::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let greedy: Vec<Served> = (0..8).map(|_| Served::of(&resolver)).collect();
+    for served in &greedy {
+        served.servers.send_replace(vec![silent.local_addr().unwrap()]);
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(served.address).await.unwrap();
+        for _ in 0..FORWARDS_PER_CONTAINER {
+            client.send(&query(1, "example.com.", RecordType::A)).await.unwrap();
+        }
+    }
+    // Until nothing more comes: what they may ask is under way.
+    let mut buffer = [0; 512];
+    while timeout(Duration::from_millis(200), silent.recv(&mut buffer)).await.is_ok() {}
+    let ninth = Served::of(&resolver);
+    ninth.servers.send_replace(vec![outside().await]);
+    let cut = ninth.ask("example.com.", RecordType::A).await;
+    assert!(cut.truncation && cut.response_code == ResponseCode::NoError, "{cut}");
 }
 
 #[tokio::test]

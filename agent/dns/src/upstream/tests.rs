@@ -35,9 +35,13 @@ async fn fake(replies: impl Fn(&[u8]) -> Vec<Message> + Send + 'static) -> Socke
     address
 }
 
+fn share() -> Share {
+    Share::of(&crate::share::Pool::default())
+}
+
 async fn forward(servers: &[SocketAddr]) -> Message {
     let bytes = query().to_vec().unwrap();
-    let reply = Upstream::default().forward(&bytes, Transport::Udp, servers, &OwnWay).await.unwrap();
+    let reply = super::forward(&bytes, Transport::Udp, servers, &OwnWay, &share()).await.unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!((reply.id, &reply.queries), (0xbeef, &query().queries));
     reply
@@ -154,10 +158,18 @@ async fn a_server_that_will_not_is_passed_over_but_heard_if_none_will() {
 }
 
 #[tokio::test]
-async fn more_questions_than_the_limit_fail_at_once() {
-    let upstream = Upstream { in_flight: Arc::new(Semaphore::new(0)) };
-    let reply = upstream.forward(&query().to_vec().unwrap(), Transport::Udp, &[], &OwnWay).await.unwrap();
-    assert_eq!(Message::from_vec(&reply).unwrap().response_code, ResponseCode::ServFail);
+async fn more_questions_than_a_containers_share_fail_at_once() {
+    let share = share();
+    let held: Vec<_> = std::iter::from_fn(|| share.forward()).collect();
+    let ask = || async {
+        let bytes = query().to_vec().unwrap();
+        let good = fake(|query| vec![reply_to(query, 6)]).await;
+        let reply = super::forward(&bytes, Transport::Udp, &[good], &OwnWay, &share).await.unwrap();
+        Message::from_vec(&reply).unwrap().response_code
+    };
+    assert_eq!(ask().await, ResponseCode::ServFail);
+    drop(held);
+    assert_eq!(ask().await, ResponseCode::NoError);
 }
 
 #[tokio::test]
@@ -170,7 +182,7 @@ async fn what_came_by_tcp_is_asked_by_tcp() {
         write_frame(&mut stream, &reply_to(&query, 5).to_vec().unwrap()).await.unwrap();
     });
     let bytes = query().to_vec().unwrap();
-    let reply = Upstream::default().forward(&bytes, Transport::Tcp, &[server], &OwnWay).await.unwrap();
+    let reply = super::forward(&bytes, Transport::Tcp, &[server], &OwnWay, &share()).await.unwrap();
     let reply = Message::from_vec(&reply).unwrap();
     assert_eq!((reply.id, address(&reply).as_str()), (0xbeef, "192.0.2.5"));
 }

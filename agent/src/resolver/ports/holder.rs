@@ -5,7 +5,11 @@ use procfs::{
     process::{FDTarget, all_processes},
 };
 use shoal_plan::{Listener, nft::Transport};
-use std::{fmt, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Holder(Option<(String, i32)>);
@@ -19,8 +23,19 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who stands in the way of this listener; `None`: nobody who listens.
-pub(super) fn of(listener: Listener) -> Option<Holder> {
+/// The process that listens where each of these listeners is to be, if there is one. Reads every descriptor of every
+/// process, once: not for a thread of an async runtime.
+pub(super) fn of(listeners: &[Listener]) -> BTreeMap<Listener, Holder> {
+    let found: BTreeMap<Listener, Option<u64>> =
+        listeners.iter().filter_map(|listener| Some((*listener, socket_of(*listener)?))).collect();
+    let wanted: BTreeSet<u64> = found.values().flatten().copied().collect();
+    let processes = if wanted.is_empty() { BTreeMap::new() } else { processes_of(&wanted) };
+    let holder = |inode: Option<u64>| Holder(inode.and_then(|inode| processes.get(&inode).cloned()));
+    found.into_iter().map(|(listener, inode)| (listener, holder(inode))).collect()
+}
+
+/// The inode of the socket that stands in the way, as far as the kernel tells it.
+fn socket_of(listener: Listener) -> Option<Option<u64>> {
     let inode = match listener.transport {
         Transport::Tcp => {
             let all = tcp().into_iter().chain(tcp6()).flatten();
@@ -33,9 +48,9 @@ pub(super) fn of(listener: Listener) -> Option<Holder> {
             let serving = all.filter(|entry| entry.remote_address.port() == 0);
             serving.map(|entry| (entry.local_address, entry.inode)).find(|(at, _)| collide(*at, listener.at))?.1
         }
-        Transport::Sctp => return Some(Holder(None)),
+        Transport::Sctp => return Some(None),
     };
-    Some(Holder(process_of(inode)))
+    Some(Some(inode))
 }
 
 /// Whether somebody at `theirs` keeps others from `ours`. `::` may be open to IPv4 too.
@@ -46,12 +61,23 @@ fn collide(theirs: SocketAddr, ours: SocketAddr) -> bool {
     theirs.port() == ours.port() && (open || (all(ours) && same_family) || theirs.ip() == ours.ip())
 }
 
-fn process_of(inode: u64) -> Option<(String, i32)> {
-    all_processes().ok()?.flatten().find_map(|process| {
-        let is_it = |target: &FDTarget| matches!(target, FDTarget::Socket(of) if *of == inode);
-        let holds = process.fd().ok()?.flatten().any(|fd| is_it(&fd.target));
-        holds.then(|| process.stat().ok().map(|stat| (stat.comm, process.pid)))?
-    })
+fn processes_of(inodes: &BTreeSet<u64>) -> BTreeMap<u64, (String, i32)> {
+    let mut found = BTreeMap::new();
+    for process in all_processes().into_iter().flatten().flatten() {
+        let sockets = process.fd().into_iter().flatten().flatten().filter_map(|fd| match fd.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        });
+        for inode in sockets.filter(|inode| inodes.contains(inode)) {
+            if let Ok(stat) = process.stat() {
+                found.entry(inode).or_insert((stat.comm, process.pid));
+            }
+        }
+        if found.len() == inodes.len() {
+            break;
+        }
+    }
+    found
 }
 
 #[cfg(test)]

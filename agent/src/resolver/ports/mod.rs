@@ -49,7 +49,7 @@ impl Ports {
                 let _ = listening.await;
             }
         }
-        let mut closed = BTreeMap::new();
+        let (mut closed, mut taken) = (BTreeMap::new(), Vec::new());
         for (listener, to) in wanted {
             if let Some(open) = open.get(&listener) {
                 open.to.send_replace(to);
@@ -57,11 +57,18 @@ impl Ports {
             }
             match listen(listener, to) {
                 Ok(opened) => drop(open.insert(listener, opened)),
-                Err(error) => match refusal(listener, &error) {
-                    Some(why) => drop(closed.insert(listener, why)),
-                    None => tracing::debug!(%listener, %error, "not listened at"),
+                Err(error) => match Refusal::of(listener, &error) {
+                    Refusal::Taken => taken.push(listener),
+                    Refusal::Because(why) => drop(closed.insert(listener, why)),
+                    Refusal::None => tracing::debug!(%listener, %error, "not listened at"),
                 },
             }
+        }
+        if !taken.is_empty() {
+            let holders = tokio::task::spawn_blocking(move || holder::of(&taken)).await.unwrap_or_default();
+            closed.extend(holders.into_iter().map(|(listener, holder)| {
+                (listener, format!("{listener} is in use by {holder}; stop that, or publish another port"))
+            }));
         }
         closed
     }
@@ -111,19 +118,25 @@ fn socket(Listener { transport, at }: Listener) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Why a port is not to be published, if for this it is not.
-fn refusal(listener: Listener, error: &io::Error) -> Option<String> {
-    match error.kind() {
-        // A connection that somebody made by chance from this port is nobody's server, and soon gone.
-        io::ErrorKind::AddrInUse => {
-            let holder = holder::of(listener)?;
-            Some(format!("{listener} is in use by {holder}; stop that, or publish another port"))
+/// The reason to refuse a port that cannot be listened at, if there is one.
+enum Refusal {
+    /// By a server, unless it is a connection that was made by chance from this port: that is soon gone.
+    Taken,
+    Because(String),
+    /// No IPv6 here, no SCTP, no more files: nobody else can listen either, or nothing is known of it.
+    None,
+}
+
+impl Refusal {
+    fn of(listener: Listener, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::Taken,
+            io::ErrorKind::AddrNotAvailable if !listener.at.ip().is_loopback() => {
+                let ip = listener.at.ip();
+                Self::Because(format!("this host has no address {ip}; publish at one that it has"))
+            }
+            _ => Self::None,
         }
-        io::ErrorKind::AddrNotAvailable if !listener.at.ip().is_loopback() => {
-            Some(format!("this host has no address {}; publish at one that it has", listener.at.ip()))
-        }
-        // No IPv6 here, no SCTP, no more files: nobody else can listen either, or nothing is known of it.
-        _ => None,
     }
 }
 
