@@ -5,7 +5,7 @@ use shoal_common::{
     LogIndex, NodeId,
     node::{Availability, NodeDescription, Role},
 };
-use shoal_raft::{Connector, Consensus, OpenError, ProposeError, Settings};
+use shoal_raft::{Connector, Consensus, OpenError, Owner, ProposeError, Settings};
 use shoal_rt::{Credentials, Expect, Identity, JoinToken, clock, token::CaDigest};
 use shoal_state::{ClusterSettings, Command, Proposal, Rejection};
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
@@ -18,11 +18,13 @@ use crate::{
 };
 
 /// Node ids come from the log, and the log begins with this one.
-const FIRST: NodeId = NodeId(1);
+pub const FIRST: NodeId = NodeId(1);
 
 /// What `shoal init` settles for good.
 #[derive(Debug, Clone)]
 pub struct Founding {
+    /// Of its log.
+    pub incarnation: String,
     pub description: NodeDescription,
     pub address_pools: Vec<Ipv4Net>,
     pub subnet_prefix_len: u8,
@@ -80,10 +82,32 @@ impl Connector for ByCertificate {
     }
 }
 
-/// Opens this host's member of the Raft group; in a directory that is empty, one that waits to be taken in.
-pub async fn open(raft_dir: &Path, credentials: Credentials, seen: LogIndex) -> Result<Manager, Error> {
+/// A name for the store of a host that becomes a manager. No other store has it.
+pub fn new_incarnation() -> String {
+    data_encoding::HEXLOWER.encode(&rand::random::<[u8; 12]>())
+}
+
+/// Creates the store, and says which one it is: this, or one that was created and never used. Whoever calls keeps
+/// that, durably, before the store is opened: from then on it is this one or none.
+pub async fn create(raft_dir: &Path, credentials: &Credentials, incarnation: String) -> Result<String, Error> {
+    Ok(shoal_raft::create(raft_dir, owner(credentials, incarnation)).await?.incarnation)
+}
+
+fn owner(credentials: &Credentials, incarnation: String) -> Owner {
+    let identity = credentials.current();
+    Owner { cluster: CaDigest::of(&identity.ca).to_string(), node: identity.node.0, incarnation }
+}
+
+/// Opens this host's member of the Raft group on the store of that incarnation. One that is new waits to be taken in.
+pub async fn open(
+    raft_dir: &Path,
+    credentials: Credentials,
+    incarnation: String,
+    seen: LogIndex,
+) -> Result<Manager, Error> {
     let node = credentials.current().node;
-    let settings = Settings { stands_from: seen, ..Settings::new(node, raft_dir.to_owned()) };
+    let owner = owner(&credentials, incarnation);
+    let settings = Settings { stands_from: seen, ..Settings::new(owner, raft_dir.to_owned()) };
     let consensus = Consensus::open(settings, Arc::new(ByCertificate(credentials.clone()))).await?;
     Ok(Manager { node, consensus, credentials })
 }
@@ -111,7 +135,9 @@ pub async fn found(raft_dir: &Path, founding: Founding) -> Result<Founded, Error
     let worker_token = JoinToken { ca, secret: settings.worker_join_secret.clone() };
     let manager_token = JoinToken { ca, secret: settings.manager_join_secret.clone() };
 
-    let manager = open(raft_dir, Credentials::new(identity), LogIndex(0)).await?;
+    let credentials = Credentials::new(identity);
+    let incarnation = create(raft_dir, &credentials, founding.incarnation).await?;
+    let manager = open(raft_dir, credentials, incarnation, LogIndex(0)).await?;
     let control_addr = founding.description.control_addr;
     let init = Command::InitCluster { cluster: Box::new(settings), node: founding.description };
     match first_entries(&manager.consensus, control_addr, init, founding.availability).await {

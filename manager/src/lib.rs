@@ -12,7 +12,8 @@ mod peer;
 pub mod seat;
 
 pub use dispatcher::Heard;
-pub use seat::{Manager, Seat, seat};
+pub use seat::{Fault, Manager, Seat, seat};
+pub use shoal_raft::{OpenError, space::Level};
 
 fn removed(node: shoal_common::NodeId) -> tonic::Status {
     tonic::Status::permission_denied(format!("{node} was removed from the cluster"))

@@ -18,34 +18,69 @@ pub struct Manager {
 
 /// Held by every service of the manager's side, so that serving never has to be restarted.
 #[derive(Debug, Clone)]
-pub struct Seat(watch::Receiver<Option<Manager>>);
+pub struct Seat {
+    manager: watch::Receiver<Option<Manager>>,
+    fault: Arc<watch::Sender<Option<Fault>>>,
+}
+
+/// Why a host that should be a manager is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// With an error code where there is one, and the way back.
+    pub why: String,
+    /// It does not pass by itself: somebody has to do something.
+    pub lasting: bool,
+}
 
 /// An empty seat, and what fills it.
 pub fn seat() -> (watch::Sender<Option<Manager>>, Seat) {
     let (tx, rx) = watch::channel(None);
-    (tx, Seat(rx))
+    (tx, Seat { manager: rx, fault: Arc::new(watch::Sender::new(None)) })
 }
 
 impl Seat {
     /// For other managers; a host that is none answers that it is not there.
     pub fn raft_service(&self) -> RaftServer<shoal_raft::Server> {
         let seat = self.clone();
-        shoal_raft::service(Arc::new(move || seat.0.borrow().as_ref().map(|m| m.consensus.clone())))
+        shoal_raft::service(Arc::new(move || match seat.manager.borrow().as_ref() {
+            Some(manager) => Ok(manager.consensus.clone()),
+            None => Err(seat.fault().map_or_else(|| "this host is not a manager".to_owned(), |fault| fault.why)),
+        }))
+    }
+
+    /// Tells users here, and the other managers, why this host is no manager although it should be one.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.fault.send_replace(fault);
+    }
+
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.borrow().clone()
+    }
+
+    /// Resolves when this host is a manager, or it is known why it is not.
+    pub async fn settled(&self) {
+        let (mut manager, mut fault) = (self.manager.clone(), self.fault.subscribe());
+        // An error means that the daemon is ending.
+        tokio::select! {
+            _ = manager.wait_for(Option::is_some) => {}
+            _ = fault.wait_for(Option::is_some) => {}
+        }
     }
 
     /// Resolves when the manager of now has left.
     pub async fn vacated(&self) {
-        let mut seat = self.0.clone();
+        let mut seat = self.manager.clone();
         // An error means that the daemon is ending, and the manager with it.
         let _ = seat.wait_for(Option::is_none).await;
     }
 
     pub fn manager(&self) -> Result<Manager, Status> {
-        self.0.borrow().clone().ok_or_else(|| {
-            Status::failed_precondition(
+        self.manager.borrow().clone().ok_or_else(|| match self.fault() {
+            Some(fault) => Status::failed_precondition(format!("this host is not a manager at the moment: {}", fault.why)),
+            None => Status::failed_precondition(
                 "this host is not a manager (see shoal info), and only managers answer this: run the command on one, or have \
                  this host promoted there (shoal node promote)",
-            )
+            ),
         })
     }
 }

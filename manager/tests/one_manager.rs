@@ -39,6 +39,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let founding = Founding {
+            incarnation: bootstrap::new_incarnation(),
             description: description("m1", addr),
             address_pools: vec!["10.0.0.0/16".parse().unwrap()],
             subnet_prefix_len: 24,

@@ -61,7 +61,7 @@ const IMPURE: &[&str] = &[
 /// What only some crates know, so that the rest can be read without knowing it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("openraft", &["shoal-raft"]),
-    ("sled", &["shoal-raft"]),
+    ("crc32c", &["shoal-raft"]),
     ("rtnetlink", &["shoal-kernel"]),
     ("netlink-packet-route", &["shoal-kernel"]),
     ("libcontainer", &["shoal-runtime"]),

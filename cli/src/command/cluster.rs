@@ -93,6 +93,9 @@ fn words(info: &view::Info) -> Result<(), Failure> {
         ("Version", h.version.clone()),
         ("Cluster", if h.message.is_empty() { h.state.clone() } else { format!("{}: {}", h.state, h.message) }),
     ];
+    if !h.warning.is_empty() {
+        lines.push(("Warning", h.warning.clone()));
+    }
     if !h.node.is_empty() {
         lines.push(("Node", h.node.clone()));
         lines.push(("Role", h.role.clone()));

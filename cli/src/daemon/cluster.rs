@@ -7,12 +7,13 @@ use shoal_common::{
     Invalid, NodeId, Timestamp,
     node::{Availability, NodeDescription, Role},
 };
-use shoal_manager::{Heard, Manager, Seat, authority, bootstrap, ca, dispatcher};
+use shoal_manager::{Fault, Heard, Level, Manager, Seat, authority, bootstrap, ca, dispatcher};
 use shoal_proto::pb::{
     self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
 };
 use shoal_rt::{
-    Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, connect::root_cause, incoming, token::CaDigest,
+    Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, connect::root_cause, durable, incoming,
+    token::CaDigest,
 };
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,7 @@ use tonic::{
 
 use super::{
     config::Config,
-    joined::Joined,
+    joined::{Joined, Stage},
     role::{Keeper, remove_dir},
 };
 
@@ -117,25 +118,45 @@ impl Cluster {
     /// Goes on where the daemon stopped; nothing to do for a host in no cluster.
     pub(crate) async fn resume(&self) -> anyhow::Result<()> {
         let mut active = self.active.lock().await;
-        let Some(identity) = Identity::load(&self.config.identity()).context("cannot read this host's identity")?
-        else {
-            // What a crash in the middle of `init` or `leave` left: without an identity it is nobody's.
-            remove_dir(&self.config.raft_dir())?;
-            if let Err(error) = self.host.clear().await {
-                tracing::warn!(%error, "what an earlier cluster left on this host is not all gone");
+        let identity = Identity::load(&self.config.identity()).context("cannot read this host's identity")?;
+        let path = self.config.joined();
+        let joined = Joined::find(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let begun = joined.as_ref().is_some_and(|joined| joined.stage != Stage::Member);
+        let (identity, joined) = match (identity, joined) {
+            (Some(identity), Some(joined)) if joined.stage != Stage::Leaving => (identity, joined),
+            (Some(_), Some(_)) => return self.clear().await.map_err(anyhow::Error::msg),
+            (Some(_), None) => {
+                anyhow::bail!("{} is missing, and this host has an identity: restore it", path.display())
             }
-            return Ok(());
+            // What a crash in the middle of `init`, `join` or `leave` has left is nobody's.
+            (None, joined) if begun || (joined.is_none() && !self.config.raft_dir().exists()) => {
+                if let Err(error) = self.clear().await {
+                    tracing::warn!(error, "what an earlier cluster left on this host is not all gone");
+                }
+                return Ok(());
+            }
+            (None, _) => {
+                // A file system that is not mounted yet, or a file that somebody moved: what is here may be all that a
+                // cluster has.
+                let why = format!(
+                    "E-IDENTITY-MISSING: {} is missing, and this host is in a cluster: {} or {} is there. Nothing was \
+                     touched. Way back: restore the file and start the daemon again, or give this host up (shoal leave --force)",
+                    self.config.identity().display(),
+                    path.display(),
+                    self.config.raft_dir().display(),
+                );
+                tracing::error!(why, "this host does not know who it is");
+                self.seats.set_fault(Some(Fault { why, lasting: true }));
+                return Ok(());
+            }
         };
-        let joined = Joined::load(&self.config.joined())
-            .with_context(|| format!("cannot read {}", self.config.joined().display()))?;
         let listener = incoming::listen(self.config.listen_addr).await?;
         let description = self.describe(joined.control_addr).await?;
         let role = identity.role;
         *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
         if role == Role::Manager {
             // Whoever asks it first shall not hear that it is none.
-            let mut seat = self.seat.subscribe();
-            let _ = tokio::time::timeout(SEAT_LIMIT, seat.wait_for(Option::is_some)).await;
+            let _ = tokio::time::timeout(SEAT_LIMIT, self.seats.settled()).await;
         }
         Ok(())
     }
@@ -155,14 +176,23 @@ impl Cluster {
 
     pub(crate) async fn init(&self, init: Init) -> Result<Initialised, Status> {
         let mut active = self.active.lock().await;
-        not_yet_in(active.as_ref())?;
+        self.not_yet_in(active.as_ref())?;
         let control_addr = self.control_addr(&init.advertise_addr).await?;
         let listener = self.listen().await?;
         let description = self.describe(control_addr).await.map_err(failed)?;
 
         remove_dir(&self.config.raft_dir()).map_err(failed)?;
         self.host.forget_memory().map_err(failed)?;
+        let incarnation = bootstrap::new_incarnation();
+        let mut joined = Joined {
+            control_addr,
+            managers: BTreeMap::from([(bootstrap::FIRST, control_addr)]),
+            seated: Some(incarnation.clone()),
+            stage: Stage::Entering,
+        };
+        joined.store(&self.config.joined()).map_err(failed)?;
         let founding = bootstrap::Founding {
+            incarnation,
             description: description.clone(),
             address_pools: init.address_pools,
             subnet_prefix_len: init.subnet_prefix_len,
@@ -172,14 +202,15 @@ impl Cluster {
         let founded = bootstrap::found(&self.config.raft_dir(), founding).await.map_err(|error| {
             // Nothing is left of it.
             let _ = remove_dir(&self.config.raft_dir());
+            let _ = durable::remove(&self.config.joined());
             Status::from(error)
         })?;
         let identity = founded.manager.credentials.current();
         let node = identity.node;
-        let joined = Joined { control_addr, managers: BTreeMap::from([(node, control_addr)]) };
-        joined.store(&self.config.joined()).map_err(failed)?;
-        // The identity last: with it the cluster is there.
+        // With the identity the cluster is there.
         identity.store(&self.config.identity()).map_err(failed)?;
+        joined.stage = Stage::Member;
+        joined.store(&self.config.joined()).map_err(failed)?;
         let credentials = founded.manager.credentials.clone();
         *active = Some(self.activate(credentials, joined, description, listener, Some(founded.manager)));
         Ok(Initialised { node, worker_token: founded.worker_token, manager_token: founded.manager_token, control_addr })
@@ -193,7 +224,7 @@ impl Cluster {
         wanted: Availability,
     ) -> Result<(NodeId, Role), Status> {
         let mut active = self.active.lock().await;
-        not_yet_in(active.as_ref())?;
+        self.not_yet_in(active.as_ref())?;
         let manager = resolve(remote).await?;
         let control_addr = self.control_addr(advertise_addr).await?;
         let listener = self.listen().await?;
@@ -228,11 +259,13 @@ impl Cluster {
         if CaDigest::of(&identity.ca) != token.ca {
             return Err(Status::unavailable(format!("{remote} answers with the certificate of another CA")));
         }
-        let joined = Joined { control_addr, managers };
+        let mut joined = Joined { control_addr, managers, seated: None, stage: Stage::Entering };
         self.host.forget_memory().map_err(failed)?;
         remove_dir(&self.config.raft_dir()).map_err(failed)?;
         joined.store(&self.config.joined()).map_err(failed)?;
         identity.store(&self.config.identity()).map_err(failed)?;
+        joined.stage = Stage::Member;
+        joined.store(&self.config.joined()).map_err(failed)?;
         let who = (identity.node, identity.role);
         *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
         Ok(who)
@@ -242,7 +275,11 @@ impl Cluster {
         let (credentials, agent) = {
             let active = self.active.lock().await;
             let Some(present) = active.as_ref() else {
-                return Err(Status::failed_precondition("this host is in no cluster"));
+                return match self.seats.fault() {
+                    None => Err(Status::failed_precondition("this host is in no cluster")),
+                    Some(fault) if !force => Err(Status::failed_precondition(fault.why)),
+                    Some(_) => self.give_up().await,
+                };
             };
             (present.credentials.clone(), present.agent.clone())
         };
@@ -264,15 +301,44 @@ impl Cluster {
             // Somebody else has led it out meanwhile.
             None => return Ok(()),
         }
-        // The identity first: without it a crash leaves a host in no cluster, not a double.
-        for path in [self.config.identity(), self.config.joined()] {
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-                _ => {}
-            }
+        self.clear().await.map_err(|why| failed(anyhow::Error::msg(why)))
+    }
+
+    /// Takes everything apart that makes this host a member. A daemon that is cut off in between goes on with it.
+    async fn clear(&self) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| format!("{e:#}");
+        if let Some(joined) = Joined::find(&self.config.joined()).map_err(|e| text(&e))? {
+            let leaving = Joined { stage: Stage::Leaving, seated: None, ..joined };
+            leaving.store(&self.config.joined()).map_err(|e| text(&e))?;
         }
-        remove_dir(&self.config.raft_dir()).map_err(failed)?;
-        self.host.clear().await.map_err(failed)
+        // Without it a crash leaves a host in no cluster, not a double.
+        durable::remove(&self.config.identity()).map_err(|e| text(&e))?;
+        remove_dir(&self.config.raft_dir()).map_err(|e| text(&e))?;
+        self.host.clear().await.map_err(|e| text(&e))?;
+        durable::remove(&self.config.joined()).map_err(|e| text(&e))
+    }
+
+    /// A host that does not know who it is leaves whatever it was in. Its log is kept aside.
+    async fn give_up(&self) -> Result<(), Status> {
+        let dir = self.config.raft_dir();
+        if dir.exists() {
+            let aside = durable::set_aside(&dir).map_err(failed)?;
+            tracing::warn!(kept = %aside.display(), "the log of this host is kept aside");
+        }
+        self.clear().await.map_err(|why| failed(anyhow::Error::msg(why)))?;
+        self.seats.set_fault(None);
+        Ok(())
+    }
+
+    fn not_yet_in(&self, active: Option<&Active>) -> Result<(), Status> {
+        match (active, self.seats.fault()) {
+            (None, None) => Ok(()),
+            (None, Some(fault)) => Err(Status::failed_precondition(fault.why)),
+            (Some(active), _) => Err(Status::failed_precondition(format!(
+                "this host is in a cluster already, as {}: run shoal leave first",
+                active.credentials.current().node
+            ))),
+        }
     }
 
     /// A line to some manager, in this host's name.
@@ -290,6 +356,21 @@ impl Cluster {
             (active.credentials.clone(), active.agent.managers())
         };
         line(&credentials, managers).await
+    }
+
+    /// Whether the managers' log has space on this host.
+    pub(crate) fn space_warning(&self) -> String {
+        let dir = self.config.raft_dir();
+        match self.seats.manager().map(|manager| manager.consensus.space()) {
+            Ok(Level::Low(percent)) => {
+                format!("the disk of the managers' log is {percent} % full: free some space below {}", dir.display())
+            }
+            Ok(Level::Full) => format!(
+                "E-DISK-FULL: the disk of the managers' log is full, and this manager does not lead: free some space below {}",
+                dir.display()
+            ),
+            Ok(Level::Enough) | Err(_) => String::new(),
+        }
     }
 
     /// What this host itself knows of its containers.
@@ -351,6 +432,7 @@ impl Cluster {
             credentials: credentials.clone(),
             agent: agent.clone(),
             seat: self.seat.clone(),
+            seats: self.seats.clone(),
             heard: self.heard.clone(),
             tasks: tasks.clone(),
         };
@@ -460,16 +542,6 @@ async fn line_to(credentials: &Credentials, node: NodeId, addr: SocketAddr) -> R
     match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
         Ok(connected) => connected.map_err(|error| root_cause(&error)),
         Err(_) => Err(format!("it does not answer at {addr}")),
-    }
-}
-
-fn not_yet_in(active: Option<&Active>) -> Result<(), Status> {
-    match active {
-        None => Ok(()),
-        Some(active) => Err(Status::failed_precondition(format!(
-            "this host is in a cluster already, as {}: run shoal leave first",
-            active.credentials.current().node
-        ))),
     }
 }
 

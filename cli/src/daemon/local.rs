@@ -102,7 +102,10 @@ impl LocalNode for Local {
         };
         if let Some(standing) = self.0.standing().await {
             let agent = standing.agent;
-            (reply.state, reply.message) = if agent.removed {
+            let fault = self.0.seats().fault();
+            (reply.state, reply.message) = if let Some(fault) = fault {
+                ("active".to_owned(), fault.why)
+            } else if agent.removed {
                 ("error".to_owned(), super::cluster::REMOVED.to_owned())
             } else {
                 ("active".to_owned(), String::new())
@@ -115,6 +118,9 @@ impl LocalNode for Local {
             reply.connected = agent.connected;
             reply.failed_operations = agent.failed_operations;
             reply.certificate_expires_ms = standing.expires.0;
+            reply.warning = self.0.space_warning();
+        } else if let Some(fault) = self.0.seats().fault() {
+            (reply.state, reply.message) = ("error".to_owned(), fault.why);
         }
         Ok(Response::new(reply))
     }

@@ -3,13 +3,13 @@
 use anyhow::Context;
 use shoal_agent::Agent;
 use shoal_common::{LogIndex, NodeId, Timestamp, node::Role};
-use shoal_manager::{Heard, Manager, bootstrap, ca, leader};
+use shoal_manager::{Fault, Heard, Manager, OpenError, Seat, bootstrap, ca, leader};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
-use shoal_rt::{Backoff, Credentials, Expect, Identity, Tasks, clock};
+use shoal_rt::{Backoff, Credentials, Expect, Identity, Tasks, clock, durable};
 use std::{net::SocketAddr, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::config::Config;
+use super::{config::Config, joined::Joined};
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the certificate's age is looked at.
@@ -29,11 +29,13 @@ enum Step {
 }
 
 /// What to do next. Only a manager grants a certificate, and it grants a worker's only to a node that has left Raft.
-fn next(wanted: Option<Role>, certified: Role, seated: bool, old: bool, removed: bool) -> Step {
+/// `faulty`: the seat was tried, and cannot be taken. Being demoted is the way out of that.
+fn next(wanted: Option<Role>, certified: Role, seated: bool, faulty: bool, old: bool, removed: bool) -> Step {
     match (certified, seated) {
         // Its log is nobody's, and nobody renews its certificate.
         (_, true) if removed => Step::Unseat,
         _ if removed => Step::Rest,
+        (Role::Manager, false) if faulty && wanted == Some(Role::Worker) => Step::Renew,
         (Role::Manager, false) => Step::Seat,
         (Role::Worker, true) => Step::Unseat,
         _ if old || wanted.is_some_and(|w| w != certified) => Step::Renew,
@@ -51,6 +53,7 @@ pub(crate) struct Keeper {
     pub(crate) credentials: Credentials,
     pub(crate) agent: Agent,
     pub(crate) seat: watch::Sender<Option<Manager>>,
+    pub(crate) seats: Seat,
     pub(crate) heard: Heard,
     pub(crate) tasks: Tasks,
 }
@@ -59,19 +62,29 @@ impl Keeper {
     /// `opened`: a manager that is there already, from `init`.
     pub(crate) async fn run(self, opened: Option<Manager>) {
         let shutdown = self.tasks.shutdown();
-        let mut leading: Option<Tasks> = opened.map(|manager| self.sit(manager));
+        let (full, mut filled) = mpsc::channel(1);
+        let mut leading: Option<Tasks> = opened.map(|manager| self.sit(manager, &full));
         let mut assigned = self.agent.node();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let wanted = assigned.borrow_and_update().as_ref().map(|n| n.role);
             let identity = self.credentials.current();
             // A worker with a log is one whose demotion was cut short.
-            let seated = leading.is_some() || (identity.role == Role::Worker && self.config.raft_dir().exists());
+            let faulty = self.seats.fault().is_some();
+            let left = identity.role == Role::Worker && (faulty || self.config.raft_dir().exists());
+            let seated = leading.is_some() || left;
             let removed = self.agent.status().removed;
-            let step = next(wanted, identity.role, seated, is_old(&identity, clock::now()), removed);
+            let step = next(wanted, identity.role, seated, faulty, is_old(&identity, clock::now()), removed);
             let done = match step {
                 Step::Rest => Ok(()),
-                Step::Seat => self.open().await.map(|manager| leading = Some(self.sit(manager))),
+                Step::Seat => match self.open().await {
+                    Ok(manager) => {
+                        self.seats.set_fault(None);
+                        leading = Some(self.sit(manager, &full));
+                        Ok(())
+                    }
+                    Err(error) => self.fault(error, identity.node),
+                },
                 Step::Unseat => {
                     if let Some(leading) = leading.take() {
                         leading.end(END_LIMIT).await;
@@ -86,6 +99,8 @@ impl Keeper {
                     backoff.reset();
                     continue;
                 }
+                // A fault was told when it was found.
+                (Step::Seat, Err(_)) => backoff.delay(),
                 (_, Err(error)) => {
                     tracing::warn!(error = format!("{error:#}"), ?step, "this host's role is not settled yet");
                     backoff.delay()
@@ -95,6 +110,12 @@ impl Keeper {
                 () = shutdown.cancelled() => break,
                 changed = assigned.changed() => if changed.is_err() { break },
                 () = self.agent.removed(), if !removed => {}
+                Some(why) = filled.recv() => {
+                    if let Some(leading) = leading.take() {
+                        leading.end(END_LIMIT).await;
+                    }
+                    self.seat_lost(why).await;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -110,17 +131,64 @@ impl Keeper {
     async fn open(&self) -> anyhow::Result<Manager> {
         // What this host has acted on was committed, so whoever leads has it.
         let seen = LogIndex(self.agent.status().generation.0);
-        Ok(bootstrap::open(&self.config.raft_dir(), self.credentials.clone(), seen).await?)
+        let (dir, path) = (self.config.raft_dir(), self.config.joined());
+        let mut joined = Joined::load(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let incarnation = match &joined.seated {
+            Some(incarnation) => incarnation.clone(),
+            None => {
+                let created = bootstrap::create(&dir, &self.credentials, bootstrap::new_incarnation()).await?;
+                joined.seated = Some(created.clone());
+                // Before the first vote.
+                joined.store(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                created
+            }
+        };
+        Ok(bootstrap::open(&dir, self.credentials.clone(), incarnation, seen).await?)
     }
 
-    /// The host is a manager from here on. Returns the tasks that end when it ceases to be one.
-    fn sit(&self, manager: Manager) -> Tasks {
+    /// Notes why the seat cannot be taken, for users and for the other managers.
+    fn fault(&self, error: anyhow::Error, node: NodeId) -> anyhow::Result<()> {
+        let lasting = match error.downcast_ref::<bootstrap::Error>() {
+            Some(bootstrap::Error::Open(OpenError::Refused { .. })) => true,
+            Some(bootstrap::Error::Open(OpenError::Failed(_))) => {
+                // Only a process that has not seen the files yet may read them.
+                self.tasks.fatal().report(format!("{error:#}"));
+                true
+            }
+            Some(_) | None => false,
+        };
+        let why = if lasting {
+            format!(
+                "{error:#}. This host takes no part in elections, for it could undo what was acknowledged. Way back: demote it and \
+                 promote it again (shoal node demote {node} && shoal node promote {node}, on another manager), or restore {}",
+                self.config.raft_dir().display()
+            )
+        } else {
+            format!("{error:#}; it is tried again every {} s", RETRY.1.as_secs())
+        };
+        let fault = Fault { why, lasting };
+        if self.seats.fault().as_ref() != Some(&fault) {
+            tracing::error!(why = fault.why, "this host should be a manager, and cannot be one");
+            self.seats.set_fault(Some(fault));
+        }
+        Err(error)
+    }
+
+    /// The host is a manager from here on. Returns the tasks that end when it ceases to be one. `full` is told if the
+    /// manager ends because its disk is full; any other end is the daemon's.
+    fn sit(&self, manager: Manager, full: &mpsc::Sender<String>) -> Tasks {
         let leading = self.tasks.part();
         leading.forever("leader", leader::run(manager.clone(), self.heard.clone(), leading.clone()));
         let (member, fatal, ended) = (manager.consensus.clone(), leading.fatal().clone(), leading.shutdown());
+        let full = full.clone();
         leading.forever("watch over Raft", async move {
             if let Some(why) = ended.run_until_cancelled(member.fatal()).await {
-                fatal.report(format!("this manager cannot go on: {why}"));
+                if member.ended_for_space(&why) {
+                    // One at a time: the keeper takes it, or is ending.
+                    let _ = full.send(why).await;
+                } else {
+                    fatal.report(format!("this manager cannot go on: {why}"));
+                }
                 ended.cancelled().await;
             }
         });
@@ -129,11 +197,37 @@ impl Keeper {
         leading
     }
 
-    async fn stand_up(&self) -> anyhow::Result<()> {
+    /// The manager has ended for want of space. The host goes on, and is a manager again when there is some.
+    async fn seat_lost(&self, why: String) {
+        let why = format!("E-DISK-FULL: {why}; it is tried again every {} s", RETRY.1.as_secs());
+        tracing::error!(why, "this host cannot be a manager at the moment");
+        self.seats.set_fault(Some(Fault { why, lasting: false }));
         if let Some(manager) = self.seat.send_replace(None) {
             manager.consensus.shutdown().await;
         }
-        remove_dir(&self.config.raft_dir())?;
+    }
+
+    async fn stand_up(&self) -> anyhow::Result<()> {
+        let manager = self.seat.send_replace(None);
+        // First: whoever is promoted later, after a crash in between, begins with a new log.
+        let path = self.config.joined();
+        if let Some(joined) = Joined::find(&path)?.filter(|joined| joined.seated.is_some()) {
+            Joined { seated: None, ..joined }.store(&path).context("cannot forget the log")?;
+        }
+        let dir = self.config.raft_dir();
+        match manager {
+            Some(manager) => {
+                manager.consensus.shutdown().await;
+                remove_dir(&dir)?;
+            }
+            // It was not opened here: it may be one that could not be read.
+            None if dir.exists() => {
+                let aside = durable::set_aside(&dir).map_err(durable::Error::into_io)?;
+                tracing::warn!(kept = %aside.display(), "the log of this host could not be used, and is kept aside");
+            }
+            None => {}
+        }
+        self.seats.set_fault(None);
         tracing::info!("this host is not a manager any more");
         Ok(())
     }
@@ -192,7 +286,11 @@ mod tests {
             (Worker, true, Step::Unseat),
             (Worker, false, Step::Rest),
         ] {
-            assert_eq!(next(Some(Manager), certified, seated, true, true), step, "{certified:?} {seated}, removed");
+            assert_eq!(
+                next(Some(Manager), certified, seated, false, true, true),
+                step,
+                "{certified:?} {seated}, removed"
+            );
         }
         for (wanted, certified, seated, old, step) in [
             (None, Worker, false, false, Step::Rest),
@@ -209,7 +307,14 @@ mod tests {
             (None, Worker, false, true, Step::Renew),
             (Some(Manager), Manager, true, true, Step::Renew),
         ] {
-            assert_eq!(next(wanted, certified, seated, old, false), step, "{wanted:?} {certified:?} {seated} {old}");
+            assert_eq!(
+                next(wanted, certified, seated, false, old, false),
+                step,
+                "{wanted:?} {certified:?} {seated} {old}"
+            );
         }
+        // Its log cannot be used: it tries until it is demoted, and then leaves the seat that it never took.
+        assert_eq!(next(Some(Manager), Manager, false, true, true, false), Step::Seat);
+        assert_eq!(next(Some(Worker), Manager, false, true, false, false), Step::Renew);
     }
 }

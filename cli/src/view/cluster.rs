@@ -21,6 +21,7 @@ pub(crate) struct Host {
     pub(crate) state: String,
     /// Why it is in that state.
     pub(crate) message: String,
+    pub(crate) warning: String,
     pub(crate) node: String,
     /// worker, manager, or empty on a host that is in no cluster
     pub(crate) role: String,
@@ -47,6 +48,7 @@ impl Info {
             "LocalNodeState": if h.state == "joining" { "pending" } else { &h.state },
             "ControlAvailable": c.is_some(),
             "Error": h.message,
+            "Warning": h.warning,
             // Ours.
             "Role": h.role,
             "Connected": h.connected,
@@ -100,6 +102,7 @@ impl From<pb::StatusReply> for Host {
             hostname: s.hostname,
             state: s.state,
             message: s.message,
+            warning: s.warning,
             node: some_id("node", s.node),
             role: if s.role == 0 { String::new() } else { word::<pb::Role, Role>(s.role) },
             advertise_addr: s.advertise_addr,

@@ -15,9 +15,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,12 +25,16 @@ use tonic::Code;
 
 use crate::{
     Connector, Settings, codec,
-    disk::Disk,
+    files::Files,
     lines::{Connections, Kind, Lines, SendError},
-    log_store::LogStore,
+    log_store::{self, LogStore},
     machine::{Machine, Shown},
+    open::{OpenError, files_in, on_disk},
     peers::Peers,
     rt::{self, watch},
+    snapshot::Snapshots,
+    space,
+    store::{self, disk::Disk},
     types::{Logged, Raft, TypeConfig},
 };
 
@@ -41,6 +44,12 @@ const CAUGHT_UP: u64 = 100;
 const QUORUM_CHECK: Duration = Duration::from_millis(200);
 /// One try at the leader; a proposal tries again until its deadline.
 const ONE_TRY: Duration = Duration::from_secs(2);
+
+/// Of one entry. Each is sent to every manager within a second, beside heartbeats, and kept in memory by all of them.
+pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// What the kernel calls ENOSPC; openraft keeps only the words of an error.
+const NO_SPACE: &str = "No space left on device";
 
 type Metrics = openraft::metrics::RaftMetrics<TypeConfig>;
 
@@ -52,16 +61,21 @@ struct Inner {
     settings: Settings,
     raft: Raft,
     log: LogStore,
+    disk: Disk,
+    snapshots: Snapshots,
     peers: Peers,
     shown: Shown,
     leadership: watch::Receiver<Leadership>,
+    /// What the leader said of the others last, if that was another.
+    told: Mutex<BTreeMap<NodeId, String>>,
+    space: watch::Receiver<space::Level>,
     /// It was asked to end.
     ending: AtomicBool,
 }
 
 impl fmt::Debug for Consensus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consensus").field("node", &self.0.settings.node).finish_non_exhaustive()
+        f.debug_struct("Consensus").field("node", &self.0.settings.node()).finish_non_exhaustive()
     }
 }
 
@@ -76,14 +90,6 @@ pub struct Leadership {
     pub learners: BTreeSet<NodeId>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("cannot open the store at {}: {why}", dir.display())]
-    Store { dir: PathBuf, why: String },
-    #[error("Raft does not start: {0}")]
-    Raft(String),
-}
-
 /// Why no answer came. The change may nevertheless have been made, unless it says `NotInitialised`: retry with the
 /// same request id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +100,11 @@ pub enum ProposeError {
     NoLeader { reachable: String },
     #[error("the managers have no quorum: no answer within {0:?}; look again before you repeat a change")]
     NoQuorum(Duration),
+    #[error(
+        "the change takes {bytes} bytes in the managers' log, and an entry of it has at most {MAX_ENTRY_BYTES}: make it smaller, \
+         or several of it"
+    )]
+    TooLarge { bytes: usize },
     #[error("this manager has stopped: {0}")]
     Stopped(String),
 }
@@ -108,32 +119,57 @@ pub enum LeaderError {
 }
 
 impl Consensus {
+    /// Opens the store that [`crate::create`] has created, and takes part in the group. It never creates one.
     pub async fn open(settings: Settings, connector: Arc<dyn Connector>) -> Result<Self, OpenError> {
-        Self::open_over(settings, Arc::new(Connections::new(connector))).await
+        let files = files_in(&settings.dir).await?;
+        Self::open_on(settings, files, Arc::new(Connections::new(connector))).await
     }
 
-    pub(crate) async fn open_over(settings: Settings, lines: Arc<dyn Lines>) -> Result<Self, OpenError> {
-        let store = |e: std::io::Error| OpenError::Store { dir: settings.dir.clone(), why: e.to_string() };
-        let dir = settings.dir.clone();
-        let (disk, log) = tokio::task::spawn_blocking(move || {
-            let disk = Disk::open(&dir)?;
-            let log = LogStore::open(disk.clone())?;
-            Ok((disk, log))
-        })
-        .await
-        .map_err(std::io::Error::other)
-        .and_then(|opened| opened)
-        .map_err(store)?;
+    /// As [`Self::open`], on these files and over these lines.
+    pub(crate) async fn open_on(
+        settings: Settings,
+        files: Arc<dyn Files>,
+        lines: Arc<dyn Lines>,
+    ) -> Result<Self, OpenError> {
+        let owner = settings.owner.clone();
+        let opened = on_disk(&settings.dir, &files, move |files| {
+            let opened = store::open(files, &owner)?;
+            let inner = log_store::Inner::read(&opened.writer)?;
+            Ok((opened, inner))
+        });
+        let (opened, inner) = opened.await?;
+        let log = LogStore::start(opened.disk.clone(), opened.writer, inner);
         let shown = Shown::default();
-        let machine = Machine::new(disk, shown.clone());
-        let peers = Peers::new(lines);
+        let machine = Machine::new(opened.disk.clone(), opened.snapshots.clone(), shown.clone());
+        let peers = Peers::new(lines, opened.disk.clone());
         let config = config(&settings).validate().map_err(|e| OpenError::Raft(e.to_string()))?;
-        let raft = Raft::new(settings.node.0, Arc::new(config), peers.clone(), log.clone(), machine)
+        let raft = Raft::new(settings.owner.node, Arc::new(config), peers.clone(), log.clone(), machine)
             .await
             .map_err(|e| OpenError::Raft(e.to_string()))?;
         let leadership = follow(&raft, &settings);
         rt::spawn(stand(raft.clone(), settings.stands_from));
-        Ok(Self(Arc::new(Inner { settings, raft, log, peers, shown, leadership, ending: AtomicBool::new(false) })))
+        let space = space::watch(raft.clone(), opened.disk.clone(), log.short_of_space());
+        Ok(Self(Arc::new(Inner {
+            settings,
+            raft,
+            log,
+            disk: opened.disk,
+            snapshots: opened.snapshots,
+            peers,
+            shown,
+            leadership,
+            told: Mutex::default(),
+            space,
+            ending: AtomicBool::new(false),
+        })))
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -147,7 +183,7 @@ impl Consensus {
 
     /// A group of one, reached at `addr`. Once in the life of a cluster.
     pub async fn bootstrap(&self, addr: SocketAddr) -> Result<(), ProposeError> {
-        let me = self.0.settings.node.0;
+        let me = self.0.settings.owner.node;
         match self.0.raft.initialize(BTreeMap::from([(me, BasicNode::new(addr))])).await {
             Ok(()) => Ok(()),
             // It was done before.
@@ -161,6 +197,7 @@ impl Consensus {
     /// A try whose fate is not known is repeated: a command that must not happen twice carries a request id.
     pub async fn propose(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
         let logged = Logged(Arc::new(proposal));
+        fits(&codec::encode(&logged).map_err(|e| ProposeError::Stopped(e.to_string()))?)?;
         let mut tries = self.tries()?;
         loop {
             let why = match tries.within(self.try_propose(&logged, tries.limit()).boxed()).await {
@@ -174,7 +211,9 @@ impl Consensus {
     /// As [`Self::propose`], if this member leads, and tried once.
     pub async fn propose_leading(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
         let limit = self.0.settings.deadline;
-        match self.propose_as_leader(Logged(Arc::new(proposal))).await {
+        let logged = Logged(Arc::new(proposal));
+        fits(&codec::encode(&logged).map_err(|e| ProposeError::Stopped(e.to_string()))?)?;
+        match self.propose_as_leader(logged).await {
             Ok(done) => Ok(done),
             Err(LeaderError::NotLeader) => {
                 Err(ProposeError::NoLeader { reachable: "this member does not lead any more".to_owned() })
@@ -198,7 +237,7 @@ impl Consensus {
     /// Fails with what is worth telling, if anything.
     async fn try_propose(&self, logged: &Logged, limit: Duration) -> Result<(LogIndex, Outcome), Option<String>> {
         let (leader, addr) = self.leader().ok_or(None)?;
-        if leader == self.0.settings.node {
+        if leader == self.0.settings.node() {
             return self.propose_as_leader(logged.clone()).await.map_err(LeaderError::because);
         }
         let peer = self.0.peers.peer(leader, &addr);
@@ -209,10 +248,13 @@ impl Consensus {
 
     async fn try_read(&self, limit: Duration) -> Result<Arc<State>, Option<String>> {
         let (leader, addr) = self.leader().ok_or(None)?;
-        let index = if leader == self.0.settings.node {
+        let index = if leader == self.0.settings.node() {
             self.read_index_as_leader().await.map_err(LeaderError::because)?
         } else {
-            self.0.peers.peer(leader, &addr).read_index(limit).await.map_err(reason)?
+            let reply = self.0.peers.peer(leader, &addr).read_index(limit).await.map_err(reason)?;
+            let told = reply.faults.into_iter().map(|(node, why)| (NodeId(node), why)).collect();
+            *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+            reply.index
         };
         let mut applied = self.0.shown.applied.subscribe();
         match applied.wait_for(|at| at.is_some_and(|at| at >= index)).await {
@@ -228,6 +270,24 @@ impl Consensus {
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.leadership.clone()
+    }
+
+    /// Members that do not answer the leader as one, and why: as this member sees them if it leads, else as the leader
+    /// told at the last [`Self::read`].
+    pub fn faults(&self) -> BTreeMap<NodeId, String> {
+        let leadership = self.0.leadership.borrow().clone();
+        let mut faults = if leadership.is_self {
+            self.0.peers.health().faults()
+        } else {
+            self.0.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        faults.retain(|node, _| leadership.voters.contains(node) || leadership.learners.contains(node));
+        faults
+    }
+
+    /// How much space there is for the log.
+    pub fn space(&self) -> space::Level {
+        *self.0.space.borrow()
     }
 
     /// One step (if any is needed) towards exactly these members; leader only. `true`: membership is as wanted.
@@ -269,6 +329,11 @@ impl Consensus {
         }
     }
 
+    /// Whether it could not go on for want of space: it may be opened again, and is then whole if there is some.
+    pub fn ended_for_space(&self, why: &str) -> bool {
+        self.0.disk.is_sound() && (self.0.log.short_of_space().load(Ordering::Relaxed) || why.contains(NO_SPACE))
+    }
+
     pub async fn shutdown(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
         if let Err(error) = self.0.raft.shutdown().await {
@@ -280,6 +345,11 @@ impl Consensus {
         // What is logged without a majority may be committed when one is back, long after it was refused.
         if self.metrics().state == ServerState::Leader && !self.0.leadership.borrow().is_self {
             return Err(LeaderError::Unsure("no majority of the managers has answered lately".to_owned()));
+        }
+        if self.space() == space::Level::Full {
+            return Err(LeaderError::Unsure(
+                "the disk of the manager that leads is full: free some space there".to_owned(),
+            ));
         }
         let work = self.0.raft.client_write(logged);
         match rt::timeout(self.0.settings.deadline, work).await {
@@ -388,6 +458,14 @@ impl LeaderError {
     }
 }
 
+/// Whether an encoded proposal may be logged.
+pub(crate) fn fits(encoded: &[u8]) -> Result<(), ProposeError> {
+    match encoded.len() {
+        bytes if bytes <= MAX_ENTRY_BYTES => Ok(()),
+        bytes => Err(ProposeError::TooLarge { bytes }),
+    }
+}
+
 fn reason(error: SendError) -> Option<String> {
     match &error {
         SendError::Status { status, .. } if status.code() == Code::FailedPrecondition => None,
@@ -486,7 +564,13 @@ fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
                 changed
             });
             match rt::select3(tx.closed(), metrics.changed(), rt::sleep(QUORUM_CHECK)).await {
-                Select3::First(()) | Select3::Second(Err(_)) => return,
+                Select3::First(()) => return,
+                Select3::Second(Err(_)) => {
+                    // Raft has ended. Whoever holds this member learns why by `fatal`; until then nobody leads.
+                    tx.send_modify(|shown| (shown.leader, shown.is_self) = (None, false));
+                    tx.closed().await;
+                    return;
+                }
                 Select3::Second(Ok(())) | Select3::Third(()) => {}
             }
         }

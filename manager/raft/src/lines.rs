@@ -1,15 +1,18 @@
 //! How a question gets to another member, and its answer back: encoded, over whatever leads there.
 
 use futures::{
-    FutureExt as _,
+    FutureExt as _, Stream, StreamExt as _,
     future::{BoxFuture, Shared},
+    stream::BoxStream,
 };
 use shoal_common::NodeId;
-use shoal_proto::pb::{RaftMessage, ReadIndexRequest, raft_client::RaftClient};
+use shoal_proto::pb::{RaftMessage, ReadIndexReply, ReadIndexRequest, raft_client::RaftClient};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 use tonic::{Request, Response, Status, transport::Channel};
@@ -29,15 +32,32 @@ pub(crate) enum Kind {
     Propose,
 }
 
+/// Of a snapshot, read as they are sent.
+pub(crate) struct Pieces(BoxStream<'static, Vec<u8>>);
+
+impl Pieces {
+    pub(crate) fn new(pieces: impl Stream<Item = Vec<u8>> + Send + 'static) -> Self {
+        Self(pieces.boxed())
+    }
+}
+
+impl Stream for Pieces {
+    type Item = Vec<u8>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
 /// The way to every other member. Limits of time are the caller's.
 #[async_trait::async_trait]
 pub(crate) trait Lines: Send + Sync + 'static {
     async fn ask(&self, to: NodeId, addr: &str, kind: Kind, payload: Vec<u8>) -> Result<Vec<u8>, SendError>;
 
-    async fn read_index(&self, to: NodeId, addr: &str) -> Result<u64, SendError>;
+    async fn read_index(&self, to: NodeId, addr: &str) -> Result<ReadIndexReply, SendError>;
 
     /// The first piece says which snapshot it is; the others are the snapshot.
-    async fn install_snapshot(&self, to: NodeId, addr: &str, pieces: Vec<Vec<u8>>) -> Result<Vec<u8>, SendError>;
+    async fn install_snapshot(&self, to: NodeId, addr: &str, pieces: Pieces) -> Result<Vec<u8>, SendError>;
 }
 
 /// Why a message was not answered.
@@ -53,6 +73,20 @@ pub(crate) enum SendError {
     Status { node: NodeId, status: Status },
     #[error("{node} answers what is not understood: {why}")]
     Codec { node: NodeId, why: String },
+}
+
+impl SendError {
+    /// In the words of the member itself, if it said anything.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Status { status, .. } if std::error::Error::source(status).is_none() => status.message().to_owned(),
+            Self::Address { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::Status { .. }
+            | Self::Codec { .. } => self.to_string(),
+        }
+    }
 }
 
 /// gRPC. Channels are made when first needed. A channel that failed is replaced, for the certificate or the address
@@ -115,6 +149,10 @@ impl Connections {
     }
 }
 
+fn message(payload: Vec<u8>) -> RaftMessage {
+    RaftMessage { payload }
+}
+
 #[async_trait::async_trait]
 impl Lines for Connections {
     async fn ask(&self, to: NodeId, addr: &str, kind: Kind, payload: Vec<u8>) -> Result<Vec<u8>, SendError> {
@@ -131,13 +169,12 @@ impl Lines for Connections {
         Ok(sent.await?.payload)
     }
 
-    async fn read_index(&self, to: NodeId, addr: &str) -> Result<u64, SendError> {
-        let sent = self.call(to, addr, |mut client| async move { client.read_index(ReadIndexRequest {}).await });
-        Ok(sent.await?.index)
+    async fn read_index(&self, to: NodeId, addr: &str) -> Result<ReadIndexReply, SendError> {
+        self.call(to, addr, |mut client| async move { client.read_index(ReadIndexRequest {}).await }).await
     }
 
-    async fn install_snapshot(&self, to: NodeId, addr: &str, pieces: Vec<Vec<u8>>) -> Result<Vec<u8>, SendError> {
-        let messages = tokio_stream::iter(pieces.into_iter().map(|payload| RaftMessage { payload }));
+    async fn install_snapshot(&self, to: NodeId, addr: &str, pieces: Pieces) -> Result<Vec<u8>, SendError> {
+        let messages = pieces.map(message);
         let sent = self.call(to, addr, |mut client| async move { client.install_snapshot(messages).await });
         Ok(sent.await?.payload)
     }

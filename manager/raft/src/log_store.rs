@@ -1,4 +1,4 @@
-//! The log and the vote.
+//! The log and the vote, as openraft asks for them: what is newest is in memory, and the writer keeps all of it.
 
 use openraft::{
     LogState, OptionalSend, RaftLogReader,
@@ -9,13 +9,16 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use crate::{
     codec,
-    disk::{self, Disk, read_pieces, remove_pieces, write_pieces},
-    keys,
+    store::{
+        disk::Disk,
+        segments::{Pending, Places},
+        writer::{Done, Op, Writer, Writes},
+    },
     types::{Entry, LogId, TypeConfig, Vote},
 };
 
@@ -26,24 +29,25 @@ const CACHED_ENTRIES: usize = 2048;
 const ENTRIES_AT_ONCE: u64 = 512;
 const BYTES_AT_ONCE: usize = 8 << 20;
 
-/// Appends that wait for one sync. openraft has far fewer under way.
-const WAITING_FLUSHES: usize = 4096;
-
 /// Clones are the same log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogStore {
     disk: Disk,
+    places: Places,
+    writes: Writes,
     inner: Arc<Mutex<Inner>>,
-    flushes: mpsc::SyncSender<IOFlushed<TypeConfig>>,
 }
 
+/// The log as it will be when all that was asked for is written.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     vote: Option<Vote>,
+    committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
-    /// The newest entries, without a hole up to the last one.
+    /// Every entry from `cached_from` on, and those that are not in a file yet.
     cache: BTreeMap<u64, Cached>,
+    cached_from: u64,
 }
 
 #[derive(Debug)]
@@ -53,27 +57,48 @@ struct Cached {
     bytes: usize,
 }
 
-impl LogStore {
-    pub(crate) fn open(disk: Disk) -> io::Result<Self> {
-        let meta = |key| disk.get_meta(key);
-        let vote = meta(keys::VOTE)?.map(|b| codec::decode(&b)).transpose()?;
-        let purged: Option<LogId> = meta(keys::PURGED)?.map(|b| codec::decode(&b)).transpose()?;
-        let last = disk.log.last().map_err(disk::broken)?.and_then(|(key, _)| keys::number_of(&key));
-        let mut cache = BTreeMap::new();
-        if let Some(last) = last {
-            let first = last.saturating_sub(CACHED_ENTRIES as u64);
-            // A purge that was cut short may have left entries before its mark.
-            let first = first.max(purged.map_or(0, |p| p.index + 1));
-            for (index, bytes) in read_pieces(&disk.log, first, None)? {
-                cache.insert(index, Cached { entry: codec::decode(&bytes)?, bytes: bytes.len() });
+impl Inner {
+    /// From a store that was just opened. Blocks.
+    pub(crate) fn read(writer: &Writer) -> io::Result<Self> {
+        let mark = writer.mark();
+        let mut inner = Self {
+            vote: mark.vote,
+            committed: mark.committed,
+            purged: mark.purged,
+            last: mark.purged,
+            cache: BTreeMap::new(),
+            cached_from: mark.purged.map_or(0, |p| p.index + 1),
+        };
+        if let Some((first, last)) = writer.places().bounds() {
+            inner.cached_from = first.max((last + 1).saturating_sub(CACHED_ENTRIES as u64));
+            for (index, bytes) in writer.places().read(inner.cached_from, last + 1)? {
+                let entry = decode(index, &bytes)?;
+                inner.last = Some(entry.log_id);
+                inner.cache.insert(index, Cached { entry, bytes: bytes.len() });
             }
         }
-        let last = cache.last_key_value().map(|(_, cached)| cached.entry.log_id).or(purged);
-        let (flushes, queue) = mpsc::sync_channel(WAITING_FLUSHES);
-        let syncing = disk.clone();
-        // Group commit: one sync covers every append that was made before it began.
-        std::thread::Builder::new().name("raft-sync".to_owned()).spawn(move || sync_loop(&syncing, &queue))?;
-        Ok(Self { disk, inner: Arc::new(Mutex::new(Inner { vote, purged, last, cache })), flushes })
+        // The mark may lag behind a truncation, and never says more than the log.
+        inner.committed = inner.committed.min(inner.last);
+        Ok(inner)
+    }
+
+    /// What of the range is there.
+    fn clip(&self, (from, to): (u64, Option<u64>)) -> (u64, u64) {
+        let end = self.last.map_or(0, |l| l.index + 1);
+        let from = from.max(self.purged.map_or(0, |p| p.index + 1));
+        (from, to.map_or(end, |to| to.min(end)).max(from))
+    }
+}
+
+fn decode(index: u64, bytes: &[u8]) -> io::Result<Entry> {
+    codec::decode(bytes).map_err(|e| io::Error::new(e.kind(), format!("entry {index} of the log: {e}")))
+}
+
+impl LogStore {
+    pub(crate) fn start(disk: Disk, writer: Writer, inner: Inner) -> Self {
+        let places = writer.places();
+        let writes = writer.start(disk.clone());
+        Self { disk, places, writes, inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Nothing was ever voted or logged here.
@@ -82,25 +107,46 @@ impl LogStore {
         inner.vote.is_none() && inner.last.is_none()
     }
 
+    /// No space could be taken for more of the log.
+    pub(crate) fn short_of_space(&self) -> Arc<AtomicBool> {
+        self.writes.short_of_space()
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn sync_loop(disk: &Disk, queue: &mpsc::Receiver<IOFlushed<TypeConfig>>) {
-    while let Ok(first) = queue.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(queue.try_iter());
-        let done = disk.sync();
-        if let Err(error) = &done {
-            tracing::error!(%error, "the log cannot be made durable");
-        }
-        for callback in waiting {
-            // An io::Error does not clone.
-            callback.io_completed(match &done {
-                Ok(()) => Ok(()),
-                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+    /// Entries, and the size of each.
+    async fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<(Entry, usize)>> {
+        let wanted = bounds(&range);
+        loop {
+            let ((from, to), split, cached) = {
+                let inner = self.inner();
+                let (from, to) = inner.clip(wanted);
+                // What is not in memory is in a file: only such entries leave the cache.
+                let split = inner.cached_from.clamp(from, to);
+                let cached = inner.cache.range(split..to).map(|(_, c)| (c.entry.clone(), c.bytes));
+                ((from, to), split, cached.collect::<Vec<_>>())
+            };
+            if from == split {
+                return Ok(cached);
+            }
+            let places = self.places.clone();
+            let read = self.disk.blocking(move || {
+                let read = places.read(from, split)?;
+                read.iter()
+                    .map(|(index, bytes)| Ok((decode(*index, bytes)?, bytes.len())))
+                    .collect::<io::Result<Vec<_>>>()
             });
+            match read.await {
+                Ok(mut found) => {
+                    found.extend(cached);
+                    return Ok(found);
+                }
+                // It was purged or cut off meanwhile.
+                Err(_) if self.inner().clip(wanted) != (from, to) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -144,40 +190,6 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 }
 
-impl LogStore {
-    /// Entries, and the size of each.
-    async fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<(Entry, usize)>> {
-        let (from, to) = bounds(&range);
-        if to.is_some_and(|to| to <= from) {
-            return Ok(Vec::new());
-        }
-        let from = {
-            let inner = self.inner();
-            let from = from.max(inner.purged.map_or(0, |p| p.index + 1));
-            let cached = inner.cache.first_key_value().is_none_or(|(first, _)| from >= *first);
-            if cached {
-                let end = to.map_or(Bound::Unbounded, Bound::Excluded);
-                return Ok(match to {
-                    Some(to) if to <= from => Vec::new(),
-                    _ => inner
-                        .cache
-                        .range((Bound::Included(from), end))
-                        .map(|(_, cached)| (cached.entry.clone(), cached.bytes))
-                        .collect(),
-                });
-            }
-            from
-        };
-        let tree = self.disk.log.clone();
-        self.disk
-            .blocking(move || {
-                let found = read_pieces(&tree, from, to)?;
-                found.iter().map(|(_, bytes)| Ok((codec::decode(bytes)?, bytes.len()))).collect()
-            })
-            .await
-    }
-}
-
 impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
@@ -191,19 +203,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.disk.put_meta(keys::VOTE, codec::encode(vote)?)?;
+        self.writes.wait(Op::Vote(*vote)).await?;
         self.inner().vote = Some(*vote);
-        let disk = self.disk.clone();
-        self.disk.blocking(move || disk.sync()).await
+        Ok(())
     }
 
-    /// Not synced: if it is lost, the member starts from an older one, and learns the newer from the leader.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.disk.put_meta(keys::COMMITTED, codec::encode(&committed)?)
+        self.inner().committed = committed;
+        self.writes.committed(committed);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.disk.get_meta(keys::COMMITTED)?.map(|b| codec::decode(&b)).transpose()?.flatten())
+        Ok(self.inner().committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -211,57 +223,59 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut batch = sled::Batch::default();
+        let mut pending = Vec::new();
+        let mut cached = Vec::new();
+        for entry in entries {
+            let payload = codec::encode(&entry)?;
+            let bytes = payload.len();
+            pending.push(Pending { index: entry.log_id.index, term: entry.log_id.leader_id.term, payload });
+            cached.push((entry.log_id.index, Cached { entry, bytes }));
+        }
+        let Some(last) = cached.last().map(|(_, cached)| cached.entry.log_id) else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
         {
             let mut inner = self.inner();
-            let entries: Vec<Entry> = entries.into_iter().collect();
-            let mut sizes = Vec::with_capacity(entries.len());
-            for entry in &entries {
-                let bytes = codec::encode(entry)?;
-                write_pieces(&mut batch, entry.log_id.index, &bytes)?;
-                sizes.push(bytes.len());
-            }
-            self.disk.log.apply_batch(batch).map_err(disk::broken)?;
-            for (entry, bytes) in entries.into_iter().zip(sizes) {
-                inner.last = Some(entry.log_id);
-                inner.cache.insert(entry.log_id.index, Cached { entry, bytes });
-            }
-            while inner.cache.len() > CACHED_ENTRIES {
-                inner.cache.pop_first();
+            inner.last = Some(last);
+            inner.cache.extend(cached);
+            // What is not in a file yet stays.
+            while inner.cache.len() > CACHED_ENTRIES
+                && inner.cache.first_key_value().is_some_and(|(index, _)| self.places.has(*index))
+            {
+                if let Some((index, _)) = inner.cache.pop_first() {
+                    inner.cached_from = index + 1;
+                }
             }
         }
-        self.flushes.send(callback).map_err(|_| io::Error::other("the thread that syncs the log has ended"))
+        self.writes.ask(Op::Append { entries: pending, last }, Done::Raft(callback)).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |l| l.index + 1);
-        remove_pieces(&self.disk.log, from, None)?;
-        let mut inner = self.inner();
-        inner.cache.split_off(&from);
-        if inner.last.is_some_and(|l| l.index >= from) {
-            inner.last = last;
+        {
+            let mut inner = self.inner();
+            inner.cache.split_off(&from);
+            inner.cached_from = inner.cached_from.min(from);
+            if inner.last.is_some_and(|l| l.index >= from) {
+                inner.last = last;
+            }
         }
-        Ok(())
+        // Until it is written, the files show entries that are gone.
+        self.writes.wait(Op::Truncate(last)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        // The mark first: entries before it are ignored, so a crash in between leaves no hole.
-        self.disk.put_meta(keys::PURGED, codec::encode(&upto)?)?;
         {
             let mut inner = self.inner();
             inner.purged = Some(upto);
             inner.cache = inner.cache.split_off(&(upto.index + 1));
+            inner.cached_from = inner.cached_from.max(upto.index + 1);
             if inner.last.is_none_or(|last| last.index < upto.index) {
                 inner.last = Some(upto);
             }
         }
-        let disk = self.disk.clone();
-        self.disk
-            .blocking(move || {
-                disk.sync()?;
-                remove_pieces(&disk.log, 0, Some(upto.index + 1))
-            })
-            .await
+        self.writes.ask(Op::Purge(upto), Done::Nobody).await
     }
 }
 
@@ -283,12 +297,16 @@ mod tests {
     #[tokio::test]
     async fn one_message_holds_no_more_than_it_may_and_always_something() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path()).unwrap();
-        let mut log = LogStore::open(disk.clone()).unwrap();
+        let mut log = crate::suite::open(dir.path()).0;
         let sizes = [3 * BYTES_AT_ONCE, BYTES_AT_ONCE / 2, BYTES_AT_ONCE / 4, BYTES_AT_ONCE, 1];
         log.append((1..).zip(sizes).map(|(index, bytes)| entry(index, bytes)), IOFlushed::noop()).await.unwrap();
         // From the cache, and from the disk.
-        log.inner().cache.retain(|index, _| *index > 3);
+        log.writes.wait(Op::Truncate(Some(entry(5, 1).log_id))).await.unwrap();
+        {
+            let mut inner = log.inner();
+            inner.cache.retain(|index, _| *index > 3);
+            inner.cached_from = 4;
+        }
         for (start, sent) in [(1, 1), (2, 3), (4, 1), (5, 1)] {
             let found = log.limited_get_log_entries(start, 6).await.unwrap();
             assert_eq!(found.len(), sent, "from {start}");

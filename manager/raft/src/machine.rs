@@ -10,10 +10,10 @@ use shoal_state::State;
 use std::{io, sync::Arc};
 
 use crate::{
-    disk::Disk,
     rt::watch,
-    snapshot,
-    types::{Answer, LogId, Snapshot, SnapshotBytes, SnapshotMeta, StoredMembership, TypeConfig},
+    snapshot::{Data, Snapshots},
+    store::disk::Disk,
+    types::{Answer, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 
 /// Entries applied before the state is shown and their proposers are answered.
@@ -22,6 +22,7 @@ const SHOWN_AFTER: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Machine {
     disk: Disk,
+    snapshots: Snapshots,
     applied: Option<LogId>,
     membership: StoredMembership,
     state: Arc<State>,
@@ -43,8 +44,8 @@ impl Default for Shown {
 }
 
 impl Machine {
-    pub(crate) fn new(disk: Disk, shown: Shown) -> Self {
-        Self { disk, applied: None, membership: StoredMembership::default(), state: Arc::default(), shown }
+    pub(crate) fn new(disk: Disk, snapshots: Snapshots, shown: Shown) -> Self {
+        Self { disk, snapshots, applied: None, membership: StoredMembership::default(), state: Arc::default(), shown }
     }
 
     fn show(&self) {
@@ -60,7 +61,7 @@ impl Machine {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = Data;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -102,18 +103,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             disk: self.disk.clone(),
+            snapshots: self.snapshots.clone(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
             state: Arc::clone(&self.state),
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: SnapshotBytes) -> io::Result<()> {
-        let (disk, stored) = (self.disk.clone(), meta.clone());
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Data) -> io::Result<()> {
+        let (snapshots, stored) = (self.snapshots.clone(), meta.clone());
         let state = self
             .disk
             .blocking(move || {
-                let state = snapshot::decode(&bytes)?;
-                snapshot::store(&disk, &stored, &bytes)?;
+                let state = data.decode()?;
+                snapshots.keep(&stored, &data)?;
                 Ok(state)
             })
             .await?;
@@ -125,8 +127,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let disk = self.disk.clone();
-        self.disk.blocking(move || snapshot::current(&disk)).await
+        let snapshots = self.snapshots.clone();
+        let current = self.disk.blocking(move || snapshots.current()).await?;
+        Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
@@ -134,20 +137,20 @@ impl RaftStateMachine<TypeConfig> for Machine {
 #[derive(Debug)]
 pub(crate) struct Builder {
     disk: Disk,
+    snapshots: Snapshots,
     meta: SnapshotMeta,
     state: Arc<State>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = Data;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), Arc::clone(&self.state));
+        let (snapshots, meta, state) = (self.snapshots.clone(), self.meta.clone(), Arc::clone(&self.state));
         self.disk
             .blocking(move || {
-                let bytes = snapshot::encode(&state)?;
-                snapshot::store(&disk, &meta, &bytes)?;
-                Ok(Snapshot { meta, snapshot: bytes })
+                let snapshot = snapshots.build(&meta, &state)?;
+                Ok(Snapshot { meta, snapshot })
             })
             .await
     }

@@ -3,6 +3,7 @@
 //! manager in the leader's eyes. Raft's own messages are heard from any other holder, for a member that was away may
 //! have a leader that it does not know yet.
 
+use futures::{Stream, StreamExt as _};
 use serde::{Serialize, de::DeserializeOwned};
 use shoal_common::{NodeId, node::Role};
 use shoal_proto::pb::{
@@ -10,18 +11,22 @@ use shoal_proto::pb::{
     raft_server::{Raft as RaftService, RaftServer},
 };
 use shoal_rt::Peer;
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     codec,
-    consensus::{Consensus, LeaderError},
+    consensus::{Consensus, LeaderError, fits},
     lines::{Kind, MAX_MESSAGE_BYTES},
+    rt,
     types::{Logged, Snapshot, SnapshotMeta, Vote},
 };
 
-/// The member that this host is at the moment, if any.
-pub type Member = Arc<dyn Fn() -> Option<Consensus> + Send + Sync>;
+/// Nobody else may send a snapshot meanwhile.
+const PIECE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The member that this host is at the moment, or why it is none.
+pub type Member = Arc<dyn Fn() -> Result<Consensus, String> + Send + Sync>;
 
 pub struct Server {
     member: Member,
@@ -43,7 +48,7 @@ pub fn service(member: Member) -> RaftServer<Server> {
 impl Server {
     fn member<T>(&self, request: &Request<T>) -> Result<(Consensus, NodeId), Status> {
         let node = sender(request)?;
-        let member = (self.member)().ok_or_else(|| Status::unavailable("this host is not a manager"))?;
+        let member = (self.member)().map_err(Status::unavailable)?;
         Ok((member, node))
     }
 
@@ -92,28 +97,56 @@ pub(crate) async fn answer(member: &Consensus, from: NodeId, kind: Kind, payload
         Kind::Vote => encode(&raft.vote(decode(payload)?).await.map_err(|e| failed(&e))?),
         Kind::PreVote => encode(&raft.pre_vote(decode(payload)?).await.map_err(|e| failed(&e))?),
         Kind::TransferLeader => encode(&raft.handle_transfer_leader(decode(payload)?).await.map_err(|e| failed(&e))?),
-        Kind::Propose => encode(&member.propose_as_leader(decode::<Logged>(payload)?).await.map_err(refusal)?),
+        Kind::Propose => {
+            fits(payload).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            encode(&member.propose_as_leader(decode::<Logged>(payload)?).await.map_err(refusal)?)
+        }
     }
 }
 
-pub(crate) async fn read_index(member: &Consensus, from: NodeId) -> Result<u64, Status> {
+pub(crate) async fn read_index(member: &Consensus, from: NodeId) -> Result<ReadIndexReply, Status> {
     hear_as_leader(member, from)?;
-    member.read_index_as_leader().await.map_err(refusal)
+    let index = member.read_index_as_leader().await.map_err(refusal)?;
+    let faults = member.faults().into_iter().map(|(node, why)| (node.0, why)).collect();
+    Ok(ReadIndexReply { index, faults })
 }
 
-/// Installs what came in pieces, of which `head` says which snapshot it is.
-pub(crate) async fn install_snapshot(
-    member: &Consensus,
-    from: NodeId,
-    head: &[u8],
-    snapshot: Vec<u8>,
-) -> Result<Vec<u8>, Status> {
+/// Installs a snapshot that comes in pieces, of which the first says which one it is. It goes to the disk as it comes.
+pub(crate) async fn install_snapshot<S>(member: &Consensus, from: NodeId, mut pieces: S) -> Result<Vec<u8>, Status>
+where
+    S: Stream<Item = Result<Vec<u8>, Status>> + Send + Unpin,
+{
     hear(member, from)?;
-    let (vote, meta): (Vote, SnapshotMeta) = decode(head)?;
-    // openraft panics on what no leader can send; a snapshot that does not decode must not get that far.
-    crate::snapshot::decode(&snapshot).map_err(|e| Status::invalid_argument(e.to_string()))?;
-    let answer = member.raft().install_full_snapshot(vote, Snapshot { meta, snapshot: snapshot.into() }).await;
+    let Some(head) = pieces.next().await else { return Err(Status::invalid_argument("an empty stream")) };
+    let (vote, meta, sha256) = snapshot_head(&head?)?;
+    let (disk, snapshots) = (member.disk().clone(), member.snapshots().clone());
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge => Status::invalid_argument(e.to_string()),
+        _other => Status::unavailable(e.to_string()),
+    };
+    let mut receiving = disk.blocking(move || snapshots.receive()).await.map_err(failed)?;
+    let late = |_| Status::deadline_exceeded(format!("no piece of the snapshot came within {PIECE_PATIENCE:?}"));
+    while let Some(piece) = rt::timeout(PIECE_PATIENCE, pieces.next()).await.map_err(late)? {
+        let piece = piece?;
+        receiving = disk
+            .blocking(move || {
+                receiving.push(&piece)?;
+                Ok(receiving)
+            })
+            .await
+            .map_err(failed)?;
+    }
+    let snapshot = disk.blocking(move || receiving.finish(sha256)).await.map_err(failed)?;
+    let answer = member.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
     encode(&answer.map_err(|e| Status::unavailable(e.to_string()))?)
+}
+
+/// The digest is missing in what a manager of 0.1.0 sends.
+fn snapshot_head(head: &[u8]) -> Result<(Vote, SnapshotMeta, Option<[u8; 32]>), Status> {
+    match decode::<(Vote, SnapshotMeta, [u8; 32])>(head) {
+        Ok((vote, meta, sha256)) => Ok((vote, meta, Some(sha256))),
+        Err(_) => decode::<(Vote, SnapshotMeta)>(head).map(|(vote, meta)| (vote, meta, None)),
+    }
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
@@ -143,14 +176,8 @@ impl RaftService for Server {
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let (member, from) = self.member(&request)?;
-        hear(&member, from)?;
-        let mut messages = request.into_inner();
-        let head = messages.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
-        let mut snapshot = Vec::new();
-        while let Some(piece) = messages.message().await? {
-            snapshot.extend_from_slice(&piece.payload);
-        }
-        let payload = install_snapshot(&member, from, &head.payload, snapshot).await?;
+        let pieces = request.into_inner().map(|piece| piece.map(|piece| piece.payload));
+        let payload = install_snapshot(&member, from, pieces).await?;
         Ok(Response::new(RaftMessage { payload }))
     }
 
@@ -164,7 +191,7 @@ impl RaftService for Server {
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let (member, from) = self.member(&request)?;
-        Ok(Response::new(ReadIndexReply { index: read_index(&member, from).await? }))
+        Ok(Response::new(read_index(&member, from).await?))
     }
 }
 

@@ -4,11 +4,13 @@ use shoal_common::{LogIndex, NodeId};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tonic::transport::Channel;
 
+use crate::store::Owner;
+
 /// Times are chosen for hosts in one data centre: a lost leader is replaced in one to two seconds.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Who this member is. No other host ever has its id.
-    pub node: NodeId,
+    /// Who this member is, and of which cluster. No other host ever has its node's id.
+    pub owner: Owner,
     /// Where log, vote and snapshots are kept.
     pub dir: PathBuf,
     /// It stands for no election before its log has come so far. One that left the group and is a member again begins
@@ -24,9 +26,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(node: NodeId, dir: PathBuf) -> Self {
+    pub fn new(owner: Owner, dir: PathBuf) -> Self {
         Self {
-            node,
+            owner,
             dir,
             stands_from: LogIndex(0),
             heartbeat: Duration::from_millis(150),
@@ -34,6 +36,10 @@ impl Settings {
             snapshot_every: 5000,
             deadline: Duration::from_secs(5),
         }
+    }
+
+    pub fn node(&self) -> NodeId {
+        NodeId(self.owner.node)
     }
 }
 

@@ -4,22 +4,40 @@ use openraft::{
     StorageError,
     testing::log::{StoreBuilder, Suite},
 };
+use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 
 use crate::{
-    disk::Disk,
-    log_store::LogStore,
+    files::{Files, Os},
+    log_store::{Inner, LogStore},
     machine::{Machine, Shown},
+    store::{self, Owner},
     types::TypeConfig,
 };
+
+pub(crate) fn owner() -> Owner {
+    Owner { cluster: "c0ffee".to_owned(), node: 1, incarnation: "1".to_owned() }
+}
+
+/// The store in that directory, which is created if it is not there.
+pub(crate) fn open(dir: &Path) -> (LogStore, Machine) {
+    let files: Arc<dyn Files> = Arc::new(Os::open(dir).unwrap());
+    if files.list().unwrap().is_empty() {
+        store::create(&files, owner()).unwrap();
+    }
+    let opened = store::open(&files, &owner()).unwrap();
+    let inner = Inner::read(&opened.writer).unwrap();
+    let log = LogStore::start(opened.disk.clone(), opened.writer, inner);
+    (log, Machine::new(opened.disk, opened.snapshots, Shown::default()))
+}
 
 struct Builder;
 
 impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path()).unwrap();
-        Ok((dir, LogStore::open(disk.clone()).unwrap(), Machine::new(disk, Shown::default())))
+        let (log, machine) = open(dir.path());
+        Ok((dir, log, machine))
     }
 }
 

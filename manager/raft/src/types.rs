@@ -35,6 +35,4 @@ pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-/// A whole snapshot, encoded.
-pub(crate) type SnapshotBytes = bytes::Bytes;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotBytes>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, crate::snapshot::Data>;

@@ -86,6 +86,24 @@ async fn five_members_take_proposals_anywhere_and_survive_two_losses() {
     .await;
 }
 
+/// 40 MiB in one entry deposed the leader: it cannot be replicated within the second that a message may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_is_too_large_is_refused_by_whoever_is_asked_and_deposes_nobody() {
+    let mut group = Group::new();
+    group.bootstrap(1).await;
+    group.grow(&[1, 2]).await;
+    let before = group.member(1).leadership().borrow().clone();
+    for id in [1, 2] {
+        let large = describe(1, &"h".repeat(1 << 20));
+        let error = group.member(id).propose(large).await.unwrap_err();
+        assert!(matches!(error, ProposeError::TooLarge { bytes } if bytes > 1 << 20), "{error}");
+        assert!(error.to_string().contains("1048576"), "{error}");
+        // One that just fits goes through.
+        assert!(group.member(id).propose(describe(1, &"h".repeat(1_000_000))).await.is_ok());
+    }
+    assert_eq!(*group.member(1).leadership().borrow(), before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_the_answer_is_an_error_within_the_deadline() {
     let mut group = Group::new();

@@ -101,6 +101,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
 fn of_propose(error: &ProposeError) -> Code {
     match error {
         ProposeError::NotInitialised => Code::FailedPrecondition,
+        ProposeError::TooLarge { .. } => Code::InvalidArgument,
         ProposeError::NoLeader { .. } | ProposeError::NoQuorum(_) | ProposeError::Stopped(_) => Code::Unavailable,
     }
 }
@@ -184,6 +185,7 @@ mod tests {
         }
         let unanswered = [
             (ProposeError::NotInitialised, Code::FailedPrecondition),
+            (ProposeError::TooLarge { bytes: 2 << 20 }, Code::InvalidArgument),
             (ProposeError::NoLeader { reachable: text("1 of 3") }, Code::Unavailable),
             (ProposeError::NoQuorum(Duration::from_secs(5)), Code::Unavailable),
             (ProposeError::Stopped(text("disk full")), Code::Unavailable),

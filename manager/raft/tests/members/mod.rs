@@ -7,7 +7,7 @@ use shoal_common::{
     service::Amount,
 };
 use shoal_proto::pb::{self, raft_client::RaftClient};
-use shoal_raft::{Connector, Consensus, Settings};
+use shoal_raft::{Connector, Consensus, Owner, Settings};
 use shoal_rt::{Peer, PeerIdentity};
 use shoal_state::{ClusterSettings, Command, Proposal};
 use std::{
@@ -68,14 +68,21 @@ impl Group {
 
     async fn start(&mut self, id: u64, listener: TcpListener) {
         let host = self.0.get_mut(&id).unwrap();
-        let mut settings = Settings::new(NodeId(id), host.dir.path().join("raft"));
+        let dir = host.dir.path().join("raft");
+        let owner = Owner { cluster: "c0ffee".to_owned(), node: id, incarnation: "1".to_owned() };
+        if !dir.exists() {
+            shoal_raft::create(&dir, owner.clone()).await.unwrap();
+        }
+        let mut settings = Settings::new(owner, dir);
         settings.snapshot_every = SNAPSHOT_EVERY;
         settings.deadline = DEADLINE;
         settings.stands_from = host.stands_from;
         *host.member.lock().unwrap() = Some(Consensus::open(settings, Arc::new(Plain)).await.unwrap());
         host.serving = CancellationToken::new();
         let (member, serving, addr) = (Arc::clone(&host.member), host.serving.clone(), host.addr);
-        let service = shoal_raft::service(Arc::new(move || member.lock().unwrap().clone()));
+        let service = shoal_raft::service(Arc::new(move || {
+            member.lock().unwrap().clone().ok_or_else(|| "this host is not a manager".to_owned())
+        }));
         // In the daemon TLS says who speaks; here the request does, or it is member 1.
         let authenticated =
             tonic::service::interceptor::InterceptedService::new(service, move |mut request: tonic::Request<()>| {

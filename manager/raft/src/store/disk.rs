@@ -1,0 +1,129 @@
+//! The files, with one rule added: after one failed sync nothing is written or synced any more, by any thread.
+//!
+//! The kernel reports a failed write-back to one caller and then forgets it: the next fdatasync returns `Ok` although
+//! the pages are lost. So another thread's success after that failure must not acknowledge anything.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
+
+use crate::files::{self, File, Files, Space};
+
+/// Clones are the same directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    files: Arc<dyn Files>,
+    failure: Arc<OnceLock<String>>,
+}
+
+/// An open file of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    file: Arc<dyn File>,
+    failure: Arc<OnceLock<String>>,
+}
+
+fn sound(failure: &OnceLock<String>) -> io::Result<()> {
+    match failure.get() {
+        None => Ok(()),
+        Some(why) => Err(io::Error::other(format!("nothing is written after a sync that failed: {why}"))),
+    }
+}
+
+fn noted<T>(failure: &OnceLock<String>, done: io::Result<T>) -> io::Result<T> {
+    if let Err(error) = &done {
+        tracing::error!(%error, "a sync has failed: what was written before it may be lost");
+        // The first failure counts.
+        let _ = failure.set(error.to_string());
+    }
+    done
+}
+
+impl Disk {
+    pub(crate) fn new(files: Arc<dyn Files>) -> Self {
+        let failure = files.failure();
+        Self { files, failure }
+    }
+
+    pub(crate) fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+
+    pub(crate) fn open(&self, name: &str) -> io::Result<Handle> {
+        Ok(self.handle(self.files.open(name)?))
+    }
+
+    pub(crate) fn create(&self, name: &str) -> io::Result<Handle> {
+        sound(&self.failure)?;
+        Ok(self.handle(self.files.create(name)?))
+    }
+
+    fn handle(&self, file: Arc<dyn File>) -> Handle {
+        Handle { file, failure: Arc::clone(&self.failure) }
+    }
+
+    /// Durable when it returns.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        sound(&self.failure)?;
+        self.files.rename(from, to)?;
+        noted(&self.failure, self.files.sync_names())
+    }
+
+    /// Not durable: what is removed may be back after a power cut.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        sound(&self.failure)?;
+        self.files.remove(name)
+    }
+
+    pub(crate) fn space(&self) -> io::Result<Space> {
+        self.files.space()
+    }
+
+    pub(crate) fn is_sound(&self) -> bool {
+        self.failure.get().is_none()
+    }
+
+    /// Runs what blocks away from the async threads.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        files::blocking(&self.files, work).await
+    }
+}
+
+impl Handle {
+    /// All of the file.
+    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.size()?).map_err(io::Error::other)?;
+        let mut bytes = vec![0; size];
+        let read = self.file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Fewer bytes only at the end of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        sound(&self.failure)?;
+        self.file.write_at(bytes, offset)
+    }
+
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    pub(crate) fn allocate(&self, size: u64) -> io::Result<()> {
+        sound(&self.failure)?;
+        self.file.allocate(size)
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        sound(&self.failure)?;
+        noted(&self.failure, self.file.sync())
+    }
+}
