@@ -51,7 +51,7 @@ fn manager_status(n: &pb::Node) -> &'static str {
     let is_manager = n.role() == pb::Role::Manager;
     match n.raft.as_str() {
         "leader" => "Leader",
-        _ if is_manager && n.liveness() == pb::Liveness::Down => "Unreachable",
+        _ if is_manager && (n.liveness() == pb::Liveness::Down || !n.raft_fault.is_empty()) => "Unreachable",
         "voter" => "Reachable",
         "learner" => "Learner",
         _ if is_manager => "Joining",
@@ -92,12 +92,15 @@ pub(crate) fn inspected(n: &pb::Node) -> Value {
     // As Docker: workers have none.
     if let (Some(out), pb::Role::Manager) = (out.as_object_mut(), n.role()) {
         let reachability = match n.liveness() {
+            pb::Liveness::Ready if !n.raft_fault.is_empty() => "unreachable",
             pb::Liveness::Ready => "reachable",
             pb::Liveness::Down => "unreachable",
             pb::Liveness::Unknown | pb::Liveness::Unspecified => "unknown",
         };
         let status = json!({
             "Leader": n.raft == "leader", "Reachability": reachability, "Addr": description.control_addr,
+            // Ours.
+            "Error": n.raft_fault,
         });
         out.insert("ManagerStatus".to_owned(), status);
     }
@@ -134,6 +137,7 @@ mod tests {
             raft: raft.into(),
             is_self: true,
             tasks: 3,
+            raft_fault: String::new(),
         }
     }
 
@@ -168,11 +172,18 @@ mod tests {
                 "Engine": { "EngineVersion": "0.1.0" },
             },
             "Status": { "State": "ready", "Addr": "fd00::11", "Since": "1970-01-01T00:00:02.000Z" },
-            "ManagerStatus": { "Leader": true, "Reachability": "reachable", "Addr": "[fd00::11]:2377" },
+            "ManagerStatus": { "Leader": true, "Reachability": "reachable", "Addr": "[fd00::11]:2377", "Error": "" },
             "Self": true, "Raft": "leader", "Tasks": 3, "VTEP": "fd00::11", "Underlay": ["fd00::/64"],
             "UnderlayMTU": 1500,
         });
         assert_eq!(inspected(&node(pb::Role::Manager, "leader", pb::Liveness::Ready)), want);
+        let faulty = pb::Node {
+            raft_fault: "E-LOG-MISSING: it is gone".into(),
+            ..node(pb::Role::Manager, "voter", pb::Liveness::Ready)
+        };
+        assert_eq!(manager_status(&faulty), "Unreachable");
+        let status = &inspected(&faulty)["ManagerStatus"];
+        assert_eq!((&status["Reachability"], &status["Error"]), (&json!("unreachable"), &json!(faulty.raft_fault)));
         let worker = inspected(&node(pb::Role::Worker, "", pb::Liveness::Ready));
         assert_eq!(worker.get("ManagerStatus"), None);
     }

@@ -19,7 +19,9 @@ pub(super) async fn list(manager: &Manager, asked: pb::ListNodesRequest) -> Resu
     let state = manager.consensus.read().await?;
     let leadership = manager.consensus.leadership().borrow().clone();
     let nodes = find::each_or_all(&asked.nodes, state.nodes.values(), |name| find::node(&state, name))?;
-    let nodes = nodes.into_iter().map(|n| view::node(&state, n, &leadership, manager.node)).collect();
+    let faults = manager.consensus.faults();
+    let nodes =
+        nodes.into_iter().map(|n| view::node(&state, n, &leadership, faults.get(&n.id), manager.node)).collect();
     Ok(pb::ListNodesReply { nodes })
 }
 

@@ -12,7 +12,14 @@ use shoal_raft::Leadership;
 use shoal_state::{Container, Network, Node, Service, State, Task, ipam::Pool};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: NodeId) -> pb::Node {
+/// `fault`: why it does not answer the leader as a manager.
+pub(super) fn node(
+    state: &State,
+    node: &Node,
+    leadership: &Leadership,
+    fault: Option<&String>,
+    this: NodeId,
+) -> pb::Node {
     let tasks = state.tasks_of_node(node.id).filter(|t| !t.status.state.is_terminal()).count();
     pb::Node {
         id: node.id.0,
@@ -26,6 +33,7 @@ pub(super) fn node(state: &State, node: &Node, leadership: &Leadership, this: No
         raft: part_in_raft(node.id, leadership).to_owned(),
         is_self: node.id == this,
         tasks: count(tasks),
+        raft_fault: fault.cloned().unwrap_or_default(),
     }
 }
 

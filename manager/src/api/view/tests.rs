@@ -132,7 +132,7 @@ fn a_node_is_shown_with_its_part_in_raft_and_the_tasks_that_have_not_ended() {
         (leadership(Some(1), &[1], &[]), "leader", ""),
         (leadership(None, &[1], &[]), "voter", ""),
     ] {
-        let shown = |id| node(&state, &state.nodes[&NodeId(id)], &leadership, NodeId(1));
+        let shown = |id| node(&state, &state.nodes[&NodeId(id)], &leadership, None, NodeId(1));
         assert_eq!((shown(1).raft.as_str(), shown(2).raft.as_str()), (m1, w2));
         assert_eq!((shown(1).is_self, shown(2).is_self), (true, false));
         assert_eq!((shown(1).tasks, shown(2).tasks), (0, 1));
