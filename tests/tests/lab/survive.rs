@@ -2,6 +2,7 @@
 
 mod alone;
 mod connection;
+mod log;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
