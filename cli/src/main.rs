@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod daemon;
 mod failure;
+mod inert;
 mod lab;
 mod out;
 mod progress;

@@ -1,21 +1,38 @@
 //! The one place that writes to the terminal. Results go to stdout; everything said beside them to stderr.
+//!
+//! Names, messages and logs come from other hosts and from containers. A terminal gets them made [`inert`]; a file or
+//! another program gets them as they are. Only what a process writes to whoever is attached to it is left alone.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use owo_colors::{OwoColorize as _, Stream};
 use serde::Serialize;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, inert};
 
 /// A line of result.
 pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
-    bytes(text.as_ref().as_bytes())?;
-    bytes(b"\n")
+    let mut line = shown(io::stdout().is_terminal(), text.as_ref());
+    line.push('\n');
+    settle(io::stdout().lock().write_all(line.as_bytes()))
 }
 
-/// Result as it is, such as what a container wrote.
-pub(crate) fn bytes(raw: &[u8]) -> Result<(), Failure> {
-    settle(io::stdout().lock().write_all(raw))
+fn shown(on_a_terminal: bool, text: &str) -> String {
+    if on_a_terminal { inert::text(text) } else { text.to_owned() }
+}
+
+/// A line of a container's log.
+pub(crate) fn log(raw: &[u8]) -> Result<(), Failure> {
+    settle(write_log(io::stdout().lock(), raw))
+}
+
+/// A line that a container wrote to its stderr.
+pub(crate) fn log_aside(raw: &[u8]) -> Result<(), Failure> {
+    settle(write_log(io::stderr().lock(), raw))
+}
+
+fn write_log(mut to: impl io::Write + IsTerminal, raw: &[u8]) -> io::Result<()> {
+    if to.is_terminal() { to.write_all(&inert::log(raw)) } else { to.write_all(raw) }
 }
 
 /// What a process writes at this moment: shown at once, also where it ends no line. Of a reader that went away it is
@@ -26,11 +43,6 @@ pub(crate) fn both(stdout: &[u8], stderr: &[u8]) -> io::Result<()> {
         io::stdout().lock().flush()?;
     }
     io::stderr().lock().write_all(stderr)
-}
-
-/// What a container wrote to its stderr.
-pub(crate) fn bytes_aside(raw: &[u8]) -> Result<(), Failure> {
-    settle(io::stderr().lock().write_all(raw))
 }
 
 /// The reader went away (`| head`): nothing is left to be said, and nobody to say it to.
@@ -71,13 +83,15 @@ fn table_text(header: &[&str], rows: Vec<Vec<String>>) -> String {
 /// Said beside the result.
 pub(crate) fn note(text: impl AsRef<str>) {
     // Nothing can be done about a stderr that cannot be written to.
-    let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+    let text = shown(io::stderr().is_terminal(), text.as_ref());
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// The last word of a command that failed.
 pub(crate) fn error(message: &str) {
     let word = "error:".if_supports_color(Stream::Stderr, |t| t.red()).to_string();
-    note(format!("{word} {message}"));
+    let message = shown(io::stderr().is_terminal(), message);
+    let _ = writeln!(io::stderr().lock(), "{word} {message}");
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) async fn run(host: &Path, a: &Logs) -> Result<(), Failure> {
             continue;
         }
         let text = line(&reply, a, &mut width);
-        if reply.stderr { out::bytes_aside(&text)? } else { out::bytes(&text)? }
+        if reply.stderr { out::log_aside(&text)? } else { out::log(&text)? }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::watch::{Summary, TaskLine};
-use crate::{out, units};
+use crate::{inert, out, units};
 
 /// More tasks than fit on a screen are told by their reasons alone.
 const MAX_TASK_LINES: usize = 20;
@@ -53,7 +53,7 @@ impl Show {
                     gone.finish_and_clear();
                 }
                 for (bar, line) in bars.iter().zip(text) {
-                    bar.set_message(line);
+                    bar.set_message(inert::text(&line));
                     bar.tick();
                 }
             }

@@ -265,7 +265,7 @@ async fn logs(client: &Client, a: &Logs) -> Result<(), Failure> {
         if !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        if line.stderr { out::bytes_aside(&text)? } else { out::bytes(&text)? }
+        if line.stderr { out::log_aside(&text)? } else { out::log(&text)? }
     }
 }
 
