@@ -87,6 +87,7 @@ pub(crate) fn inspected(n: &pb::Node) -> Value {
         "Tasks": n.tasks,
         "VTEP": description.vtep,
         "Underlay": description.underlay,
+        "OverlappedUnderlay": n.overlapped,
         "UnderlayMTU": description.underlay_mtu,
     });
     // As Docker: workers have none.
@@ -138,6 +139,7 @@ mod tests {
             is_self: true,
             tasks: 3,
             raft_fault: String::new(),
+            overlapped: vec![],
         }
     }
 
@@ -174,6 +176,7 @@ mod tests {
             "Status": { "State": "ready", "Addr": "fd00::11", "Since": "1970-01-01T00:00:02.000Z" },
             "ManagerStatus": { "Leader": true, "Reachability": "reachable", "Addr": "[fd00::11]:2377", "Error": "" },
             "Self": true, "Raft": "leader", "Tasks": 3, "VTEP": "fd00::11", "Underlay": ["fd00::/64"],
+            "OverlappedUnderlay": [],
             "UnderlayMTU": 1500,
         });
         assert_eq!(inspected(&node(pb::Role::Manager, "leader", pb::Liveness::Ready)), want);

@@ -20,8 +20,9 @@ pub(super) async fn list(manager: &Manager, asked: pb::ListNodesRequest) -> Resu
     let leadership = manager.consensus.leadership().borrow().clone();
     let nodes = find::each_or_all(&asked.nodes, state.nodes.values(), |name| find::node(&state, name))?;
     let faults = manager.consensus.faults();
-    let nodes =
-        nodes.into_iter().map(|n| view::node(&state, n, &leadership, faults.get(&n.id), manager.node)).collect();
+    let links = state.overlapped_links();
+    let shown = nodes.into_iter().map(|n| view::node(&state, n, &leadership, faults.get(&n.id), manager.node));
+    let nodes = shown.map(|n| pb::Node { overlapped: view::overlapped(&links, n.id), ..n }).collect();
     Ok(pb::ListNodesReply { nodes })
 }
 

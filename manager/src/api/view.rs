@@ -1,5 +1,6 @@
 //! The state as users see it. Pure.
 
+use ipnet::IpNet;
 use shoal_common::{
     NetworkId, NodeId, Vni,
     node::{Availability, Liveness},
@@ -34,7 +35,14 @@ pub(super) fn node(
         is_self: node.id == this,
         tasks: count(tasks),
         raft_fault: fault.cloned().unwrap_or_default(),
+        // Of all nodes together: see `overlapped`.
+        overlapped: Vec::new(),
     }
+}
+
+/// The links of a node that networks may overlap.
+pub(super) fn overlapped(links: &[(NodeId, IpNet)], node: u64) -> Vec<String> {
+    links.iter().filter(|(of, _)| of.0 == node).map(|(_, link)| link.to_string()).collect()
 }
 
 fn part_in_raft(node: NodeId, leadership: &Leadership) -> &'static str {

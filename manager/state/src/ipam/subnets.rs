@@ -64,14 +64,14 @@ impl State {
         let here = driver.node();
         let is_met = |node: NodeId| here.is_none_or(|here| here == node);
         let on_the_underlay = matches!(driver, Driver::Macvlan(_));
-        for node in self.nodes.values().filter(|n| is_met(n.id) && !on_the_underlay) {
-            if let Some(other) = node.description.underlay.iter().find(|other| overlap(net, **other)) {
-                return Err(Rejection::UnderlayOverlap {
-                    subnet: net.to_string(),
-                    other: other.to_string(),
-                    node: format!("{} ({})", node.id, node.description.hostname),
-                });
-            }
+        let links = if on_the_underlay { Vec::new() } else { self.links_met(here) };
+        if let Some((node, other)) = links.into_iter().find(|(_, other)| overlap(net, *other)) {
+            let hostname = self.nodes.get(&node).map_or("", |n| n.description.hostname.as_str());
+            return Err(Rejection::UnderlayOverlap {
+                subnet: net.to_string(),
+                other: other.to_string(),
+                node: format!("{node} ({hostname})"),
+            });
         }
         if allowed {
             return Ok(());
@@ -86,6 +86,17 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The links that a network meets: of one host all of its own, which concern nobody else.
+    fn links_met(&self, on: Option<NodeId>) -> Vec<(NodeId, IpNet)> {
+        match on {
+            None => self.clear_links(),
+            Some(node) => {
+                let links = self.nodes.get(&node).into_iter().flat_map(|n| n.description.underlay.iter().copied());
+                links.map(|net| (node, net)).collect()
+            }
+        }
     }
 
     fn next_v4(&mut self, settings: &ClusterSettings) -> Result<Subnet, Rejection> {
@@ -127,8 +138,7 @@ impl State {
         let is_met = |node: NodeId| on.is_none_or(|on| on == node);
         let networks = self.networks.values().filter(|n| n.spec.driver.node().is_none_or(is_met));
         let networks = networks.flat_map(|n| n.subnets().map(|s| s.net));
-        let underlay = self.nodes.values().filter(|n| is_met(n.id));
-        let underlay = underlay.flat_map(|n| n.description.underlay.iter().copied());
+        let underlay = self.links_met(on).into_iter().map(|(_, net)| net);
         let mut taken: BTreeMap<u64, u64> = BTreeMap::new();
         for net in networks.chain(underlay) {
             if let IpNet::V4(net) = net {
@@ -153,7 +163,7 @@ impl State {
             .networks
             .values()
             .flat_map(|n| n.subnets().map(|s| s.net))
-            .chain(self.nodes.values().flat_map(|n| n.description.underlay.iter().copied()))
+            .chain(self.clear_links().into_iter().map(|(_, net)| net))
             .filter(|net| overlap(*net, IpNet::V6(ula)))
             .collect();
         let count: u128 = 1 << (64 - ula.prefix_len());
