@@ -71,6 +71,8 @@ struct Inner {
     space: watch::Receiver<space::Level>,
     /// It was asked to end.
     ending: AtomicBool,
+    /// When the leader was heard last.
+    led: Mutex<Option<rt::Instant>>,
 }
 
 impl fmt::Debug for Consensus {
@@ -161,6 +163,7 @@ impl Consensus {
             told: Mutex::default(),
             space,
             ending: AtomicBool::new(false),
+            led: Mutex::default(),
         })))
     }
 
@@ -339,6 +342,35 @@ impl Consensus {
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not end well");
         }
+    }
+
+    /// A voter or a learner, in the newest membership that this member has in its log.
+    pub(crate) fn is_in_group(&self, node: NodeId) -> bool {
+        self.0.raft.metrics().borrow_watched().membership_config.get_node(&node.0).is_some()
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Entries of this member were taken. They count as heard from a leader if it leads in this member's eyes.
+    pub(crate) fn heard(&self, from: NodeId) {
+        if self.0.raft.metrics().borrow_watched().current_leader == Some(from.0) {
+            *self.0.led.lock().unwrap_or_else(PoisonError::into_inner) = Some(rt::Instant::now());
+        }
+    }
+
+    /// How long ago the leader was heard, or this member led with a majority.
+    pub(crate) fn led_since(&self) -> Option<Duration> {
+        if self.0.leadership.borrow().is_self {
+            return Some(Duration::ZERO);
+        }
+        self.0.led.lock().unwrap_or_else(PoisonError::into_inner).map(|at| rt::Instant::now() - at)
+    }
+
+    /// A leader that was heard within this time is not stood against.
+    pub(crate) fn lease(&self) -> Duration {
+        self.0.settings.election.0
     }
 
     pub(crate) async fn propose_as_leader(&self, logged: Logged) -> Result<(LogIndex, Outcome), LeaderError> {

@@ -15,6 +15,7 @@ mod machine;
 pub mod open;
 mod peers;
 mod rt;
+mod sender;
 mod server;
 pub mod settings;
 mod snapshot;

@@ -1,9 +1,9 @@
 //! Messages from other members. Only a manager's certificate is listened to, and a certificate outlives what it says:
 //! a node that was removed is refused by everyone who knows of it. Whoever asks for what only a leader does must be a
-//! manager in the leader's eyes. Raft's own messages are heard from any other holder, for a member that was away may
-//! have a leader that it does not know yet.
+//! manager in the leader's eyes. Raft's own messages are heard as [`crate::sender`] says.
 
 use futures::{Stream, StreamExt as _};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
 use shoal_common::{NodeId, node::Role};
 use shoal_proto::pb::{
@@ -19,7 +19,8 @@ use crate::{
     consensus::{Consensus, LeaderError, fits},
     lines::{Kind, MAX_MESSAGE_BYTES},
     rt,
-    types::{Logged, Snapshot, SnapshotMeta, Vote},
+    sender::Sender,
+    types::{Logged, Snapshot, SnapshotMeta, TypeConfig, Vote},
 };
 
 /// Nobody else may send a snapshot meanwhile.
@@ -74,6 +75,16 @@ fn hear(member: &Consensus, from: NodeId) -> Result<(), Status> {
     Ok(())
 }
 
+/// For Raft's own messages: who sends one, if it is heard at all.
+fn hear_raft(member: &Consensus, from: NodeId) -> Result<Sender, Status> {
+    hear(member, from)?;
+    let state = member.state();
+    let is_worker = state.borrow().nodes.get(&from).is_some_and(|n| n.role == Role::Worker);
+    let sender = Sender { node: from, in_group: member.is_in_group(from), is_worker, led_since: member.led_since() };
+    sender.is_heard(member.lease())?;
+    Ok(sender)
+}
+
 /// For what a leader is asked, whose state is the newest.
 fn hear_as_leader(member: &Consensus, from: NodeId) -> Result<(), Status> {
     hear(member, from)?;
@@ -86,18 +97,32 @@ fn hear_as_leader(member: &Consensus, from: NodeId) -> Result<(), Status> {
 
 /// What this member answers to that one's question.
 pub(crate) async fn answer(member: &Consensus, from: NodeId, kind: Kind, payload: &[u8]) -> Result<Vec<u8>, Status> {
-    match kind {
-        Kind::Propose => hear_as_leader(member, from)?,
-        Kind::AppendEntries | Kind::Vote | Kind::PreVote | Kind::TransferLeader => hear(member, from)?,
-    }
     let raft = member.raft();
     let failed = |e: &dyn std::fmt::Display| Status::unavailable(e.to_string());
     match kind {
-        Kind::AppendEntries => encode(&raft.append_entries(decode(payload)?).await.map_err(|e| failed(&e))?),
-        Kind::Vote => encode(&raft.vote(decode(payload)?).await.map_err(|e| failed(&e))?),
-        Kind::PreVote => encode(&raft.pre_vote(decode(payload)?).await.map_err(|e| failed(&e))?),
-        Kind::TransferLeader => encode(&raft.handle_transfer_leader(decode(payload)?).await.map_err(|e| failed(&e))?),
+        Kind::AppendEntries => {
+            let sender = hear_raft(member, from)?;
+            let entries: AppendEntriesRequest<TypeConfig> = decode(payload)?;
+            sender.may_claim(&entries.vote, member.term())?;
+            let answer = raft.append_entries(entries).await.map_err(|e| failed(&e))?;
+            member.heard(from);
+            encode(&answer)
+        }
+        Kind::Vote | Kind::PreVote => {
+            let sender = hear_raft(member, from)?;
+            let asked: VoteRequest<TypeConfig> = decode(payload)?;
+            sender.may_claim(&asked.vote, member.term())?;
+            let answer = if kind == Kind::Vote { raft.vote(asked).await } else { raft.pre_vote(asked).await };
+            encode(&answer.map_err(|e| failed(&e))?)
+        }
+        Kind::TransferLeader => {
+            let sender = hear_raft(member, from)?;
+            let asked: TransferLeaderRequest<TypeConfig> = decode(payload)?;
+            sender.may_claim(asked.from_leader(), member.term())?;
+            encode(&raft.handle_transfer_leader(asked).await.map_err(|e| failed(&e))?)
+        }
         Kind::Propose => {
+            hear_as_leader(member, from)?;
             fits(payload).map_err(|e| Status::invalid_argument(e.to_string()))?;
             encode(&member.propose_as_leader(decode::<Logged>(payload)?).await.map_err(refusal)?)
         }
@@ -116,9 +141,10 @@ pub(crate) async fn install_snapshot<S>(member: &Consensus, from: NodeId, mut pi
 where
     S: Stream<Item = Result<Vec<u8>, Status>> + Send + Unpin,
 {
-    hear(member, from)?;
+    let sender = hear_raft(member, from)?;
     let Some(head) = pieces.next().await else { return Err(Status::invalid_argument("an empty stream")) };
     let (vote, meta, sha256) = snapshot_head(&head?)?;
+    sender.may_claim(&vote, member.term())?;
     let (disk, snapshots) = (member.disk().clone(), member.snapshots().clone());
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge => Status::invalid_argument(e.to_string()),

@@ -23,16 +23,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
-/// The header that names who sends a request.
-const SPEAKER: &str = "speaker";
+/// The header that names who sends a request: the first word is the number of a member.
+const SPEAKER: &str = "user-agent";
 pub(crate) const SNAPSHOT_EVERY: u64 = 50;
 
-struct Plain;
+/// Speaks as this member.
+struct Plain(u64);
 
 #[async_trait::async_trait]
 impl Connector for Plain {
     async fn connect(&self, _: NodeId, addr: SocketAddr) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Endpoint::from_shared(format!("http://{addr}"))?.connect().await?)
+        Ok(Endpoint::from_shared(format!("http://{addr}"))?.user_agent(self.0.to_string())?.connect().await?)
     }
 }
 
@@ -77,17 +78,18 @@ impl Group {
         settings.snapshot_every = SNAPSHOT_EVERY;
         settings.deadline = DEADLINE;
         settings.stands_from = host.stands_from;
-        *host.member.lock().unwrap() = Some(Consensus::open(settings, Arc::new(Plain)).await.unwrap());
+        *host.member.lock().unwrap() = Some(Consensus::open(settings, Arc::new(Plain(id))).await.unwrap());
         host.serving = CancellationToken::new();
         let (member, serving, addr) = (Arc::clone(&host.member), host.serving.clone(), host.addr);
         let service = shoal_raft::service(Arc::new(move || {
             member.lock().unwrap().clone().ok_or_else(|| "this host is not a manager".to_owned())
         }));
-        // In the daemon TLS says who speaks; here the request does, or it is member 1.
+        // In the daemon TLS says who speaks; here the request does.
         let authenticated =
             tonic::service::interceptor::InterceptedService::new(service, move |mut request: tonic::Request<()>| {
-                let says = request.metadata().get(SPEAKER).and_then(|v| v.to_str().ok()?.parse().ok());
-                let identity = Some(PeerIdentity { node: NodeId(says.unwrap_or(1)), role: Role::Manager });
+                let says =
+                    request.metadata().get(SPEAKER).and_then(|v| v.to_str().ok()?.split(' ').next()?.parse().ok());
+                let identity = says.map(|node| PeerIdentity { node: NodeId(node), role: Role::Manager });
                 request.extensions_mut().insert(Peer { addr, identity });
                 Ok(request)
             });
@@ -136,10 +138,8 @@ impl Group {
 
     /// Asks member `id` for a read index, as `speaker` with a manager's certificate.
     pub(crate) async fn ask(&self, id: u64, speaker: u64) -> Result<(), tonic::Code> {
-        let channel = Plain.connect(NodeId(id), self.0[&id].addr).await.unwrap();
-        let mut request = tonic::Request::new(pb::ReadIndexRequest {});
-        request.metadata_mut().insert(SPEAKER, speaker.into());
-        RaftClient::new(channel).read_index(request).await.map(drop).map_err(|status| status.code())
+        let channel = Plain(speaker).connect(NodeId(id), self.0[&id].addr).await.unwrap();
+        RaftClient::new(channel).read_index(pb::ReadIndexRequest {}).await.map(drop).map_err(|status| status.code())
     }
 
     pub(crate) fn running(&self) -> Vec<u64> {
