@@ -3,7 +3,7 @@
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use shoal_common::NodeId;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -34,25 +34,33 @@ pub enum Error {
     },
 }
 
-/// Connects now, with the certificate in force now.
+/// Connects now. The channel connects again where its connection has reached its age, with the certificate that is in
+/// force then: one from its first connection may have expired by that time.
 pub async fn connect(addr: SocketAddr, expect: Expect, credentials: &Credentials) -> Result<Channel, Error> {
-    channel(addr, expect, tls::client(&credentials.current())?).await
+    let credentials = credentials.clone();
+    channel(addr, expect, move || tls::client(&credentials.current())).await
 }
 
 /// A joiner's channel to a manager whose CA has this digest.
 pub async fn connect_joiner(addr: SocketAddr, ca: CaDigest) -> Result<Channel, Error> {
-    channel(addr, Expect::AnyManager, tls::joiner(ca)?).await
+    channel(addr, Expect::AnyManager, move || tls::joiner(ca)).await
 }
 
-async fn channel(addr: SocketAddr, expect: Expect, config: Arc<ClientConfig>) -> Result<Channel, Error> {
-    let tls = TlsConnector::from(config);
+async fn channel<C>(addr: SocketAddr, expect: Expect, config: C) -> Result<Channel, Error>
+where
+    C: Fn() -> Result<Arc<ClientConfig>, tls::SetupError> + Send + Sync + 'static,
+{
+    // A certificate of no use is told as what it is.
+    config()?;
+    let config = Arc::new(config);
     let name = peer::server_name(match expect {
         Expect::Node(node) => peer::node_name(node),
         Expect::AnyManager => peer::MANAGER_NAME.to_owned(),
     });
     let connector = tower::service_fn(move |_| {
-        let (tls, name) = (tls.clone(), name.clone());
+        let (config, name) = (Arc::clone(&config), name.clone());
         async move {
+            let tls = TlsConnector::from(config().map_err(io::Error::other)?);
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
             tls.connect(name, stream).await.map(TokioIo::new)

@@ -2,8 +2,10 @@
 //! hosts.
 
 pub mod backoff;
+pub mod bucket;
 pub mod clock;
 pub mod connect;
+pub mod connections;
 pub mod durable;
 pub mod identity;
 pub mod incoming;
@@ -14,7 +16,9 @@ pub mod tls;
 pub mod token;
 
 pub use backoff::Backoff;
+pub use bucket::{Buckets, Rate};
 pub use connect::{Expect, connect};
+pub use connections::Connections;
 pub use identity::{Credentials, Identity};
 pub use incoming::Incoming;
 pub use peer::{Peer, PeerIdentity};
