@@ -43,6 +43,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// The largest assignment, in bytes on the wire: some 200,000 endpoints.
 const ASSIGNMENT_BYTES: usize = 64 << 20;
 
+/// After this a session begins again, with a handshake and the certificates of then; a little earlier by chance, so that
+/// agents that connected together do not come back together. Shorter than managers let a connection grow.
+const SESSION_AGE: Duration = Duration::from_secs(50 * 60);
+
 /// How the line is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -68,7 +72,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum End {
     Shutdown,
-    /// This host has a new certificate, and the next session uses it.
+    /// The next session begins with a handshake: this host has a new certificate, or this session has come to its age.
     Renewed,
     /// The managers do not know this host (any more).
     Denied(String),
@@ -155,9 +159,11 @@ impl Session {
                 end = self.report(client) => end,
             }
         };
+        let age = SESSION_AGE.mul_f64(rand::random_range(0.75..1.0));
         tokio::select! {
             () = shutdown.cancelled() => End::Shutdown,
             _ = renewed.changed() => End::Renewed,
+            () = sleep(age) => End::Renewed,
             end = session => end,
         }
     }

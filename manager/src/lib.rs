@@ -2,10 +2,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod api;
 pub mod authority;
 pub mod bootstrap;
 pub mod ca;
+mod claims;
 pub mod dispatcher;
 pub mod leader;
 mod peer;

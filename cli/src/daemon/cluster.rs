@@ -7,7 +7,7 @@ use shoal_common::{
     Invalid, NodeId, Timestamp,
     node::{Availability, NodeDescription, Role},
 };
-use shoal_manager::{Fault, Heard, Level, Manager, Seat, authority, bootstrap, ca, dispatcher};
+use shoal_manager::{Fault, Heard, Level, Manager, Seat, access, authority, bootstrap, ca, dispatcher};
 use shoal_proto::pb::{
     self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
 };
@@ -18,16 +18,14 @@ use shoal_rt::{
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
 };
-use tonic::{
-    Status,
-    transport::{Channel, Server},
-};
+use tonic::{Status, transport::Channel};
 
 use super::{
     config::Config,
@@ -406,10 +404,23 @@ impl Cluster {
         opened: Option<Manager>,
     ) -> Active {
         let tasks = Tasks::new(self.fatal.clone());
+        let membership =
+            Membership { credentials: credentials.clone(), description, managers: joined.managers.clone() };
+        let agent = Agent::start(self.host.clone(), membership, &tasks);
+        let (assigned, first) = (agent.node(), joined.managers);
+        let is_manager = move |node: NodeId| match &*assigned.borrow() {
+            Some(told) => told.managers.contains_key(&node),
+            None => first.contains_key(&node),
+        };
+        let known = access::Known::new(self.seats.clone(), Arc::new(is_manager));
         let incoming = Incoming::new(listener, credentials.clone(), tasks.shutdown());
-        let server = Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        let departed = access::close_departed(known.clone(), incoming.connections());
+        let ended = tasks.shutdown();
+        tasks.forever("closing of connections", async move {
+            ended.run_until_cancelled(departed).await;
+        });
+        let server = incoming::server()
+            .layer(access::Guard::new(known))
             .add_service(self.seats.raft_service())
             .add_service(dispatcher::service(self.seats.clone(), self.heard.clone(), &tasks))
             .add_service(authority::service(self.seats.clone()))
@@ -425,8 +436,6 @@ impl Cluster {
                 () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_millis(300)).await } => Ok(()),
             }
         });
-        let membership = Membership { credentials: credentials.clone(), description, managers: joined.managers };
-        let agent = Agent::start(self.host.clone(), membership, &tasks);
         let keeper = Keeper {
             config: self.config.clone(),
             credentials: credentials.clone(),

@@ -1,8 +1,8 @@
 //! Networks.
 
-use shoal_common::{Invalid, network::NetworkSpec, node::Role};
+use shoal_common::{Invalid, NetworkId, network::NetworkSpec, node::Role, task::Endpoint};
 use shoal_proto::{convert::network_spec, pb};
-use shoal_state::{Command, Rejection, Reply};
+use shoal_state::{Command, Rejection, Reply, State};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 
@@ -49,11 +49,24 @@ pub(super) async fn list(
     let node = asker.node(&state, &asked.node)?;
     let here = state.networks.values().filter(|n| n.spec.driver.node().is_none_or(|on| on == node));
     let networks = find::each_or_all(&asked.networks, here, |name| find::network(&state, name, node))?;
-    let ids: BTreeSet<_> = networks.iter().map(|n| n.id).collect();
+    let ids: BTreeSet<_> = networks.iter().map(|n| n.id).filter(|id| sees_users(&state, asker, *id)).collect();
     let users = view::users(&state, &ids);
     let networks =
         networks.into_iter().map(|n| view::network(&state, n, users.get(&n.id).cloned().unwrap_or_default())).collect();
     Ok(pb::ListNetworksReply { networks })
+}
+
+/// Names and addresses of what is on a network are for managers, and for the hosts that take part in it, which are told
+/// them anyway. A worker that takes part in none learns no more than which networks there are.
+fn sees_users(state: &State, asker: Asker, network: NetworkId) -> bool {
+    let is_here = |endpoints: &[Endpoint]| endpoints.iter().any(|e| e.network == network);
+    match asker.role {
+        Role::Manager => true,
+        Role::Worker => {
+            state.tasks_of_node(asker.node).any(|t| is_here(&t.endpoints))
+                || state.containers_of_node(asker.node).any(|c| is_here(&c.endpoints))
+        }
+    }
 }
 
 pub(super) async fn remove(
