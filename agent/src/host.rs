@@ -167,9 +167,16 @@ impl Host {
         control_addr: SocketAddr,
         vtep: IpAddr,
     ) -> Result<NodeDescription, Error> {
-        if hostname.is_empty() {
-            return Err(Error::Hostname(Invalid::new("hostname", hostname, "a name that is not empty")));
+        let fitted = shoal_common::node::fit_hostname(&hostname)
+            .ok_or_else(|| Error::Hostname(Invalid::new("hostname", &hostname, "a name with a letter or a digit")))?;
+        if fitted != hostname {
+            tracing::warn!(
+                hostname,
+                known_as = fitted,
+                "this host's name is no host name: the cluster knows it by another"
+            );
         }
+        let hostname = fitted;
         let facts = self.0.kernel.host_facts(vtep).await.map_err(Error::Network)?;
         let meminfo = fs::read_to_string("/proc/meminfo").map_err(Error::Memory)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);

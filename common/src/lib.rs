@@ -16,6 +16,7 @@ pub mod reference;
 pub mod service;
 pub mod subnet;
 pub mod task;
+pub mod text;
 pub mod time;
 pub mod version;
 

@@ -127,3 +127,60 @@ pub struct DefaultBridge {
     pub fixed_cidr_v6: Option<IpNet>,
     pub mtu: Option<Mtu>,
 }
+
+const HOSTNAME_BYTES: usize = 253;
+const LABEL_BYTES: usize = 63;
+
+/// A host's name: labels of letters, digits, hyphens (RFC 1123) and, as hosts have them, underscores, with dots between.
+/// It is printed, compared with constraints, and resolved.
+pub fn hostname(text: &str) -> Result<String, Invalid> {
+    let label = |l: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        (1..=LABEL_BYTES).contains(&l.len()) && l.chars().all(inner) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    if text.len() <= HOSTNAME_BYTES && text.split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    let expected =
+        "a host name: at most 253 letters, digits, hyphens, underscores and dots, with 1 to 63 between the dots";
+    Err(Invalid::new("hostname", crate::text::cut(text.to_owned(), 100), expected))
+}
+
+/// The nearest name that [`hostname`] accepts, for a host whose own name is none. `None`: nothing of it can be used.
+pub fn fit_hostname(text: &str) -> Option<String> {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let fitted: String = text.chars().map(fit).collect();
+    let labels = fitted.split('.').map(|l| l[..l.len().min(LABEL_BYTES)].trim_matches('-')).filter(|l| !l.is_empty());
+    let name = labels.collect::<Vec<_>>().join(".");
+    let name = name[..name.len().min(HOSTNAME_BYTES)].trim_end_matches(['.', '-']);
+    hostname(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_a_name_and_every_host_gets_one() {
+        for name in ["m1", "my_host", "a.b-c.example", "10", &"x".repeat(63)] {
+            assert_eq!(hostname(name).as_deref(), Ok(name));
+            assert_eq!(fit_hostname(name).as_deref(), Some(name));
+        }
+        for (name, fitted) in [
+            ("", None),
+            ("---", None),
+            ("a b", Some("a-b")),
+            ("-a-.b", Some("a.b")),
+            ("a..b.", Some("a.b")),
+            ("bad\u{1b}[2Jname", Some("bad--2Jname")),
+            ("häuschen", Some("h-uschen")),
+        ] {
+            assert!(hostname(name).is_err(), "{name:?}");
+            assert_eq!(fit_hostname(name).as_deref(), fitted, "{name:?}");
+        }
+        let long = "x".repeat(300);
+        assert_eq!(fit_hostname(&long).map(|n| n.len()), Some(63));
+        let many = ["abcdefghi"; 60].join(".");
+        assert!(hostname(&many).is_err() && fit_hostname(&many).is_some_and(|n| n.len() <= 253));
+    }
+}

@@ -176,14 +176,7 @@ async fn a_worker_asks_about_its_own_only() {
             .map(drop),
         client.list_containers(pb::ListContainersRequest { node: node(), ..Default::default() }).await.map(drop),
         client.list_host_networks(pb::ListNetworksRequest { node: node(), ..Default::default() }).await.map(drop),
-        client
-            .remove_host_network(pb::RemoveNetworkRequest {
-                node: node(),
-                network: "n".to_owned(),
-                ..Default::default()
-            })
-            .await
-            .map(drop),
+        client.remove_host_network(pb::RemoveNetworkRequest { node: node(), network: "n".to_owned() }).await.map(drop),
     ];
     for (n, answer) in refused.into_iter().enumerate() {
         assert_eq!(answer.map_err(|s| s.code()), Err(Code::PermissionDenied), "question {n}");

@@ -99,6 +99,10 @@ impl Call {
         if self.is_stream() {
             return None;
         }
+        if matches!(self, Call::HostControlCreateContainer) {
+            // Its specification stays in the state of every manager for as long as the container exists.
+            return Some(256 << 10);
+        }
         Some(match self.who() {
             Who::Local => 0,
             // A signing request, a secret and a description are about 2 KiB. Nobody has shown a certificate yet.

@@ -17,6 +17,7 @@ use super::{
     Known,
     body::{Bounded, Held},
     in_flight::{InFlight, Permit},
+    pace,
 };
 
 type Request = http::Request<Body>;
@@ -30,11 +31,12 @@ const MESSAGE_HEAD: usize = 5;
 pub struct Guard {
     known: Known,
     in_flight: InFlight,
+    pace: pace::Pace,
 }
 
 impl Guard {
     pub fn new(known: Known) -> Self {
-        Self { known, in_flight: InFlight::default() }
+        Self { known, in_flight: InFlight::default(), pace: pace::Pace::default() }
     }
 
     async fn admit(&self, path: &str, peer: Option<&Peer>) -> Result<(Call, Permit), Status> {
@@ -42,6 +44,11 @@ impl Guard {
         let call = Call::of_path(path).ok_or_else(|| Status::unimplemented(format!("there is no call {path:?}")))?;
         let peer = peer.ok_or_else(|| Status::internal("the server does not know who is connected"))?;
         let permit = self.in_flight.begin(peer)?;
+        if let Some(node) = pace::is_paced(peer) {
+            // Inside of its permit: as many wait as may be under way.
+            let wait = self.pace.take(node);
+            tokio::time::sleep(wait).await;
+        }
         self.known.admit(call.who(), peer.identity).await.inspect_err(|status| {
             tracing::debug!(addr = %peer.addr, identity = ?peer.identity, path, told = status.message(), "a call is refused");
         })?;

@@ -7,6 +7,7 @@ mod body;
 mod close;
 mod guard;
 mod in_flight;
+mod pace;
 
 use shoal_common::{NodeId, node::Role};
 use shoal_proto::Who;

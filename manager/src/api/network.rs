@@ -15,6 +15,8 @@ use super::{
 };
 use crate::Manager;
 
+/// Networks of its own that a host which is no manager may have created. Each is kept in the memory of every manager.
+const NETWORKS: usize = 500;
 /// What users of a network are given to end before its removal is refused: a stop's grace, and some.
 const ENDING_LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,6 +33,11 @@ pub(super) async fn create(
         Some(node) => asker.may(node)?,
         None if asker.role == Role::Manager => {}
         None => return Err(Refusal::ManagersOnly(format!("a network of driver {}", spec.driver))),
+    }
+    let own = state.networks.values().filter(|n| n.spec.driver.node() == Some(asker.node)).count();
+    if asker.role == Role::Worker && own >= NETWORKS {
+        let node = asker.node;
+        return Err(Refusal::TooMuch(format!("{node} has {NETWORKS} networks already, and may create no more itself")));
     }
     match write(manager, request, Command::CreateNetwork { spec }).await? {
         Reply::Network(id) => Ok(pb::CreateNetworkReply { id: id.0 }),

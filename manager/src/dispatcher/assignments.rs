@@ -6,7 +6,7 @@ use shoal_common::{
 };
 use shoal_proto::pb::{self, assignments_reply::Kind};
 use shoal_state::{State, assignment};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
@@ -53,11 +53,43 @@ impl Sent {
     }
 }
 
-/// Sends until the agent hangs up, the node is removed, or this host is no manager any more.
+/// Which host of that name this stream goes to. A copy of a host has its identity, but not its address.
+#[derive(Debug)]
+pub(super) struct Place {
+    vtep: IpAddr,
+    /// The managers' record has said so: this manager may be behind when the stream begins.
+    recorded: bool,
+}
+
+impl Place {
+    pub(super) fn new(vtep: IpAddr) -> Self {
+        Self { vtep, recorded: false }
+    }
+
+    /// Fails once the record names another address: a host with this identity has connected since, to any manager.
+    fn check(&mut self, state: &State, node: NodeId) -> Result<(), Status> {
+        let Some(now) = state.nodes.get(&node).map(|n| n.description.vtep) else { return Ok(()) };
+        if now == self.vtep {
+            self.recorded = true;
+        } else if self.recorded {
+            tracing::warn!(%node, was = %self.vtep, %now, "a node connects from another address while it is connected: was its host copied?");
+            return Err(Status::aborted(format!(
+                "{node} has connected as {now}, which takes the place of {}: if these are two hosts, one is a copy of the \
+                 other and must leave with 'shoal leave --force'",
+                self.vtep
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Sends until the agent hangs up, the node is removed or is elsewhere, or `ended`: with what to tell the agent, if
+/// anything.
 pub(super) async fn send(
     node: NodeId,
+    mut place: Place,
     mut states: watch::Receiver<Arc<State>>,
-    ended: impl Future<Output = ()>,
+    ended: impl Future<Output = Option<Status>>,
     agent: mpsc::Sender<Result<pb::AssignmentsReply, Status>>,
 ) {
     tokio::pin!(ended);
@@ -66,11 +98,11 @@ pub(super) async fn send(
         // First room, then the state: what is sent is never older than it must be.
         let room = tokio::select! {
             room = agent.reserve() => room,
-            () = &mut ended => return,
+            told = &mut ended => return end(&agent, told),
         };
         let Ok(room) = room else { return };
         let state = states.borrow_and_update().clone();
-        match sent.next(&state, node) {
+        match place.check(&state, node).and_then(|()| sent.next(&state, node)) {
             Ok(Some(kind)) => room.send(Ok(pb::AssignmentsReply { kind: Some(kind) })),
             Ok(None) => drop(room),
             Err(status) => return room.send(Err(status)),
@@ -78,8 +110,15 @@ pub(super) async fn send(
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             () = agent.closed() => return,
-            () = &mut ended => return,
+            told = &mut ended => return end(&agent, told),
         }
+    }
+}
+
+fn end(agent: &mpsc::Sender<Result<pb::AssignmentsReply, Status>>, told: Option<Status>) {
+    if let Some(status) = told {
+        // An agent that reads nothing sees the end of the stream all the same.
+        let _ = agent.try_send(Err(status));
     }
 }
 
@@ -155,6 +194,20 @@ mod tests {
         assert_eq!((delta.from, delta.to), (whole.generation, log.1));
         assert_eq!(delta.node.unwrap().managers, [(NODE.0, "192.0.2.1:9999".to_owned())].into());
         assert_eq!(sent.next(&log.0, NODE).unwrap(), None);
+    }
+
+    #[test]
+    fn a_copy_of_a_host_takes_the_stream_wherever_it_connects() {
+        let mut log = Log::begun();
+        let of = |vtep: &str| NodeDescription { vtep: vtep.parse().unwrap(), ..*description("192.0.2.1:1") };
+        let mut place = Place::new("192.0.2.7".parse().unwrap());
+        // This manager does not have the record yet.
+        assert!(place.check(&log.0, NODE).is_ok());
+        log.add(Command::DescribeNode { node: NODE, description: of("192.0.2.7") });
+        assert!(place.check(&log.0, NODE).is_ok());
+        log.add(Command::DescribeNode { node: NODE, description: of("192.0.2.8") });
+        let told = place.check(&log.0, NODE).unwrap_err();
+        assert!(told.message().contains("192.0.2.7") && told.message().contains("192.0.2.8"), "{told}");
     }
 
     #[test]

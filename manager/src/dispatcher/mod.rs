@@ -2,28 +2,29 @@
 
 mod assignments;
 mod heard;
+mod intake;
 mod reports;
+mod streams;
 
 use shoal_common::{
     Invalid, NodeId,
     node::{Availability, NodeDescription},
 };
-use shoal_proto::{
-    convert::{Report, RunReport},
-    pb::{
-        self,
-        dispatcher_server::{Dispatcher, DispatcherServer},
-    },
+use shoal_proto::pb::{
+    self,
+    dispatcher_server::{Dispatcher, DispatcherServer},
 };
 use shoal_rt::{Tasks, clock, tasks};
-use shoal_state::{Command, ContainerReport, Proposal, State, TaskReport};
-use std::collections::BTreeMap;
+use shoal_state::{Command, Proposal, State};
+use std::{collections::BTreeMap, net::SocketAddr};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::{Manager, Seat, peer, refused, removed};
+use crate::{Manager, Seat, claims, peer, refused, removed};
+use intake::Intake;
 use reports::Reports;
+use streams::Streams;
 
 pub use heard::Heard;
 
@@ -37,12 +38,14 @@ pub struct Dispatch {
     seat: Seat,
     heard: Heard,
     reports: Reports,
+    intake: Intake,
+    streams: Streams,
 }
 
 pub fn service(seat: Seat, heard: Heard, tasks: &Tasks) -> DispatcherServer<Dispatch> {
     let reports = Reports::new(seat.clone(), tasks);
-    DispatcherServer::new(Dispatch { seat, heard, reports })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    // Requests have the limits of `shoal_proto::access`; what is sent is a host's whole assignment.
+    DispatcherServer::new(Dispatch { seat, heard, reports, intake: Intake::default(), streams: Streams::default() })
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
@@ -56,6 +59,7 @@ impl Dispatcher for Dispatch {
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
         let manager = self.seat.manager()?;
         let node = peer::node(&request)?.node;
+        let from = peer::address(&request)?;
         let r = request.into_inner();
         let description: NodeDescription = r
             .description
@@ -69,11 +73,18 @@ impl Dispatcher for Dispatch {
                 r.have_generation
             )));
         }
-        describe(&manager, node, description).await?;
+        let place = assignments::Place::new(description.vtep);
+        describe(&manager, node, from, description).await?;
         self.alive(&manager, node)?;
         let (tx, rx) = mpsc::channel(assignments::UNREAD);
-        let seat = self.seat.clone();
-        let sending = assignments::send(node, manager.consensus.state(), async move { seat.vacated().await }, tx);
+        let (seat, mut stream) = (self.seat.clone(), self.streams.open(node, from));
+        let ended = async move {
+            tokio::select! {
+                () = seat.vacated() => None,
+                replaced = stream.replaced() => Some(replaced),
+            }
+        };
+        let sending = assignments::send(node, place, manager.consensus.state(), ended, tx);
         tasks::detached("assignments of one agent", sending);
         Ok(Response::new(ReceiverStream::new(rx)))
     }
@@ -97,54 +108,11 @@ impl Dispatcher for Dispatch {
     ) -> Result<Response<pb::ReportStatusReply>, Status> {
         let manager = self.seat.manager()?;
         let node = peer::node(&request)?.node;
+        let _turn = self.intake.begin(node).await?;
         let state = manager.consensus.state().borrow().clone();
-        let request = request.into_inner();
-        let mut containers = Vec::new();
-        for (n, on_wire) in request.containers.into_iter().enumerate() {
-            let report: RunReport = on_wire
-                .try_into()
-                .map_err(|e: Invalid| refused(Invalid { field: format!("containers[{n}].{}", e.field), ..e }))?;
-            // One that is another node's, or forgotten meanwhile, is skipped when this is applied.
-            containers.push(ContainerReport {
-                node,
-                container: report.container,
-                start: report.start,
-                phase: report.phase,
-                message: report.message,
-                exit_code: report.exit_code,
-                restarts: report.restarts,
-                health: report.health,
-                unstarted: report.unstarted,
-            });
-        }
-        if !containers.is_empty() {
-            // Not folded with those of other hosts: people run fewer containers by hand than services do.
-            let command = Command::ReportContainers { reports: containers };
-            let proposal = Proposal { at: clock::now(), request: None, command };
-            manager.consensus.propose(proposal).await.map_err(refused)?.1.map_err(refused)?;
-        }
-        let mut reports = Vec::new();
-        for (n, on_wire) in request.reports.into_iter().enumerate() {
-            let report: Report = on_wire
-                .try_into()
-                .map_err(|e: Invalid| refused(Invalid { field: format!("reports[{n}].{}", e.field), ..e }))?;
-            // A node speaks of its own tasks only; one that is forgotten meanwhile needs no report.
-            match state.tasks.get(&report.task).map(|t| t.node) {
-                Some(Some(owner)) if owner == node => reports.push(TaskReport {
-                    node,
-                    task: report.task,
-                    state: report.state,
-                    message: report.message,
-                    exit_code: report.exit_code,
-                }),
-                Some(_) => {
-                    return Err(Status::invalid_argument(format!("{} is not a task of {node}", report.task)));
-                }
-                None => {}
-            }
-        }
-        if !reports.is_empty() {
-            self.reports.submit(reports).await?;
+        let rows = intake::rows(&state, node, request.into_inner())?;
+        if !rows.is_empty() {
+            self.reports.submit(rows).await?;
         }
         Ok(Response::new(pb::ReportStatusReply {}))
     }
@@ -203,7 +171,12 @@ impl Dispatch {
 }
 
 /// The managers' record of the host, brought up to date.
-async fn describe(manager: &Manager, node: NodeId, description: NodeDescription) -> Result<(), Status> {
+async fn describe(
+    manager: &Manager,
+    node: NodeId,
+    from: SocketAddr,
+    description: NodeDescription,
+) -> Result<(), Status> {
     let known = |state: &State| state.nodes.get(&node).map(|n| n.description == description);
     let mut same = known(&manager.consensus.state().borrow());
     if same.is_none() {
@@ -213,10 +186,21 @@ async fn describe(manager: &Manager, node: NodeId, description: NodeDescription)
     match same {
         Some(true) => Ok(()),
         Some(false) => {
+            let state = manager.consensus.state().borrow().clone();
+            claims::check(&state, Some(node), from.ip(), &description).map_err(refused)?;
             let command = Command::DescribeNode { node, description };
             let proposal = Proposal { at: clock::now(), request: None, command };
             let (_, outcome) = manager.consensus.propose(proposal).await.map_err(refused)?;
-            outcome.map(drop).map_err(refused)
+            outcome.map(drop).map_err(refused)?;
+            let state = manager.consensus.state().borrow().clone();
+            for (_, link) in state.overlapped_links().into_iter().filter(|(of, _)| *of == node) {
+                tracing::warn!(
+                    %node,
+                    %link,
+                    "networks may overlap this link of a host: with it less than half of an address pool would be left"
+                );
+            }
+            Ok(())
         }
         None => Err(removed(node)),
     }

@@ -1,24 +1,27 @@
-//! Status reports of many agents, folded into one entry of the log.
+//! Status reports of many agents, folded into few entries of the log.
 
 use shoal_rt::{Tasks, clock};
-use shoal_state::{Command, Proposal, TaskReport};
+use shoal_state::{Command, Proposal};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::{Seat, refused};
+use super::intake::Rows;
+use crate::{Manager, Seat, refused};
 
 /// Reports that come within this time share an entry.
 const WINDOW: Duration = Duration::from_millis(10);
 /// Agents whose reports wait for the next entry.
 const WAITING: usize = 1024;
-/// Reports in one entry.
-const AT_ONCE: usize = 4096;
+/// No more reports join an entry that has this much. One message more is 700 KiB at most, and an entry 1 MiB.
+const ENTRY_BYTES: usize = 256 << 10;
+/// Of a row, beside its message.
+const ROW_BYTES: usize = 256;
 
 type Done = oneshot::Sender<Result<(), Status>>;
 
 #[derive(Debug, Clone)]
-pub(super) struct Reports(mpsc::Sender<(Vec<TaskReport>, Done)>);
+pub(super) struct Reports(mpsc::Sender<(Rows, Done)>);
 
 impl Reports {
     pub(super) fn new(seat: Seat, tasks: &Tasks) -> Self {
@@ -31,25 +34,26 @@ impl Reports {
     }
 
     /// Applied when it returns.
-    pub(super) async fn submit(&self, reports: Vec<TaskReport>) -> Result<(), Status> {
+    pub(super) async fn submit(&self, rows: Rows) -> Result<(), Status> {
         let (done, outcome) = oneshot::channel();
         let gone = || Status::unavailable("this manager is ending");
-        self.0.send((reports, done)).await.map_err(|_| gone())?;
+        self.0.send((rows, done)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 }
 
-async fn fold(seat: Seat, mut queue: mpsc::Receiver<(Vec<TaskReport>, Done)>) {
-    while let Some((mut reports, done)) = queue.recv().await {
+async fn fold(seat: Seat, mut queue: mpsc::Receiver<(Rows, Done)>) {
+    while let Some((mut rows, done)) = queue.recv().await {
         let mut waiting = vec![done];
         tokio::time::sleep(WINDOW).await;
-        while reports.len() < AT_ONCE
+        while bytes(&rows) < ENTRY_BYTES
             && let Ok((more, done)) = queue.try_recv()
         {
-            reports.extend(more);
+            rows.tasks.extend(more.tasks);
+            rows.containers.extend(more.containers);
             waiting.push(done);
         }
-        let outcome = propose(&seat, reports).await;
+        let outcome = write(&seat, rows).await;
         for done in waiting {
             // An agent that hung up asks again.
             let _ = done.send(outcome.clone());
@@ -57,8 +61,26 @@ async fn fold(seat: Seat, mut queue: mpsc::Receiver<(Vec<TaskReport>, Done)>) {
     }
 }
 
-async fn propose(seat: &Seat, reports: Vec<TaskReport>) -> Result<(), Status> {
-    let proposal = Proposal { at: clock::now(), request: None, command: Command::ReportStatus { reports } };
-    let (_, outcome) = seat.manager()?.consensus.propose(proposal).await.map_err(refused)?;
+/// About as much as they take in the log.
+fn bytes(rows: &Rows) -> usize {
+    let tasks = rows.tasks.iter().map(|r| r.message.len() + ROW_BYTES);
+    let containers = rows.containers.iter().map(|r| r.message.len() + ROW_BYTES);
+    tasks.chain(containers).sum()
+}
+
+async fn write(seat: &Seat, rows: Rows) -> Result<(), Status> {
+    let manager = seat.manager()?;
+    if !rows.containers.is_empty() {
+        propose(&manager, Command::ReportContainers { reports: rows.containers }).await?;
+    }
+    if !rows.tasks.is_empty() {
+        propose(&manager, Command::ReportStatus { reports: rows.tasks }).await?;
+    }
+    Ok(())
+}
+
+async fn propose(manager: &Manager, command: Command) -> Result<(), Status> {
+    let proposal = Proposal { at: clock::now(), request: None, command };
+    let (_, outcome) = manager.consensus.propose(proposal).await.map_err(refused)?;
     outcome.map(drop).map_err(refused)
 }

@@ -14,7 +14,8 @@ use shoal_proto::pb::{
     self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
 };
 use shoal_rt::{
-    Connections, Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, clock, connect::connect_joiner, incoming,
+    Connections, Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, clock, connect::connect_joiner,
+    incoming,
 };
 use shoal_state::{Command, Proposal, Rejection, Reply, State};
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -139,3 +139,10 @@ pub(super) fn millis(d: Duration) -> u64 {
 pub(super) fn text<T: ToString>(value: Option<T>) -> String {
     value.map(|v| v.to_string()).unwrap_or_default()
 }
+/// Of the reason that a host tells for a state. Each is kept in the log and in the memory of every manager.
+const REPORT_MESSAGE_BYTES: usize = 1 << 10;
+
+/// A reason longer than that is cut where it arrives, so that no host fills the log of the managers.
+pub(super) fn report_message(text: String) -> String {
+    shoal_common::text::cut(text, REPORT_MESSAGE_BYTES)
+}

@@ -12,7 +12,8 @@ use shoal_common::{
 use std::collections::BTreeSet;
 
 use super::field::{
-    AN_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, id, message, parsed, port, read_unless_empty, text,
+    AN_ADDRESS, AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, Inside, id, message, parsed, port, read_unless_empty, report_message,
+    text,
 };
 
 /// What a user asks for. Its networks are names or ids as the user wrote them: `resolve` knows which is which.
@@ -250,7 +251,7 @@ impl TryFrom<pb::ContainerReport> for RunReport {
             container: id("container", r.container, TaskId)?,
             start: r.start,
             phase: parsed("phase", &r.phase)?,
-            message: r.message,
+            message: report_message(r.message),
             exit_code: r.exit_code,
             restarts: r.restarts,
             health: health(&r.health)?,
@@ -265,7 +266,7 @@ impl From<RunReport> for pb::ContainerReport {
             container: r.container.0,
             start: r.start,
             phase: r.phase.to_string(),
-            message: r.message,
+            message: report_message(r.message),
             exit_code: r.exit_code,
             restarts: r.restarts,
             health: text(r.health),

@@ -7,7 +7,8 @@ use shoal_common::{
 };
 
 use super::field::{
-    AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, enumerated, enumeration, id, parsed, read_unless_empty, required, text,
+    AN_IPV4_ADDRESS, AN_IPV6_ADDRESS, enumerated, enumeration, id, parsed, read_unless_empty, report_message, required,
+    text,
 };
 
 enumeration!(
@@ -101,7 +102,7 @@ impl TryFrom<pb::TaskReport> for Report {
         Ok(Self {
             task: id("task", r.task, TaskId)?,
             state: enumerated::<pb::TaskState, _>("state", r.state)?,
-            message: r.message,
+            message: report_message(r.message),
             exit_code: r.exit_code,
         })
     }
@@ -109,6 +110,11 @@ impl TryFrom<pb::TaskReport> for Report {
 
 impl From<Report> for pb::TaskReport {
     fn from(r: Report) -> Self {
-        Self { task: r.task.0, state: pb::TaskState::from(r.state).into(), message: r.message, exit_code: r.exit_code }
+        Self {
+            task: r.task.0,
+            state: pb::TaskState::from(r.state).into(),
+            message: report_message(r.message),
+            exit_code: r.exit_code,
+        }
     }
 }

@@ -9,7 +9,7 @@ use shoal_common::{
 use shoal_proto::pb::{self, raft_client::RaftClient};
 use shoal_raft::{Connector, Consensus, Owner, Settings};
 use shoal_rt::{Peer, PeerIdentity};
-use shoal_state::{ClusterSettings, Command, Proposal};
+use shoal_state::{ClusterSettings, Command, Proposal, Reply};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -26,6 +26,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 /// The header that names who sends a request: the first word is the number of a member.
 const SPEAKER: &str = "user-agent";
 pub(crate) const SNAPSHOT_EVERY: u64 = 50;
+/// Nodes of the group's state. As many may be members.
+const MEMBERS: u64 = 7;
 
 /// Speaks as this member.
 struct Plain(u64);
@@ -108,6 +110,11 @@ impl Group {
         let member = self.member(id);
         member.bootstrap(self.0[&id].addr).await.unwrap();
         member.propose(init()).await.unwrap().1.unwrap();
+        // The ids of other members are those of nodes: an id that anything else has is of a node that was removed.
+        for other in (1..=MEMBERS).filter(|other| *other != id) {
+            let registered = member.propose(register(&format!("m{other}"), Role::Manager)).await.unwrap().1;
+            assert_eq!(registered, Ok(Reply::Node(NodeId(other))));
+        }
     }
 
     /// Opens those that are not there yet, and waits until exactly these vote.

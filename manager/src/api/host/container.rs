@@ -1,6 +1,6 @@
 //! Containers.
 
-use shoal_common::{Invalid, NodeId, TaskId, container::Attachment};
+use shoal_common::{Invalid, NodeId, TaskId, container::Attachment, node::Role};
 use shoal_proto::{
     convert::{attachment, run_spec},
     pb,
@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Containers that a host which is no manager may have created. Each is kept in the memory of every manager.
+const CONTAINERS: usize = 2000;
+
 pub(super) async fn create(
     manager: &Manager,
     asker: Asker,
@@ -27,6 +30,11 @@ pub(super) async fn create(
     let request = request(&asked.request_id)?;
     let state = manager.consensus.read().await?;
     let node = asker.node(&state, &asked.node)?;
+    if asker.role == Role::Worker && state.containers_of_node(node).count() >= CONTAINERS {
+        return Err(Refusal::TooMuch(format!(
+            "{node} has {CONTAINERS} containers already, and may create no more itself"
+        )));
+    }
     let spec = asked.spec.ok_or_else(|| Invalid::new("spec", "", "the container that is to be"))?;
     let spec = Box::new(run_spec(spec, |name| find::network(&state, name, node).map(|n| n.id))?);
     reply(manager, request, Command::CreateContainer { node, spec }).await
