@@ -125,7 +125,7 @@ pub(crate) fn spec(record: &Record, dir: &Dir, user: &User, host: &Host) -> Resu
             // None: libcontainer would filter devices at the least, and there is nothing to do that with.
             "resources": (host.cgroups != Cgroups::None).then(|| resources(&record.resources, host.limits_pids)),
             "maskedPaths": MASKED,
-            "readonlyPaths": read_only(host.cgroups),
+            "readonlyPaths": read_only(record, cgroup::read_only_paths(host.cgroups)),
             "seccomp": seccomp::profile(&bounding),
             // The namespace is the container's own, so nobody else's ports are meant.
             "sysctl": (!options.host_network).then(|| json!({
@@ -176,8 +176,10 @@ fn mounts(record: &Record, dir: &Dir, host: &Host) -> Vec<Value> {
     out
 }
 
-fn read_only(cgroups: Cgroups) -> Vec<PathBuf> {
-    READONLY.iter().map(PathBuf::from).chain(cgroup::read_only_paths(cgroups)).collect()
+/// Cgroups that the user mounts are as the user says: an init system in a container writes to them.
+fn read_only(record: &Record, cgroups: Vec<PathBuf>) -> Vec<PathBuf> {
+    let is_users = |path: &PathBuf| record.options.mounts.iter().any(|mount| path.starts_with(&mount.target));
+    READONLY.iter().map(PathBuf::from).chain(cgroups.into_iter().filter(|path| !is_users(path))).collect()
 }
 
 fn resources(wanted: &Resources, limits_pids: bool) -> Value {

@@ -84,6 +84,11 @@ async fn a_limit_cannot_be_lifted_from_inside() {
     config.resources = Resources { limits, ..Resources::default() };
     let said = says(&runtime, config).await;
     assert_eq!(said, [(64 << 20).to_string(), PIDS_LIMIT_DEFAULT.to_string()]);
+    // What the user mounts there is as the user says.
+    let mut own = host.container("own", "mkdir /sys/fs/cgroup/below && echo made");
+    let (source, target) = (shoal_runtime::MountSource::Tmpfs { size: None }, "/sys/fs/cgroup".into());
+    own.options.mounts = vec![shoal_runtime::Mount { source, target, read_only: false }];
+    assert_eq!(says(&runtime, own).await, ["made"]);
     let mut unlimited = host.container("t2", "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null");
     unlimited.resources.pids_limit = Resources::PIDS_UNLIMITED;
     assert_eq!(says(&runtime, unlimited).await, ["max"]);

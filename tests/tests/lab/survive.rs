@@ -3,6 +3,7 @@
 mod alone;
 mod connection;
 mod log;
+mod unreadable;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
