@@ -48,8 +48,8 @@ impl Info {
             "LocalNodeState": if h.state == "joining" { "pending" } else { &h.state },
             "ControlAvailable": c.is_some(),
             "Error": h.message,
-            "Warning": h.warning,
             // Ours.
+            "Warning": h.warning,
             "Role": h.role,
             "Connected": h.connected,
             "Generation": h.generation,

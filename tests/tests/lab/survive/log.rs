@@ -13,7 +13,7 @@ fn status(lab: &Lab, at: &str, host: &str) -> anyhow::Result<Value> {
 
 fn error(lab: &Lab, host: &str) -> anyhow::Result<String> {
     let info = lab.shoal(host, ["info", "--format", "json"])?.json::<Value>()?.into_iter().next().context("one")?;
-    Ok(info["Error"].as_str().unwrap_or_default().to_owned())
+    Ok(info["Swarm"]["Error"].as_str().unwrap_or_default().to_owned())
 }
 
 fn networks(lab: &Lab, at: &str) -> anyhow::Result<Vec<(String, String)>> {
@@ -65,7 +65,7 @@ fn a_manager_that_lost_its_log_does_not_vote_and_comes_back_by_being_demoted_and
             let told = error(lab, "m2")?;
             ensure!(told.is_empty(), "{told}");
             let info = lab.shoal("m2", ["info", "--format", "json"])?.json::<Value>()?;
-            ensure!(info[0]["Role"] == "worker", "{info:?}");
+            ensure!(info[0]["Swarm"]["Role"] == "worker", "{info:?}");
             Ok(())
         })?;
         lab.shoal("m1", ["node", "promote", "m2"])?.success()?;
@@ -128,8 +128,8 @@ fn a_host_that_lost_its_identity_touches_nothing_and_goes_on_when_it_is_back() -
             ensure!(told.contains("E-IDENTITY-MISSING"), "{told:?}");
             Ok(())
         })?;
-        lab.shoal("m1", ["leave"])?.failure(1)?;
-        lab.shoal("m1", ["init"])?.failure(1)?;
+        lab.shoal("m1", ["leave"])?.failure(4)?;
+        lab.shoal("m1", ["init"])?.failure(4)?;
         lab.lab(["kill", "m1"])?.success()?;
         fs::rename(&aside, &identity)?;
         lab.lab(["start", "m1"])?.success()?;
@@ -137,6 +137,44 @@ fn a_host_that_lost_its_identity_touches_nothing_and_goes_on_when_it_is_back() -
             ensure!(networks(lab, "m1")? == before, "{before:?}");
             let listed = lab.shoal("m1", ["ps", "--format", "json"])?.json::<Value>()?;
             ensure!(listed.iter().any(|c| c["Names"] == "box" && c["State"] == "running"), "{listed:?}");
+            Ok(())
+        })
+    })
+}
+
+/// It never opened its log again, and was `Reachable` meanwhile, for its agent was.
+#[test]
+fn a_manager_whose_disk_is_full_is_seen_as_it_is_and_comes_back_when_there_is_space() -> anyhow::Result<()> {
+    story(Shape { managers: 3, workers: 0 }, |lab| {
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "precious"])?.success()?;
+        let before = networks(lab, "m1")?;
+        let full = if leader(lab, "m1")? == "m2" { "m3" } else { "m2" };
+        lab.lab(["kill", full])?.success()?;
+        let dir = lab.data(full)?.join("raft").display().to_string();
+        let fill = format!(
+            "cp -a {dir} {dir}.copy && mount -t tmpfs -o size=16m tmpfs {dir} && cp -a {dir}.copy/. {dir}/ && \
+             rm {dir}/*.new && {{ dd if=/dev/zero of={dir}/fill bs=64k 2>/dev/null || true; }}"
+        );
+        lab.exec(full, ["sh", "-c", &fill])?.success()?;
+        lab.lab(["start", full])?.success()?;
+        eventually("it is seen as it is", SEEN_WITHIN, || {
+            let status = status(lab, "m1", full)?;
+            ensure!(status["Reachability"] == "unreachable", "{status}");
+            ensure!(status["Error"].as_str().is_some_and(|e| e.contains("No space left on device")), "{status}");
+            ensure!(error(lab, full)?.contains("No space left on device"), "its own word");
+            Ok(())
+        })?;
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "second"])?.success()?;
+        lab.exec(full, ["rm", &format!("{dir}/fill")])?.success()?;
+        let begin = Instant::now();
+        eventually("it is back", Duration::from_secs(30), || {
+            let status = status(lab, "m1", full)?;
+            ensure!(status["Reachability"] == "reachable", "{status}");
+            Ok(())
+        })?;
+        eprintln!("it was back {:?} after there was space", begin.elapsed());
+        eventually("it knows everything", SEEN_WITHIN, || {
+            ensure!(networks(lab, full)?.len() == before.len() + 1, "both");
             Ok(())
         })
     })
