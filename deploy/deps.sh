@@ -22,6 +22,10 @@ missing_packages() {
     have sysctl || echo procps
     have unshare && have nsenter || echo util-linux
     have mount || echo mount
+    # Disks whose power is cut, and syncs that fail: tests/src/faults.
+    have mkfs.ext4 || echo e2fsprogs
+    have strace || echo strace
+    have perl || echo perl
     # The images of the tests and of the quickstart are made of it, so it may need no library.
     have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || echo busybox-static
     have tar || echo tar

@@ -16,6 +16,7 @@
 //! # .unwrap();
 //! ```
 
+pub mod faults;
 pub mod image;
 mod lab;
 mod nobody;
