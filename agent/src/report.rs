@@ -33,6 +33,13 @@ impl Reports {
         }
     }
 
+    /// Says why a task is still being prepared or started. A task that is further needs no excuse.
+    pub(crate) fn explain(&self, task: TaskId, why: &str) {
+        if self.merged().explain(task, why) {
+            self.0.news.notify_one();
+        }
+    }
+
     /// Notes how a container is that was run by hand.
     pub(crate) fn tell_run(&self, report: RunReport) {
         if self.merged().tell_run(report) {
@@ -108,6 +115,19 @@ impl Merged {
     }
 
     /// Whether that was news.
+    fn explain(&mut self, task: TaskId, why: &str) -> bool {
+        let waits = |r: &&mut Report| matches!(r.state, TaskState::Preparing | TaskState::Starting);
+        match self.latest.get_mut(&task).filter(waits) {
+            Some(report) if report.message != why => {
+                why.clone_into(&mut report.message);
+                self.unsent.insert(task);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Whether that was news.
     fn tell_run(&mut self, report: RunReport) -> bool {
         if self.runs.get(&report.container) == Some(&report) {
             return false;
@@ -138,8 +158,13 @@ impl Merged {
 
     fn compare(&mut self, assignment: &Assignment) -> bool {
         self.latest.retain(|task, _| assignment.tasks.contains_key(task));
+        // What is said of a state that the managers have on record already is not lost either.
+        let unsent = std::mem::take(&mut self.unsent);
         let lacking = |report: &&Report| {
-            assignment.tasks.get(&report.task).is_some_and(|task| moves_on(task.known, report.state))
+            let known = assignment.tasks.get(&report.task).map(|task| task.known);
+            known.is_some_and(|known| {
+                moves_on(known, report.state) || (known == report.state && unsent.contains(&report.task))
+            })
         };
         self.unsent = self.latest.values().filter(lacking).map(|r| r.task).collect();
         self.runs.retain(|id, _| assignment.containers.contains_key(id));
@@ -176,6 +201,27 @@ mod tests {
         }
         assert!(!merged.tell(report(1, TaskState::Running)) && !merged.tell(report(1, TaskState::Starting)));
         assert_eq!(merged.batch().tasks, [report(1, TaskState::Running), report(2, TaskState::Preparing)]);
+    }
+
+    #[test]
+    fn why_a_task_waits_is_sent_until_the_managers_have_it() {
+        let mut merged = Merged::default();
+        assert!(!merged.explain(TaskId(1), "nothing is known of it"));
+        merged.tell(report(1, TaskState::Preparing));
+        merged.acknowledged(&merged.batch());
+        assert!(merged.explain(TaskId(1), "pulling") && !merged.explain(TaskId(1), "pulling"));
+        let mut assignment = fixture::assignment(1, &[1, 2]);
+        assignment.tasks.get_mut(&TaskId(1)).unwrap().known = TaskState::Preparing;
+        merged.compare(&assignment);
+        let said = Report { message: "pulling".to_owned(), ..report(1, TaskState::Preparing) };
+        assert_eq!(merged.batch().tasks, [said]);
+        merged.acknowledged(&merged.batch());
+        merged.compare(&assignment);
+        assert!(merged.batch().is_empty());
+        // One that runs waits for nothing.
+        merged.tell(report(1, TaskState::Running));
+        assert!(!merged.explain(TaskId(1), "pulling"));
+        assert_eq!(merged.batch().tasks, [report(1, TaskState::Running)]);
     }
 
     #[test]

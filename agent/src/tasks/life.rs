@@ -7,7 +7,7 @@ use shoal_runtime::{ContainerState, SetAside};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{health::Watch, names::Serving, run::Unstarted, step::Image};
+use super::{health::Watch, names::Serving, run::Unstarted, step::Image, wait::Doing};
 use crate::reconcile::Failure;
 
 /// How long a task's network may fail to be wired before the task is given up: another host may do better.
@@ -27,8 +27,14 @@ pub(super) struct Life {
     pub(super) serving: Option<Serving>,
     /// A step is under way.
     pub(super) busy: bool,
+    /// What the step under way is doing.
+    pub(super) doing: Doing,
+    /// Since when it should run and does not.
+    pub(super) unready_since: Option<Instant>,
     /// The last step failed: the next one is tried then.
     pub(super) rest_until: Option<Instant>,
+    /// Why it failed.
+    pub(super) rests_because: String,
     pub(super) backoff: Backoff,
     /// It waits for a network that cannot be wired.
     pub(super) unwired_since: Option<Instant>,
@@ -73,7 +79,10 @@ impl Default for Life {
             failure: None,
             serving: None,
             busy: false,
+            doing: Doing::default(),
+            unready_since: None,
             rest_until: None,
+            rests_because: String::new(),
             backoff: Backoff::new(RETRY.0, RETRY.1),
             unwired_since: None,
             draining_since: None,

@@ -10,19 +10,20 @@ mod links;
 mod names;
 mod run;
 mod step;
+mod wait;
+mod work;
 
 use shoal_common::{
-    Name, TaskId,
+    TaskId,
     assignment::{Assignment, ContainerAssignment, TaskAssignment},
     container::{Networking, Phase, Wanted},
     health::Health,
-    service::{ContainerSpec, Mount, MountSource},
     task::{DesiredState, TaskState},
 };
 use shoal_dns::Scope;
-use shoal_plan::Ns;
 use shoal_proto::convert::{Report, RunReport};
-use shoal_runtime::{ContainerConfig, ContainerState, Error};
+use shoal_rt::tasks::caught;
+use shoal_runtime::ContainerState;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -36,17 +37,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Host, chain,
+    Host,
     containers::{self, Containers},
     reconcile::Converged,
     report::Reports,
-    sessions::Waiter,
 };
 use health::{Probed, Watch};
 use life::{Checks, Life, Run};
-use names::{Names, Serving};
+use names::Names;
 use run::Unstarted;
 use step::{Image, Step, View, next};
+use work::{Outcome, anonymous_volumes};
 
 /// Images looked for at once: each may be a pull, and a disk and a line can be shared only so far.
 const FETCHES: usize = 4;
@@ -72,19 +73,6 @@ pub(crate) struct Tasks {
     probes: JoinSet<(TaskId, u64, Probed)>,
     fetches: Arc<Semaphore>,
     starts: Arc<Semaphore>,
-}
-
-/// What became of a step.
-#[derive(Debug)]
-enum Outcome {
-    Image(Result<(), String>),
-    Serving(Result<Serving, String>),
-    Started(Result<(), Unstarted>),
-    Hosts(u64, Vec<String>, Result<(), String>),
-    /// Stopped or removed: what there is now can be looked up.
-    Done(Result<(), String>),
-    /// It was no longer wanted when its turn came.
-    Skipped,
 }
 
 impl Tasks {
@@ -151,7 +139,9 @@ impl Tasks {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        // One that is busy is looked at when its step is done.
+        // One that is busy is looked at when its step is done, or to say what takes so long.
+        let now = Instant::now();
+        let explains = self.lives.values().filter_map(|l| l.explains_at(now));
         let idle = self.lives.values().filter(|l| !l.busy);
         let times = |l: &Life| {
             [
@@ -162,16 +152,16 @@ impl Tasks {
                 l.health.as_ref().and_then(|checks| checks.watch.as_ref()?.due()),
             ]
         };
-        idle.flat_map(times).flatten().min()
+        idle.flat_map(times).flatten().chain(explains).min()
     }
 
     fn note(&mut self, done: Result<(TaskId, Outcome), JoinError>) {
-        let (task, outcome) = match done.map_err(JoinError::try_into_panic) {
-            Ok(done) => done,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // Nobody aborts a step but the runtime when it shuts down.
-            Err(Err(_)) => return,
-        };
+        // Steps catch their own panics, and nobody aborts one but the runtime when it shuts down.
+        let Ok((task, outcome)) = done else { return };
+        let runs = matches!(
+            containers::of(self.host.runtime()).get(&task),
+            Some(ContainerState::Created | ContainerState::Running { .. })
+        );
         let Some(life) = self.lives.get_mut(&task) else { return };
         life.busy = false;
         let failed = match outcome {
@@ -197,22 +187,26 @@ impl Tasks {
                 None
             }
             Outcome::Serving(Err(why)) | Outcome::Done(Err(why)) | Outcome::Hosts(.., Err(why)) => Some(why),
+            Outcome::Panicked(panic) => {
+                let why = format!("a defect of shoal: {} failed: {panic}", life.doing.what());
+                if !runs && life.failure.is_none() {
+                    life.failure = Some(Unstarted::other(why.clone()));
+                }
+                Some(why)
+            }
         };
         match failed {
             None => life.backoff.reset(),
             Some(why) => {
                 tracing::warn!(%task, "a step failed and is tried again: {why}");
                 life.rest_until = Some(Instant::now() + life.backoff.delay());
+                life.rests_because = why;
             }
         }
     }
 
     fn note_probe(&mut self, done: Result<(TaskId, u64, Probed), JoinError>) {
-        let (task, started_at_ms, probed) = match done.map_err(JoinError::try_into_panic) {
-            Ok(done) => done,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            Err(Err(_)) => return,
-        };
+        let Ok((task, started_at_ms, probed)) = done else { return };
         let checks = self.lives.get_mut(&task).and_then(|life| life.health.as_mut());
         let watch = checks.filter(|c| c.started_at_ms == started_at_ms).and_then(|c| c.watch.as_mut());
         // Else it was of one that has ended.
@@ -242,7 +236,10 @@ impl Tasks {
         let watch = life.health.as_mut().and_then(|checks| checks.watch.as_mut());
         if let Some(probe) = watch.and_then(|watch| watch.begin(now)) {
             let probing = health::probe(self.host.runtime().clone(), containers::id(id), probe);
-            self.probes.spawn(async move { (id, started_at_ms, probing.await) });
+            self.probes.spawn(async move {
+                let probed = caught(probing).await.unwrap_or_else(|panic| Err(panic.to_string()));
+                (id, started_at_ms, probed)
+            });
         }
     }
 
@@ -264,7 +261,10 @@ impl Tasks {
                     let there = containers.get(&id).map(|state| (state, starts.get(&id).copied().unwrap_or(0)));
                     self.look_at_run(id, container, &assignment, there);
                 }
-                None => self.look_at(id, &assignment, &containers, kept.contains(&id)),
+                None => {
+                    self.look_at(id, &assignment, &containers, kept.contains(&id));
+                    self.explain(id, &assignment, containers.get(&id));
+                }
             }
         }
         // Also one that an earlier daemon had served, and that has ended since.
@@ -309,7 +309,7 @@ impl Tasks {
         life.without_files(container.is_some(), self.host.runtime().set_aside(&containers::id(id)).as_ref());
         let unnamed = task.is_some_and(|t| !t.endpoints.is_empty() && !life.is_served(&task_scope(id, t)));
         let (step, told) = next(&View {
-            assigned: task.map(|t| (t.desired, t.known)),
+            assigned: task.map(|t| (t.desired, t.known, t)),
             container,
             image: &life.image,
             wired,
@@ -328,28 +328,50 @@ impl Tasks {
         if step != Step::Stop {
             life.draining_since = None;
         }
-        match (step, task) {
-            (Step::Wait, _) => {}
-            (Step::Forget, _) => {
+        match step {
+            Step::Wait => {}
+            Step::Forget => {
                 self.lives.remove(&id);
             }
-            (Step::FetchImage, Some(task)) => self.fetch(id, task.container.image.clone()),
-            (Step::ServeNames, Some(task)) => self.serve_names(id, task_scope(id, task)),
-            (Step::Start, Some(task)) => self.start(id, task),
-            (Step::FetchImage | Step::ServeNames | Step::Start, None) => {
-                unreachable!("only what is assigned is prepared and started")
-            }
-            (Step::WriteHosts, _) => unreachable!("a task is on the same networks as long as it is"),
+            Step::FetchImage(task) => self.fetch(id, task.container.image.clone()),
+            Step::ServeNames(task) => self.serve_names(id, task_scope(id, task)),
+            Step::Start(task) => self.start(id, task),
+            Step::WriteHosts(never) => match never {},
             // One that the managers have forgotten has no network any more: nothing reaches it.
-            (Step::Stop, Some(task)) if !task.endpoints.is_empty() => {
+            Step::Stop if task.is_some_and(|task| !task.endpoints.is_empty()) => {
                 let since = *life.draining_since.get_or_insert(now);
                 if now >= since + DRAIN {
                     life.draining_since = None;
                     self.stop(id);
                 }
             }
-            (Step::Stop, _) => self.stop(id),
-            (Step::Remove, _) => self.remove(id, Vec::new()),
+            Step::Stop => self.stop(id),
+            Step::Remove => self.remove(id, Vec::new()),
+        }
+    }
+
+    /// Says what a task that should run waits for.
+    fn explain(&mut self, id: TaskId, assignment: &Assignment, container: Option<&ContainerState>) {
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        let wanted = assignment.tasks.get(&id).is_some_and(|t| t.desired == DesiredState::Running);
+        let unready = match container {
+            None | Some(ContainerState::Created) => true,
+            Some(ContainerState::Running { .. }) => {
+                life.watch().is_some_and(|watch| watch.health() == Health::Starting)
+            }
+            Some(ContainerState::Exited(_)) => false,
+        };
+        let now = Instant::now();
+        life.is_unready(wanted && unready, now);
+        let converged = self.converged.borrow();
+        let failure = converged.failure(assignment, id);
+        let seen = wait::Seen {
+            container,
+            wired: converged.wired.contains_key(&id),
+            network: failure.as_ref().map(|failure| failure.why.as_str()),
+        };
+        if let Some(why) = life.reason(seen, now) {
+            self.reports.explain(id, &why);
         }
     }
 
@@ -408,7 +430,9 @@ impl Tasks {
             Some((ContainerState::Created | ContainerState::Exited(_), _)) | None => None,
         };
         let known = &assigned.known;
+        let unwritten = hosts.as_ref().filter(|hosts| life.run.hosts.as_ref() != Some(*hosts));
         let (step, told) = run::next(&run::View {
+            assigned,
             wanted: assigned.wanted,
             start: assigned.start,
             restart: assigned.spec.restart,
@@ -416,7 +440,7 @@ impl Tasks {
             image: &life.image,
             wired,
             named: scope.networks.is_empty() || life.is_served(&scope),
-            hosted: hosts.is_none() || life.run.hosts == hosts,
+            unwritten,
             failure: life.failure.as_ref(),
             restarts: life.run.restarts,
             known: if known.start == assigned.start { known.phase } else { Phase::Created },
@@ -441,13 +465,10 @@ impl Tasks {
         match step {
             Step::Wait => {}
             Step::Forget => drop(self.lives.remove(&id)),
-            Step::FetchImage => self.fetch(id, assigned.spec.container.image.clone()),
-            Step::ServeNames => self.serve_names(id, scope),
-            Step::WriteHosts => {
-                let (started_at_ms, lines) = hosts.expect("it runs");
-                self.write_hosts(id, started_at_ms, lines);
-            }
-            Step::Start => {
+            Step::FetchImage(assigned) => self.fetch(id, assigned.spec.container.image.clone()),
+            Step::ServeNames(_) => self.serve_names(id, scope),
+            Step::WriteHosts((started_at_ms, lines)) => self.write_hosts(id, *started_at_ms, lines.clone()),
+            Step::Start(assigned) => {
                 let by_policy =
                     matches!(container, Some((ContainerState::Exited(_), start)) if start == assigned.start);
                 if by_policy && !life.run.restarts_now(now) {
@@ -459,110 +480,6 @@ impl Tasks {
             Step::Remove => self.remove(id, anonymous_volumes(&assigned.spec.container)),
         }
     }
-
-    fn begin(&mut self, task: TaskId, step: impl Future<Output = Outcome> + Send + 'static) {
-        if let Some(life) = self.lives.get_mut(&task) {
-            life.busy = true;
-        }
-        self.work.spawn(async move { (task, step.await) });
-    }
-
-    fn fetch(&mut self, id: TaskId, image: String) {
-        let runtime = self.host.runtime().clone();
-        let (turn, wanted) = (self.fetches.clone(), self.still_wanted(id));
-        self.begin(id, async move {
-            let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
-            if !wanted() {
-                return Outcome::Skipped;
-            }
-            Outcome::Image(runtime.images().ensure(&image).await.map(|_| ()).map_err(|e| chain(&e)))
-        });
-    }
-
-    fn serve_names(&mut self, id: TaskId, scope: Scope) {
-        let names = self.names.clone();
-        self.begin(id, async move { Outcome::Serving(names.serve(id, scope).await.map_err(|e| chain(&e))) });
-    }
-
-    fn write_hosts(&mut self, id: TaskId, started_at_ms: u64, lines: Vec<String>) {
-        let runtime = self.host.runtime().clone();
-        self.begin(id, async move {
-            let written = runtime.set_hosts(&containers::id(id), lines.clone()).await;
-            Outcome::Hosts(started_at_ms, lines, written.map_err(|e| chain(&e)))
-        });
-    }
-
-    fn start(&mut self, id: TaskId, task: &TaskAssignment) {
-        let netns = self.host.kernel().netns_path(Ns::Task(id));
-        let host_resolv_conf = self.names.host_resolv_conf().unwrap_or_default();
-        self.start_container(id, config::task(id, task, netns, &host_resolv_conf));
-    }
-
-    fn start_by_hand(&mut self, id: TaskId, container: &ContainerAssignment) {
-        let netns = match container.spec.networking {
-            Networking::Host => self.host.kernel().netns_path(Ns::Host),
-            Networking::Own(_) | Networking::None => self.host.kernel().netns_path(Ns::Task(id)),
-        };
-        let files = config::HostFiles {
-            hostname: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-            resolv_conf: self.names.host_resolv_conf().unwrap_or_default(),
-            images: links::images(self.host.runtime().images(), &container.links),
-        };
-        self.start_container(id, config::by_hand(id, container, netns, &files));
-    }
-
-    fn start_container(&mut self, id: TaskId, mut config: ContainerConfig) {
-        let (runtime, waiting) = (self.host.runtime().clone(), self.host.waiting().clone());
-        let (turn, wanted) = (self.starts.clone(), self.still_wanted(id));
-        self.begin(id, async move {
-            let Ok(_turn) = turn.acquire().await else { return Outcome::Skipped };
-            if !wanted() {
-                return Outcome::Skipped;
-            }
-            let started = match waiting.take(id) {
-                None => runtime.start(config).await.map(drop),
-                // Who has gone meanwhile misses nothing.
-                Some(Waiter { session: waiter, size }) => {
-                    config.options.size = size;
-                    runtime.start_attached(config).await.map(|(_, session)| drop(waiter.send(session)))
-                }
-            };
-            Outcome::Started(started.map_err(|e| Unstarted { why: chain(&e), fault: e.fault(), unwired: false }))
-        });
-    }
-
-    fn stop(&mut self, id: TaskId) {
-        let runtime = self.host.runtime().clone();
-        let grace = self.lives.get(&id).map_or(ContainerSpec::DEFAULT_STOP_GRACE, |l| l.grace);
-        self.begin(id, async move {
-            Outcome::Done(runtime.stop(&containers::id(id), grace).await.map(|_| ()).map_err(|e| chain(&e)))
-        });
-    }
-
-    /// And the volumes that go with it. One that cannot be removed is told of, and is no reason to try for ever.
-    fn remove(&mut self, id: TaskId, volumes: Vec<Name>) {
-        let runtime = self.host.runtime().clone();
-        self.begin(id, async move {
-            let removed = runtime.remove(&containers::id(id)).await.map_err(|e| chain(&e));
-            for volume in volumes.iter().filter(|_| removed.is_ok()) {
-                match runtime.remove_volume(volume.as_str()).await {
-                    Ok(()) | Err(Error::NoSuchVolume(_)) => {}
-                    Err(e) => tracing::warn!(container = %id, %volume, error = chain(&e), "an anonymous volume stays"),
-                }
-            }
-            Outcome::Done(removed)
-        });
-    }
-
-    /// Asked when a step's turn comes, which may be long after it was due.
-    fn still_wanted(&self, id: TaskId) -> impl Fn() -> bool + Send + 'static {
-        let assignment = self.assignment.clone();
-        move || {
-            let assignment = assignment.borrow();
-            let as_task = assignment.tasks.get(&id).is_some_and(|t| t.desired == DesiredState::Running);
-            as_task || assignment.containers.get(&id).is_some_and(|c| c.wanted == Wanted::Running)
-        }
-    }
 }
 
 /// Of a task that shall go on running. One that was told to run was healthy, if it has a check.
@@ -572,15 +489,6 @@ fn health_on_record(task: &TaskAssignment) -> Option<Health> {
         (DesiredState::Running, TaskState::Running) => Some(Health::Healthy),
         (DesiredState::Running, _) => Some(Health::Starting),
     }
-}
-
-/// Those that go with a container.
-fn anonymous_volumes(container: &ContainerSpec) -> Vec<Name> {
-    let name = |m: &Mount| match &m.source {
-        MountSource::Anonymous(name) => Some(name.clone()),
-        MountSource::Bind(_) | MountSource::Volume(_) | MountSource::Tmpfs => None,
-    };
-    container.mounts.iter().filter_map(name).collect()
 }
 
 fn run_health_on_record(container: &ContainerAssignment) -> Option<Health> {

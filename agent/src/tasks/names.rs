@@ -51,9 +51,9 @@ impl Names {
         self.resolver.tell(Arc::clone(assignment));
     }
 
-    pub(super) fn host_resolv_conf(&self) -> Option<String> {
+    pub(super) async fn host_resolv_conf(&self) -> Option<String> {
         let path = self.resolver.resolv_conf();
-        match std::fs::read_to_string(path) {
+        match tokio::fs::read_to_string(path).await {
             Ok(text) => Some(text),
             Err(error) => {
                 tracing::debug!(%error, path = %path.display(), "cannot read the host's resolv.conf");

@@ -6,9 +6,10 @@ use shoal_runtime::{ContainerState, Exit, Fault};
 
 use super::step::{Image, Step, cause};
 
-/// How things are with one container.
+/// How things are with one container. `T` is what a step needs of its assignment, `H` the lines of its `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View<'a> {
+pub(crate) struct View<'a, T, H> {
+    pub(crate) assigned: T,
     pub(crate) wanted: Wanted,
     /// Counts its user's starts.
     pub(crate) start: u64,
@@ -20,8 +21,8 @@ pub(crate) struct View<'a> {
     pub(crate) wired: bool,
     /// Its resolver listens, or it needs none.
     pub(crate) named: bool,
-    /// Its `/etc/hosts` says where it is.
-    pub(crate) hosted: bool,
+    /// What its `/etc/hosts` does not say yet.
+    pub(crate) unwritten: Option<H>,
     /// Why it could not be started.
     pub(crate) failure: Option<&'a Unstarted>,
     /// Starts by policy since its user's last.
@@ -73,7 +74,7 @@ impl Told {
     }
 }
 
-pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
+pub(crate) fn next<T: Copy, H: Copy>(view: &View<'_, T, H>) -> (Step<T, H>, Option<Told>) {
     match (view.wanted, view.container) {
         (Wanted::Created, None) => (Step::Wait, None),
         (Wanted::Removed, None) => (Step::Wait, Told::plain(Phase::Removed)),
@@ -89,7 +90,7 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
         (Wanted::Running, Some((ContainerState::Created, _))) => (names_or(Step::Wait, view), None),
         (Wanted::Running, Some((ContainerState::Running { .. }, start))) if start < view.start => (Step::Stop, None),
         (Wanted::Running, Some((ContainerState::Running { .. }, _))) => {
-            let step = if view.hosted { Step::Wait } else { Step::WriteHosts };
+            let step = view.unwritten.map_or(Step::Wait, Step::WriteHosts);
             (names_or(step, view), Told::plain(Phase::Running))
         }
         (Wanted::Running, Some((ContainerState::Exited(_), start))) if start < view.start => beginning(view, None),
@@ -101,14 +102,14 @@ pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
 }
 
 /// One that could not be started again has still ended as it did before, which was not now.
-fn ended(view: &View<'_>, exit: &Exit) -> Option<Told> {
+fn ended<T, H>(view: &View<'_, T, H>, exit: &Exit) -> Option<Told> {
     match view.failure {
         Some(failure) => Told::failed(Phase::Exited, failure),
         None => Told::ended(Phase::Exited, exit),
     }
 }
 
-fn stopped(view: &View<'_>) -> Option<Told> {
+fn stopped<T, H>(view: &View<'_, T, H>) -> Option<Told> {
     match view.failure {
         Some(failure) => Told::failed(Phase::Exited, failure),
         // Why it was not started is known to the daemon that tried, and to the managers.
@@ -117,7 +118,7 @@ fn stopped(view: &View<'_>) -> Option<Told> {
     }
 }
 
-fn starts_again(view: &View<'_>, exit_code: i32) -> bool {
+fn starts_again<T, H>(view: &View<'_, T, H>, exit_code: i32) -> bool {
     match view.restart {
         RestartMode::No => false,
         RestartMode::OnFailure { most } => exit_code != 0 && (most == 0 || view.restarts < most),
@@ -126,7 +127,7 @@ fn starts_again(view: &View<'_>, exit_code: i32) -> bool {
 }
 
 /// Towards its first process.
-fn beginning(view: &View<'_>, told: Option<Told>) -> (Step, Option<Told>) {
+fn beginning<T: Copy, H>(view: &View<'_, T, H>, told: Option<Told>) -> (Step<T, H>, Option<Told>) {
     if let Some(failure) = view.failure {
         // Its network may come, and it is waited for.
         let waits = failure.unwired && starts_again(view, failure.fault.exit_code());
@@ -134,15 +135,15 @@ fn beginning(view: &View<'_>, told: Option<Told>) -> (Step, Option<Told>) {
     }
     match view.image {
         Image::Missing(why) => (Step::Wait, Told::failed(Phase::Exited, &Unstarted::other(why))),
-        Image::Unknown => (Step::FetchImage, told),
+        Image::Unknown => (Step::FetchImage(view.assigned), told),
         Image::Here if !view.wired => (Step::Wait, told),
-        Image::Here if !view.named => (Step::ServeNames, told),
-        Image::Here => (Step::Start, told),
+        Image::Here if !view.named => (Step::ServeNames(view.assigned), told),
+        Image::Here => (Step::Start(view.assigned), told),
     }
 }
 
-fn names_or(step: Step, view: &View<'_>) -> Step {
-    if view.named { step } else { Step::ServeNames }
+fn names_or<T: Copy, H>(step: Step<T, H>, view: &View<'_, T, H>) -> Step<T, H> {
+    if view.named { step } else { Step::ServeNames(view.assigned) }
 }
 
 #[cfg(test)]
@@ -155,8 +156,9 @@ mod tests {
         ContainerState::Exited(Exit { code, oom: false, finished_at_ms: 1, reason: None })
     }
 
-    fn view<'a>(wanted: Wanted, container: Option<(&'a ContainerState, u64)>) -> View<'a> {
+    fn view<'a>(wanted: Wanted, container: Option<(&'a ContainerState, u64)>) -> View<'a, (), ()> {
         View {
+            assigned: (),
             wanted,
             start: 2,
             restart: RestartMode::No,
@@ -164,14 +166,14 @@ mod tests {
             image: &Image::Here,
             wired: true,
             named: true,
-            hosted: true,
+            unwritten: None,
             failure: None,
             restarts: 0,
             known: Phase::Created,
         }
     }
 
-    fn said(view: &View<'_>) -> (Step, Option<Phase>) {
+    fn said(view: &View<'_, (), ()>) -> (Step<(), ()>, Option<Phase>) {
         let (step, told) = next(view);
         (step, told.map(|t| t.phase))
     }
@@ -181,11 +183,11 @@ mod tests {
         let (failed, fine) = (exited(1), exited(0));
         for (wanted, container, step, phase) in [
             (Wanted::Created, None, Step::Wait, None),
-            (Wanted::Running, None, Step::Start, None),
+            (Wanted::Running, None, Step::Start(()), None),
             (Wanted::Running, Some((&RUNNING, 2)), Step::Wait, Some(Phase::Running)),
             // It was started anew by its user: the one that runs is of the start before.
             (Wanted::Running, Some((&RUNNING, 1)), Step::Stop, None),
-            (Wanted::Running, Some((&failed, 1)), Step::Start, None),
+            (Wanted::Running, Some((&failed, 1)), Step::Start(()), None),
             (Wanted::Running, Some((&failed, 2)), Step::Wait, Some(Phase::Exited)),
             (Wanted::Stopped, Some((&RUNNING, 2)), Step::Stop, None),
             (Wanted::Stopped, Some((&fine, 2)), Step::Wait, Some(Phase::Exited)),
@@ -200,17 +202,17 @@ mod tests {
 
     #[test]
     fn one_that_runs_is_named_and_then_told_where_it_is() {
-        let running = View { named: false, hosted: false, ..view(Wanted::Running, Some((&RUNNING, 2))) };
+        let running = View { named: false, unwritten: Some(()), ..view(Wanted::Running, Some((&RUNNING, 2))) };
         let told = Some(Phase::Running);
-        assert_eq!(said(&running), (Step::ServeNames, told));
-        assert_eq!(said(&View { named: true, ..running }), (Step::WriteHosts, told));
-        assert_eq!(said(&View { hosted: false, ..view(Wanted::Stopped, Some((&RUNNING, 2))) }).0, Step::Stop);
+        assert_eq!(said(&running), (Step::ServeNames(()), told));
+        assert_eq!(said(&View { named: true, ..running }), (Step::WriteHosts(()), told));
+        assert_eq!(said(&View { unwritten: Some(()), ..view(Wanted::Stopped, Some((&RUNNING, 2))) }).0, Step::Stop);
     }
 
     #[test]
     fn its_policy_says_whether_it_is_started_again() {
         let (failed, fine) = (exited(1), exited(0));
-        let again = (Step::Start, Some(Phase::Restarting));
+        let again = (Step::Start(()), Some(Phase::Restarting));
         let ended = (Step::Wait, Some(Phase::Exited));
         for (restart, restarts, exit, is) in [
             (RestartMode::No, 0, &failed, &ended),
@@ -260,8 +262,8 @@ mod tests {
         let told = next(&View { image: &missing, ..view(Wanted::Running, None) });
         assert_eq!(told.1.map(|t| (t.message, t.exit_code)), Some(("no such image".to_owned(), Some(125))));
         let told = said(&View { image: &Image::Unknown, wired: false, ..view(Wanted::Running, None) });
-        assert_eq!(told.0, Step::FetchImage);
+        assert_eq!(told.0, Step::FetchImage(()));
         assert_eq!(said(&View { wired: false, named: false, ..view(Wanted::Running, None) }).0, Step::Wait);
-        assert_eq!(said(&View { named: false, ..view(Wanted::Running, None) }).0, Step::ServeNames);
+        assert_eq!(said(&View { named: false, ..view(Wanted::Running, None) }).0, Step::ServeNames(()));
     }
 }

@@ -5,12 +5,13 @@ use shoal_common::{
     task::{DesiredState, TaskState},
 };
 use shoal_runtime::{ContainerState, Exit};
+use std::convert::Infallible;
 
-/// How things are with one task.
+/// How things are with one task. `T` is what a step needs of its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct View<'a> {
+pub(crate) struct View<'a, T> {
     /// What the managers want and what they have on record; `None` if they know nothing of it (any more).
-    pub(crate) assigned: Option<(DesiredState, TaskState)>,
+    pub(crate) assigned: Option<(DesiredState, TaskState, T)>,
     pub(crate) container: Option<&'a ContainerState>,
     pub(crate) image: &'a Image,
     /// Its network namespace is as it should be.
@@ -35,17 +36,17 @@ pub(crate) enum Image {
     Missing(String),
 }
 
-/// The one next thing to do.
+/// The one next thing to do, with what it takes: a step that needs an assignment cannot be had without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Step<T, H> {
     /// Until something else happens.
     Wait,
-    FetchImage,
+    FetchImage(T),
     /// Open its resolver's sockets.
-    ServeNames,
-    Start,
+    ServeNames(T),
+    Start(T),
     /// Of a container that runs: to say in its `/etc/hosts` where it is.
-    WriteHosts,
+    WriteHosts(H),
     Stop,
     /// Remove what is left of the container.
     Remove,
@@ -91,30 +92,33 @@ pub(super) fn cause(exit: &Exit) -> String {
     how + &why
 }
 
-pub(crate) fn next(view: &View<'_>) -> (Step, Option<Told>) {
+/// A task is on the same networks for as long as it exists: its `/etc/hosts` is written once, before it starts.
+pub(crate) type TaskStep<T> = Step<T, Infallible>;
+
+pub(crate) fn next<T: Copy>(view: &View<'_, T>) -> (TaskStep<T>, Option<Told>) {
     match view.assigned {
         None => (ending(view), None),
-        Some((DesiredState::Shutdown, _)) => match view.container {
+        Some((DesiredState::Shutdown, _, _)) => match view.container {
             // It stays until the managers have heard of its end: what they were not told yet must survive us.
             Some(ContainerState::Exited(exit)) => (Step::Wait, Told::ended(TaskState::Shutdown, exit)),
             None => (Step::Wait, Told::plain(TaskState::Shutdown)),
             Some(ContainerState::Created | ContainerState::Running { .. }) => (ending(view), None),
         },
-        Some((DesiredState::Running, known)) => match view.container {
+        Some((DesiredState::Running, known, task)) => match view.container {
             Some(ContainerState::Exited(exit)) if exit.code == 0 && known != TaskState::Unhealthy => {
                 (Step::Wait, Told::ended(TaskState::Complete, exit))
             }
             Some(ContainerState::Exited(exit)) => (Step::Wait, Told::ended(TaskState::Failed, exit)),
-            Some(ContainerState::Created) => (names_or(Step::Wait, view), Told::plain(TaskState::Starting)),
+            Some(ContainerState::Created) => (names_or_wait(view, task), Told::plain(TaskState::Starting)),
             // Names and VIPs lead elsewhere by now.
             Some(ContainerState::Running { .. }) if known == TaskState::Unhealthy => (Step::Stop, None),
-            Some(ContainerState::Running { .. }) => (names_or(Step::Wait, view), running(view, known)),
-            None => beginning(view, known),
+            Some(ContainerState::Running { .. }) => (names_or_wait(view, task), running(view, known)),
+            None => beginning(view, known, task),
         },
     }
 }
 
-fn running(view: &View<'_>, known: TaskState) -> Option<Told> {
+fn running<T>(view: &View<'_, T>, known: TaskState) -> Option<Told> {
     match view.health {
         Some((Health::Unhealthy, why)) => Told::because(TaskState::Unhealthy, why),
         Some((Health::Starting, _)) if known < TaskState::Running => Told::plain(TaskState::Starting),
@@ -123,7 +127,7 @@ fn running(view: &View<'_>, known: TaskState) -> Option<Told> {
 }
 
 /// Towards nothing being left.
-fn ending(view: &View<'_>) -> Step {
+fn ending<T>(view: &View<'_, T>) -> TaskStep<T> {
     match view.container {
         None => Step::Forget,
         // Cannot be told to stop yet; it runs or has failed in a moment.
@@ -135,7 +139,7 @@ fn ending(view: &View<'_>) -> Step {
 }
 
 /// Towards the first process.
-fn beginning(view: &View<'_>, known: TaskState) -> (Step, Option<Told>) {
+fn beginning<T>(view: &View<'_, T>, known: TaskState, task: T) -> (TaskStep<T>, Option<Told>) {
     if let Some(failure) = view.failure {
         return (Step::Wait, Told::because(TaskState::Failed, failure));
     }
@@ -145,15 +149,15 @@ fn beginning(view: &View<'_>, known: TaskState) -> (Step, Option<Told>) {
     let preparing = Told::plain(TaskState::Preparing);
     match view.image {
         Image::Missing(why) => (Step::Wait, Told::because(TaskState::Rejected, why)),
-        Image::Unknown => (Step::FetchImage, preparing),
+        Image::Unknown => (Step::FetchImage(task), preparing),
         Image::Here if !view.wired => (Step::Wait, preparing),
-        Image::Here if !view.named => (Step::ServeNames, preparing),
-        Image::Here => (Step::Start, Told::plain(TaskState::Starting)),
+        Image::Here if !view.named => (Step::ServeNames(task), preparing),
+        Image::Here => (Step::Start(task), Told::plain(TaskState::Starting)),
     }
 }
 
-fn names_or(step: Step, view: &View<'_>) -> Step {
-    if view.named { step } else { Step::ServeNames }
+fn names_or_wait<T>(view: &View<'_, T>, task: T) -> TaskStep<T> {
+    if view.named { Step::Wait } else { Step::ServeNames(task) }
 }
 
 #[cfg(test)]
@@ -162,9 +166,9 @@ mod tests {
 
     const EXIT: Exit = Exit { code: 0, oom: false, finished_at_ms: 1, reason: None };
 
-    fn view<'a>() -> View<'a> {
+    fn view<'a>() -> View<'a, ()> {
         View {
-            assigned: Some((DesiredState::Running, TaskState::Assigned)),
+            assigned: Some((DesiredState::Running, TaskState::Assigned, ())),
             container: None,
             image: &Image::Here,
             wired: true,
@@ -184,12 +188,12 @@ mod tests {
         let table = [
             (
                 View { image: &Image::Unknown, wired: false, named: false, ..view() },
-                Step::FetchImage,
+                Step::FetchImage(()),
                 TaskState::Preparing,
             ),
             (View { wired: false, named: false, ..view() }, Step::Wait, TaskState::Preparing),
-            (View { named: false, ..view() }, Step::ServeNames, TaskState::Preparing),
-            (view(), Step::Start, TaskState::Starting),
+            (View { named: false, ..view() }, Step::ServeNames(()), TaskState::Preparing),
+            (view(), Step::Start(()), TaskState::Starting),
         ];
         for (view, step, state) in table {
             assert_eq!(next(&view), (step, told(state)), "{view:?}");
@@ -201,13 +205,13 @@ mod tests {
         let running = ContainerState::Running { pid: 1, started_at_ms: 1 };
         for known in [TaskState::Assigned, TaskState::Starting, TaskState::Running] {
             let adopted = View {
-                assigned: Some((DesiredState::Running, known)),
+                assigned: Some((DesiredState::Running, known, ())),
                 container: Some(&running),
                 image: &Image::Unknown,
                 named: false,
                 ..view()
             };
-            assert_eq!(next(&adopted), (Step::ServeNames, told(TaskState::Running)));
+            assert_eq!(next(&adopted), (Step::ServeNames(()), told(TaskState::Running)));
             assert_eq!(next(&View { named: true, ..adopted }), (Step::Wait, told(TaskState::Running)));
         }
     }
@@ -216,7 +220,7 @@ mod tests {
     fn one_with_a_health_check_runs_once_it_is_healthy_and_ends_when_it_is_not() {
         let running = ContainerState::Running { pid: 1, started_at_ms: 1 };
         let view = |known, health| View {
-            assigned: Some((DesiredState::Running, known)),
+            assigned: Some((DesiredState::Running, known, ())),
             container: Some(&running),
             health: Some((health, "why")),
             ..view()
@@ -267,7 +271,7 @@ mod tests {
         assert_eq!((step, told), (Step::Wait, Told::because(TaskState::Rejected, "no such image")));
         let (step, told) = next(&View { failure: Some("no such file"), ..view() });
         assert_eq!((step, told), (Step::Wait, Told::because(TaskState::Failed, "no such file")));
-        let gone = View { assigned: Some((DesiredState::Running, TaskState::Running)), ..view() };
+        let gone = View { assigned: Some((DesiredState::Running, TaskState::Running, ())), ..view() };
         assert_eq!(next(&gone).0, Step::Wait);
         assert_eq!(next(&gone).1.map(|t| t.state), Some(TaskState::Failed));
     }
@@ -275,7 +279,7 @@ mod tests {
     #[test]
     fn a_task_that_shall_end_is_stopped_and_removed_once_the_managers_know() {
         let (running, ended) = (ContainerState::Running { pid: 1, started_at_ms: 1 }, ContainerState::Exited(EXIT));
-        let shutdown = Some((DesiredState::Shutdown, TaskState::Running));
+        let shutdown = Some((DesiredState::Shutdown, TaskState::Running, ()));
         let table = [
             (shutdown, Some(&ContainerState::Created), Step::Wait, None),
             (shutdown, Some(&running), Step::Stop, None),
