@@ -42,6 +42,11 @@ use crate::{
 const CAUGHT_UP: u64 = 100;
 /// How often the leader asks itself whether a majority still answers.
 const QUORUM_CHECK: Duration = Duration::from_millis(200);
+/// A leader that no majority has answered for this long does not count as one. Longer than an election: a majority
+/// whose disks are slow for a moment is no reason to refuse writes.
+const QUORUM_PATIENCE: Duration = Duration::from_millis(2500);
+/// What a member that was just elected is given to hear from a majority, before a proposal is refused.
+const NEW_LEADER: Duration = Duration::from_millis(500);
 /// One try at the leader; a proposal tries again until its deadline.
 const ONE_TRY: Duration = Duration::from_secs(2);
 
@@ -375,7 +380,7 @@ impl Consensus {
 
     pub(crate) async fn propose_as_leader(&self, logged: Logged) -> Result<(LogIndex, Outcome), LeaderError> {
         // What is logged without a majority may be committed when one is back, long after it was refused.
-        if self.metrics().state == ServerState::Leader && !self.0.leadership.borrow().is_self {
+        if self.metrics().state == ServerState::Leader && !self.is_answered().await {
             return Err(LeaderError::Unsure("no majority of the managers has answered lately".to_owned()));
         }
         if self.space() == space::Level::Full {
@@ -405,6 +410,13 @@ impl Consensus {
         }
     }
 
+    /// Whether a majority answers this leader. A new one hears from it in a moment.
+    async fn is_answered(&self) -> bool {
+        let mut leadership = self.leadership();
+        let answered = async { leadership.wait_for(|now| now.is_self).await.is_ok() };
+        matches!(rt::timeout(NEW_LEADER, answered).await, Ok(true))
+    }
+
     fn metrics(&self) -> Metrics {
         self.0.raft.metrics().borrow_watched().clone()
     }
@@ -424,6 +436,7 @@ impl Consensus {
             member: self,
             end: rt::Instant::now() + self.0.settings.deadline,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(200)),
+            asked: None,
             told: None,
         })
     }
@@ -434,6 +447,8 @@ struct Tries<'a> {
     member: &'a Consensus,
     end: rt::Instant,
     backoff: Backoff,
+    /// The leader at the last try.
+    asked: Option<NodeId>,
     /// The last reason that was worth telling.
     told: Option<String>,
 }
@@ -445,11 +460,12 @@ impl Tries<'_> {
 
     /// A try is over, too, when another member turns out to lead: the one that was asked may never answer.
     async fn within<T: Send>(
-        &self,
+        &mut self,
         attempt: impl Future<Output = Result<T, Option<String>>> + Send,
     ) -> Result<T, Option<String>> {
         let mut leadership = self.member.leadership();
         let asked = leadership.borrow().leader;
+        self.asked = asked;
         let moved = async {
             if leadership.wait_for(|now| now.leader.is_some() && now.leader != asked).await.is_err() {
                 std::future::pending::<()>().await;
@@ -476,7 +492,15 @@ impl Tries<'_> {
                 (Some(_), _) => ProposeError::NoQuorum(limit),
             });
         }
-        rt::sleep_until((rt::Instant::now() + self.backoff.delay_by(rt::chance())).min(self.end)).await;
+        let rest = rt::sleep_until((rt::Instant::now() + self.backoff.delay_by(rt::chance())).min(self.end));
+        let (mut leadership, asked) = (self.member.leadership(), self.asked);
+        // A new leader is tried at once: the delay has grown while there was none.
+        let moved = async {
+            if leadership.wait_for(|now| now.leader.is_some() && now.leader != asked).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        rt::select2(rest, moved).await;
         Ok(())
     }
 }
@@ -625,8 +649,8 @@ fn leadership(metrics: &Metrics, settings: &Settings) -> Leadership {
     let ids = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect::<BTreeSet<_>>();
     let membership = metrics.membership_config.membership();
     let voters = ids(&mut membership.voter_ids());
-    let answered =
-        voters.len() == 1 || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < settings.election.1 * 2);
+    let patience = QUORUM_PATIENCE.max(settings.election.1 * 2);
+    let answered = voters.len() == 1 || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < patience);
     Leadership {
         term: metrics.current_term,
         leader: metrics.current_leader.map(NodeId),

@@ -8,9 +8,10 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// Heartbeats that reach no leader for so long are not taken any more, so that agents look for another manager well
-/// within the node timeout.
-const STUCK: Duration = Duration::from_secs(2);
+/// Heartbeats that have not reached a leader for this long are refused, so that an agent finds another manager before the
+/// node timeout (5 s): it speaks once a second and connects within 0.1 s. Longer than an election, which is no reason
+/// for every agent of a healthy manager to leave it and ask another for its whole assignment.
+const STUCK: Duration = Duration::from_secs(3);
 
 /// Clones are the same. It holds a node once, however often it spoke.
 #[derive(Debug, Clone, Default)]
