@@ -387,6 +387,30 @@ pub struct RestartPolicy {
     pub window: Duration,
 }
 
+impl RestartPolicy {
+    /// The most restarts that are counted: the count is taken from the tasks on record, and each costs memory on every
+    /// manager.
+    pub const MOST_ATTEMPTS: u32 = 100;
+
+    /// Refuses a limit that could never be reached, so that a service which keeps failing would be restarted for ever.
+    pub fn holds(&self) -> Result<(), Invalid> {
+        if self.max_attempts > Self::MOST_ATTEMPTS {
+            let expected = format!("1 to {}, or 0 for no limit", Self::MOST_ATTEMPTS);
+            return Err(Invalid::new("max_attempts", self.max_attempts, expected));
+        }
+        // Ends are at least one delay apart: so many of them need more than so many delays.
+        let least = self.delay.saturating_mul(self.max_attempts);
+        if self.max_attempts != 0 && !self.window.is_zero() && self.window <= least {
+            let expected = format!(
+                "more than {least:?}, which {} restarts take with a delay of {:?}; or 0, to count all restarts",
+                self.max_attempts, self.delay
+            );
+            return Err(Invalid::new("window", format!("{:?}", self.window), expected));
+        }
+        Ok(())
+    }
+}
+
 impl Default for RestartPolicy {
     fn default() -> Self {
         Self {

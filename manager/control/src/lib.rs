@@ -21,7 +21,7 @@ use shoal_state::{Command, Node, State};
 
 pub use draft::BATCH_CHANGES;
 pub use liveness::Liveness;
-pub use reaper::{ATTEMPTS_REMEMBERED, HISTORY_PER_SLOT};
+pub use reaper::HISTORY_PER_SLOT;
 
 use crate::{board::Board, draft::Draft};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_common::ServiceId;
+use shoal_common::{ServiceId, service::RestartPolicy};
 use shoal_state::{Service, TaskChange};
 
 use crate::{
@@ -13,10 +13,6 @@ use crate::{
 
 /// Ended tasks kept per slot, the newest ones.
 pub const HISTORY_PER_SLOT: usize = 5;
-
-/// The most restarts that are counted. A policy with more `max_attempts` than this restarts without end: the count
-/// is taken from the tasks on record, and each costs memory on every manager.
-pub const ATTEMPTS_REMEMBERED: u32 = 100;
 
 /// `kept` slots keep their history; of slots that are no longer the service's nothing is kept.
 pub(crate) fn clear<'s, 'a: 's>(
@@ -30,7 +26,7 @@ pub(crate) fn clear<'s, 'a: 's>(
     }
     let max_attempts = service.spec.restart.max_attempts;
     // One more than the restarts: the first attempt was none.
-    let attempts = if max_attempts == 0 || max_attempts > ATTEMPTS_REMEMBERED { 0 } else { max_attempts as usize + 1 };
+    let attempts = if max_attempts == 0 || max_attempts > RestartPolicy::MOST_ATTEMPTS { 0 } else { max_attempts as usize + 1 };
     for place in kept.filter(|place| place.history().len() > HISTORY_PER_SLOT) {
         let (mut ended, mut counted) = (0, 0);
         for seen in place.history().iter().rev().filter(|seen| seen.task.status.state.is_terminal()) {

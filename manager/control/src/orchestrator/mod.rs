@@ -113,7 +113,11 @@ pub(crate) fn decide<'a>(
     if !wants.is_empty() && !draft.is_full() {
         let gone: BTreeSet<TaskId> = ending.iter().map(|(seen, _)| seen.task.id).collect();
         let staying = tasks.iter().filter(|seen| seen.is_live() && !gone.contains(&seen.task.id)).copied();
-        fill(state, service, &wants, Spread::new(board, service, staying), draft);
+        let refused = tasks
+            .chunk_by(|a, b| a.task.slot == b.task.slot)
+            .flat_map(|slot| Place::new(slot).unstarted(service))
+            .filter_map(|seen| seen.seat);
+        fill(state, service, &wants, Spread::new(board, service, staying, refused), draft);
     }
 
     let kept = slots.filled.iter().chain(&slots.held).chain(slots.vacated.iter().map(|(place, _)| place));

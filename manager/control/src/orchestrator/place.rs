@@ -1,6 +1,7 @@
 //! One slot, with all the tasks on record that were or are in it.
 
-use shoal_common::task::Slot;
+use shoal_common::task::{Slot, TaskState};
+use shoal_state::Service;
 
 use crate::board::Seen;
 
@@ -26,6 +27,29 @@ impl<'s, 'a> Place<'s, 'a> {
 
     pub(crate) fn newest(&self) -> Seen<'a> {
         *self.history.last().expect("a place has a task")
+    }
+
+    /// The newest tasks in a row that ended by themselves, at the present version, before their first process ran.
+    pub(crate) fn unstarted(&self, service: &Service) -> impl Iterator<Item = Seen<'a>> + use<'s, 'a> {
+        let version = service.spec_version;
+        let unstarted = move |seen: &&Seen<'a>| {
+            let failed = match seen.task.status.state {
+                TaskState::Failed | TaskState::Rejected => true,
+                TaskState::Pending
+                | TaskState::Assigned
+                | TaskState::Preparing
+                | TaskState::Starting
+                | TaskState::Running
+                | TaskState::Unhealthy
+                | TaskState::Complete
+                | TaskState::Shutdown
+                | TaskState::Orphaned => false,
+            };
+            // An exit code means that a process ran, if only for a moment.
+            let ran = seen.task.started.is_some() || seen.task.status.exit_code.is_some();
+            failed && !ran && seen.ended_by_itself() && seen.task.spec_version == version
+        };
+        self.history.iter().rev().take_while(unstarted).copied()
     }
 
     /// The live task: `apply` admits one at most.

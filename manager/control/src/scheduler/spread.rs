@@ -1,4 +1,5 @@
-//! Where a task should go: fewest tasks of its service, then fewest tasks at all, then nodes in turn.
+//! Where a task should go: where fewest of its service could not start, then fewest tasks of its service, then fewest
+//! tasks at all, then nodes in turn.
 //!
 //! A heap of the nodes that fit; each placed task costs one pop and one push. While one service is being placed
 //! nodes only get fuller, so a node that refuses once is out until the next call.
@@ -17,6 +18,8 @@ use crate::board::{Board, Seen};
 /// Compared field by field: less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Choice {
+    /// Tasks of this service that could not start here: the reason may be the host's.
+    unstarted: u32,
     of_service: u32,
     of_all: u32,
     /// Distance from where this service begins counting, so that equal nodes get the first tasks of different
@@ -37,9 +40,21 @@ pub(crate) struct Spread<'b, 'a> {
 }
 
 impl<'b, 'a> Spread<'b, 'a> {
-    /// `staying`: the service's live tasks that were not decided to end.
-    pub(crate) fn new(board: &'b mut Board<'a>, service: &'a Service, staying: impl Iterator<Item = Seen<'a>>) -> Self {
+    /// `staying`: the service's live tasks that were not decided to end. `unstarted`: the seats of those that could not
+    /// start lately.
+    pub(crate) fn new(
+        board: &'b mut Board<'a>,
+        service: &'a Service,
+        staying: impl Iterator<Item = Seen<'a>>,
+        unstarted: impl Iterator<Item = usize>,
+    ) -> Self {
         let mut of_service = vec![0u32; board.seats.len()];
+        let mut failed = vec![0u32; board.seats.len()];
+        for seat in unstarted {
+            if let Some(count) = failed.get_mut(seat) {
+                *count += 1;
+            }
+        }
         for seen in staying {
             if let Some(count) = seen.seat.and_then(|i| of_service.get_mut(i)) {
                 *count += 1;
@@ -48,9 +63,11 @@ impl<'b, 'a> Spread<'b, 'a> {
         let mut refusals = Refusals::default();
         let mut choices = Vec::with_capacity(board.seats.len());
         let nodes = board.seats.len().max(1) as u64;
-        for (i, (seat, of_service)) in board.seats.iter().zip(of_service).enumerate() {
+        for (i, (seat, (of_service, unstarted))) in board.seats.iter().zip(of_service.into_iter().zip(failed)).enumerate()
+        {
             match filter::standing(seat.node, &service.spec.placement) {
                 Ok(()) => choices.push(Reverse(Choice {
+                    unstarted,
                     of_service,
                     of_all: seat.live,
                     turn: (i as u64 + nodes - service.id.0 % nodes) % nodes,

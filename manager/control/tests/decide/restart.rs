@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use shoal_common::{
-    ServiceId,
+    NodeId, ServiceId,
     service::{RestartCondition, RestartPolicy},
     task::TaskState,
 };
@@ -154,4 +154,46 @@ fn the_wake_up_is_for_the_first_of_several_delays() {
         lab.pass(Duration::from_secs(1));
     }
     assert_eq!(lab.decide().wake_at, Some(first + DELAY));
+}
+
+/// What is asked for is assigned, and refused by the hosts that `refuses`.
+fn try_to_start(lab: &mut Lab, web: ServiceId, refuses: impl Fn(NodeId) -> bool) -> NodeId {
+    lab.lead_on();
+    let node = lab.in_slot(web, 1).node.unwrap();
+    lab.agents_with(|task| if task.node.is_some_and(&refuses) { TaskState::Rejected } else { TaskState::Running });
+    node
+}
+
+#[test]
+fn a_task_that_a_host_cannot_start_is_tried_on_another() {
+    let mut lab = Lab::new(3);
+    let web = lab.create("web", 1, |spec| spec.restart = policy(RestartCondition::Any, 0, 0));
+    let first = try_to_start(&mut lab, web, |_| true);
+    lab.pass(DELAY);
+    let second = try_to_start(&mut lab, web, |node| node != first);
+    lab.pass(DELAY * 2);
+    let third = try_to_start(&mut lab, web, |_| false);
+    assert!(second != first && third != first && third != second, "{first} {second} {third}");
+    assert_eq!(lab.running(web).len(), 1);
+    // A task that has run clears the record: the next one goes where there is most room.
+    assert_eq!(lab.in_slot(web, 1).node, Some(third));
+}
+
+#[test]
+fn a_task_that_cannot_start_anywhere_is_tried_less_and_less_often_and_its_limit_holds() {
+    for (most, pauses) in [(0, vec![5, 10, 20, 40, 60, 60, 60]), (3, vec![5, 10, 20])] {
+        let mut lab = Lab::new(2);
+        // The window is shorter than what the pauses come to.
+        let web = lab.create("web", 1, |spec| spec.restart = policy(RestartCondition::Any, most, 16));
+        let mut seen = Vec::new();
+        for _ in 0..7 {
+            try_to_start(&mut lab, web, |_| true);
+            lab.lead_on();
+            let Some(at) = lab.decide().wake_at else { break };
+            seen.push((at.0 - lab.now.0) / 1000);
+            lab.now = at;
+        }
+        assert_eq!(seen, pauses, "at most {most}");
+        assert_eq!(lab.live(web).len(), 0);
+    }
 }
