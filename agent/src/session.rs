@@ -7,7 +7,7 @@ use shoal_common::{
     node::NodeDescription,
 };
 use shoal_proto::pb::{self, dispatcher_client::DispatcherClient};
-use shoal_rt::{Backoff, Credentials, Expect};
+use shoal_rt::{Backoff, Credentials, Expect, Removed};
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -38,6 +38,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LIMIT: Duration = Duration::from_secs(3);
 /// For a host that was removed from its cluster and was not told to leave.
 const REMOVED_RETRY: Duration = Duration::from_secs(10);
+/// How long the word of a minority of the known managers that this host was removed is doubted.
+const ONE_WORD: Duration = Duration::from_secs(60);
 /// A session that did not last so long was none.
 const SETTLED: Duration = Duration::from_secs(2);
 /// The largest assignment, in bytes on the wire: some 200,000 endpoints.
@@ -74,18 +76,22 @@ enum End {
     Shutdown,
     /// The next session begins with a handshake: this host has a new certificate, or this session has come to its age.
     Renewed,
-    /// The managers do not know this host (any more).
-    Denied(String),
+    /// The manager says that this host was removed from the cluster.
+    Removed(String),
     Lost(String),
 }
 
 impl End {
-    fn of(doing: &str, status: &Status) -> Self {
+    fn of(own: NodeId, doing: &str, status: &Status) -> Self {
         let told = format!(
             "{doing}: {}",
             if status.message().is_empty() { chain(status) } else { status.message().to_owned() }
         );
-        if status.code() == Code::PermissionDenied { End::Denied(told) } else { End::Lost(told) }
+        // Said of another node it would be an answer that went astray, and no reason to end what runs here.
+        match Removed::in_status(status) {
+            Some(removed) if removed.node == own => End::Removed(told),
+            Some(_) | None => End::Lost(told),
+        }
     }
 }
 
@@ -95,9 +101,13 @@ impl Session {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
         let mut last = None;
         let mut said = String::new();
+        // In every round since then a manager has said that this host was removed, and none took it.
+        let mut said_since: Option<Instant> = None;
         'rounds: loop {
-            let mut denied = false;
-            for (node, addr) in self.managers(last) {
+            let mut removed_by = 0;
+            let managers = self.managers(last);
+            let known = managers.len();
+            for (node, addr) in managers {
                 let begun = Instant::now();
                 let end = self.with(node, addr, &shutdown).await;
                 self.line.send_if_modified(|line| std::mem::take(&mut line.connected));
@@ -105,24 +115,29 @@ impl Session {
                 match end {
                     End::Shutdown => return,
                     End::Renewed => continue 'rounds,
-                    End::Denied(told) => {
-                        denied = true;
+                    End::Removed(told) => {
+                        removed_by += 1;
                         say(&mut said, format!("manager {node} at {addr} refuses this host: {told}"));
                     }
                     End::Lost(told) => {
                         say(&mut said, format!("no session with manager {node} at {addr}: {told}"));
                         if begun.elapsed() > SETTLED {
+                            said_since = None;
                             backoff.reset();
                             continue 'rounds;
                         }
                     }
                 }
             }
-            if denied {
+            // A single manager that is wrong, or hostile, does not end what runs on every host whose other managers are
+            // out of reach for a moment. Where the others are gone for good, its word counts after a while.
+            said_since = (removed_by > 0).then(|| said_since.unwrap_or_else(Instant::now));
+            let removed = said_since.is_some_and(|since| 2 * removed_by > known || since.elapsed() >= ONE_WORD);
+            if removed {
                 self.let_go().await;
                 self.line.send_if_modified(|line| !std::mem::replace(&mut line.removed, true));
             }
-            let delay = if denied { REMOVED_RETRY } else { backoff.delay() };
+            let delay = if removed { REMOVED_RETRY } else { backoff.delay() };
             let mut renewed = self.credentials.changes();
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -130,6 +145,10 @@ impl Session {
                 _ = renewed.changed() => {}
             }
         }
+    }
+
+    fn own(&self) -> NodeId {
+        self.credentials.current().node
     }
 
     /// All known managers in chance order, so that a thousand agents spread; the one that failed us last at the end.
@@ -175,13 +194,13 @@ impl Session {
         };
         let mut stream = match client.assignments(request).await {
             Ok(reply) => reply.into_inner(),
-            Err(status) => return End::of("cannot ask for assignments", &status),
+            Err(status) => return End::of(self.own(), "cannot ask for assignments", &status),
         };
         loop {
             let message = match stream.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return End::Lost("it closed the stream of assignments".to_owned()),
-                Err(status) => return End::of("the stream of assignments broke", &status),
+                Err(status) => return End::of(self.own(), "the stream of assignments broke", &status),
             };
             self.line.send_if_modified(|line| {
                 let now = Line { connected: true, removed: false };
@@ -271,7 +290,7 @@ impl Session {
                     let (least, most) = HEARTBEAT_PERIODS;
                     period = if asked.is_zero() { HEARTBEAT_PERIOD } else { asked.clamp(least, most) };
                 }
-                Err(status) => return End::of("it takes no heartbeat", &status),
+                Err(status) => return End::of(self.own(), "it takes no heartbeat", &status),
             }
             tokio::time::sleep_until(begun + period).await;
         }
@@ -310,12 +329,12 @@ impl Session {
                     self.reports.acknowledged(&batch);
                 }
                 // During an election, say: the stream of assignments may well go on meanwhile.
-                Err(status) if failures + 1 < REPORT_ATTEMPTS && status.code() != Code::PermissionDenied => {
+                Err(status) if failures + 1 < REPORT_ATTEMPTS && Removed::in_status(&status).is_none() => {
                     tracing::debug!(told = status.message(), "a manager takes no report");
                     failures += 1;
                     sleep(backoff.delay()).await;
                 }
-                Err(status) => return End::of("it takes no report", &status),
+                Err(status) => return End::of(self.own(), "it takes no report", &status),
             }
         }
     }

@@ -280,6 +280,24 @@ async fn what_cannot_run_is_told_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_waits_says_what_for() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    // A registry that takes connections and never answers.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/slow:1", registry.local_addr().unwrap());
+    let mut assignment = running(5, &[1], "exec sleep 1000");
+    assignment.tasks.get_mut(&TaskId(1)).unwrap().container.image.clone_from(&image);
+    let record = Record::new(assignment);
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it is being prepared", || record.last(1) == Some(TaskState::Preparing)).await;
+    eventually("it says why", || record.explained(1) == format!("fetching the image {image}")).await;
+    assert_eq!(record.last(1), Some(TaskState::Preparing));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_was_removed_says_so_and_ends_what_ran_for_its_cluster() {
     let ca = Authority::new();
     let machine = Machine::new(&ca);
@@ -290,10 +308,18 @@ async fn a_host_that_was_removed_says_so_and_ends_what_ran_for_its_cluster() {
     let beats = record.heartbeats();
     eventually("it is heard from", || record.heartbeats() > beats + 2).await;
 
-    record.deny(true);
+    // Neither a refusal for some other reason nor the word about another node ends anything.
     let addr = manager.addr;
+    record.deny_as(0);
     manager.kill();
     let _manager = record.serve_at(ca.credentials(ELSEWHERE), addr).await;
+    for other in [0, 7] {
+        record.deny_as(other);
+        let refusals = record.refusals();
+        eventually("it was refused several times", || record.refusals() > refusals + 3).await;
+        assert!(!daemon.agent.status().removed && daemon.host.runtime().list().len() == 1);
+    }
+    record.deny_as(1);
     eventually("it knows", || daemon.agent.status().removed).await;
     eventually("nothing is left", || !daemon.has(SANDBOX) && daemon.host.runtime().list().is_empty()).await;
     daemon.stop().await;

@@ -18,7 +18,7 @@ pub use seat::{Fault, Manager, Seat, seat};
 pub use shoal_raft::{OpenError, space::Level};
 
 fn removed(node: shoal_common::NodeId) -> tonic::Status {
-    tonic::Status::permission_denied(format!("{node} was removed from the cluster"))
+    shoal_rt::Removed { node }.into()
 }
 
 /// The answer to a call that is refused.
