@@ -157,3 +157,49 @@ pub(super) fn anonymous_volumes(container: &ContainerSpec) -> Vec<Name> {
     };
     container.mounts.iter().filter_map(name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Host, HostConfig, reconcile::Converged, report::Reports};
+    use shoal_common::assignment::Assignment;
+    use std::sync::Arc;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn a_step_that_panics_fails_its_task_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = HostConfig {
+            data_dir: dir.path().join("data"),
+            run_dir: dir.path().join("run"),
+            cgroup_parent: "none".to_owned(),
+            supervisor: "/bin/false".into(),
+            host_ns: None,
+            resolv_conf: "/etc/resolv.conf".into(),
+        };
+        let host = Host::open(config).await.unwrap();
+        let (_told, assignment) = watch::channel(Arc::new(Assignment::default()));
+        let (_seen, converged) = watch::channel(Converged::default());
+        let mut tasks = Tasks::new(host, assignment, converged, Reports::default());
+        let (broken, fine) = (TaskId(1), TaskId(2));
+        for id in [broken, fine] {
+            tasks.lives.entry(id).or_default();
+        }
+        let slice = |text: &'static str| async move {
+            assert!(text.len() > 3, "a short id");
+            Outcome::Image(Ok(()))
+        };
+        tasks.begin(broken, Doing::new("fetching the image web:1"), slice("abc"));
+        tasks.begin(fine, Doing::new("fetching the image web:2"), slice("abcd"));
+        for _ in 0..2 {
+            let done = tasks.work.join_next().await.unwrap();
+            tasks.note(done);
+        }
+        let life = &tasks.lives[&broken];
+        let why = life.failure.as_ref().map(|failure| failure.why.as_str());
+        assert_eq!(why, Some("a defect of shoal: fetching the image web:1 failed: it panicked: a short id"));
+        assert!(!life.busy && life.rest_until.is_some());
+        let life = &tasks.lives[&fine];
+        assert!(!life.busy && life.failure.is_none() && life.image == crate::tasks::Image::Here);
+    }
+}
