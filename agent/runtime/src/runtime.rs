@@ -44,6 +44,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two looks at all containers, for the sake of an end that nobody was told of.
 const LOOK_AT_ALL: Duration = Duration::from_secs(5);
 
+/// Before inotify is read again after it failed.
+const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
+
 /// From the kernel's word of a supervisor's end to its lock's release: within this, and mostly at once.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ struct Inner {
     /// Counts changes; whoever waits on it looks again.
     changes: watch::Sender<u64>,
     noticing: Mutex<Option<tokio::task::AbortHandle>>,
+    fatal: shoal_rt::Fatal,
 }
 
 #[derive(Debug)]
@@ -131,10 +135,16 @@ impl Runtime {
             set_aside: Mutex::default(),
             changes: watch::Sender::new(0),
             noticing: Mutex::default(),
+            fatal: shoal_rt::Fatal::default(),
         }));
         let adopting = runtime.clone();
         blocking("adopt containers", move || adopting.adopt()).await?;
-        let task = tokio::spawn(notice(Arc::downgrade(&runtime.0), exits));
+        let (noticing, fatal) = (notice(Arc::downgrade(&runtime.0), exits), runtime.0.fatal.clone());
+        let task = tokio::spawn(async move {
+            if let Err(panic) = shoal_rt::tasks::caught(noticing).await {
+                fatal.report(format!("the task \"ends of containers\" has ended: {panic}"));
+            }
+        });
         *lock(&runtime.0.noticing) = Some(task.abort_handle());
         let unsettled: Vec<String> =
             runtime.containers().values().filter(|e| e.is_unsettled()).map(|e| e.record.id.clone()).collect();
@@ -142,6 +152,11 @@ impl Runtime {
             tokio::spawn(runtime.clone().see_it_run(id));
         }
         Ok(runtime)
+    }
+
+    /// Resolves when the ends of containers are not noticed any more, with the reason: the process has to end then.
+    pub async fn failed(&self) -> String {
+        self.0.fatal.reported().await
     }
 
     pub fn images(&self) -> &Images {
@@ -484,8 +499,10 @@ async fn notice(runtime: std::sync::Weak<Inner>, mut exits: Exits) {
                 }
             }
             Err(e) => {
-                tracing::error!(error = %e, "cannot notice the ends of containers any more");
-                return;
+                // The periodic look goes on, and so does this: an end that nobody sees is a task that runs for ever.
+                tracing::error!(error = %e, "cannot read which containers ended: all of them are looked at");
+                looks.extend(runtime.containers().keys().map(|id| (id.clone(), false)));
+                tokio::time::sleep(AFTER_AN_ERROR).await;
             }
         }
         for (id, is_said_to_end) in looks {
