@@ -14,7 +14,7 @@ use shoal_proto::{
 };
 use shoal_raft::Leadership;
 use shoal_rt::{Buckets, Rate, clock};
-use shoal_state::{Cluster, Command, Proposal, Reply, State};
+use shoal_state::{Cluster, Command, Proposal, Reply, RequestId, State};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -158,7 +158,7 @@ fn still_votes(node: NodeId, role: Role, leadership: &Leadership) -> Result<(), 
 }
 
 async fn propose(manager: &Manager, command: Command) -> Result<Reply, Status> {
-    let proposal = Proposal { at: clock::now(), request: None, command };
+    let proposal = Proposal { at: clock::now(), request: Some(RequestId(rand::random())), command };
     let (_, outcome) = manager.consensus.propose(proposal).await.map_err(refused)?;
     outcome.map_err(refused)
 }

@@ -7,7 +7,7 @@ use shoal_common::{
 };
 use shoal_raft::{Connector, Consensus, OpenError, Owner, ProposeError, Settings};
 use shoal_rt::{Credentials, Expect, Identity, JoinToken, clock, token::CaDigest};
-use shoal_state::{ClusterSettings, Command, Proposal, Rejection};
+use shoal_state::{ClusterSettings, Command, Proposal, Rejection, RequestId};
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 use tonic::{Status, transport::Channel};
 
@@ -171,7 +171,9 @@ async fn first_entries(
 }
 
 async fn propose(consensus: &Consensus, command: Command) -> Result<(), Error> {
-    let proposal = Proposal { at: clock::now(), request: None, command };
+    // A try whose answer is lost is repeated. Without an id the second try of InitCluster finds the first one's work,
+    // and `init` fails with "this cluster was initialised already".
+    let proposal = Proposal { at: clock::now(), request: Some(RequestId(rand::random())), command };
     consensus.propose(proposal).await?.1?;
     Ok(())
 }
