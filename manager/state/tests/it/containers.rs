@@ -408,3 +408,24 @@ fn one_that_is_to_go_with_its_end_goes() {
     report(&mut w, a, Phase::Exited);
     assert_eq!(w.state.containers[&a].wanted, Wanted::Removed);
 }
+
+#[test]
+fn a_report_that_comes_after_a_later_one_changes_nothing() {
+    let mut w = world();
+    let a = create(&mut w, 1, run("a", vec![])).unwrap();
+    start(&mut w, a).unwrap();
+    let of_the_first = running(&w, a);
+    for phase in [Phase::Running, Phase::Exited] {
+        report(&mut w, a, phase);
+    }
+    let ended = w.state.containers[&a].clone();
+    w.apply(Command::ReportContainers { reports: vec![of_the_first.clone()] }).unwrap();
+    assert_eq!(w.state.containers[&a], ended);
+    // By its policy, or by its user, it runs again.
+    w.apply(Command::ReportContainers { reports: vec![ContainerReport { restarts: 1, ..of_the_first }] }).unwrap();
+    assert_eq!(w.state.containers[&a].status.phase, Phase::Running);
+    report(&mut w, a, Phase::Exited);
+    start(&mut w, a).unwrap();
+    report(&mut w, a, Phase::Running);
+    assert_eq!(w.state.containers[&a].status.phase, Phase::Running);
+}
