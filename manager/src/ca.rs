@@ -56,9 +56,15 @@ pub fn generate(cluster_id: &str) -> Result<CaMaterial, Error> {
 
 /// A new key (PKCS #8) and the request to have it certified, both DER.
 pub fn signing_request() -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let key = KeyPair::generate()?;
-    let request = CertificateParams::default().serialize_request(&key)?;
-    Ok((key.serialize_der(), request.der().to_vec()))
+    let key = KeyPair::generate()?.serialize_der();
+    let request = signing_request_of(&key)?;
+    Ok((key, request))
+}
+
+/// The request to have a key (PKCS #8, DER) certified.
+pub fn signing_request_of(key: &[u8]) -> Result<Vec<u8>, Error> {
+    let key = KeyPair::try_from(key)?;
+    Ok(CertificateParams::default().serialize_request(&key)?.der().to_vec())
 }
 
 /// Hex SHA-256 of the request's public key: by it a retried join finds the node that it already became.

@@ -7,7 +7,7 @@ use shoal_common::{
     Invalid, NodeId, Timestamp,
     node::{Availability, NodeDescription, Role},
 };
-use shoal_manager::{Fault, Heard, Level, Manager, Seat, access, authority, bootstrap, ca, dispatcher};
+use shoal_manager::{Fault, Heard, Level, Manager, Seat, access, authority, bootstrap, dispatcher};
 use shoal_proto::pb::{
     self, certificate_authority_client::CertificateAuthorityClient, dispatcher_client::DispatcherClient,
 };
@@ -30,6 +30,7 @@ use tonic::{Status, transport::Channel};
 use super::{
     config::Config,
     joined::{Joined, Stage},
+    joining,
     role::{Keeper, remove_dir},
 };
 
@@ -227,7 +228,7 @@ impl Cluster {
         let control_addr = self.control_addr(advertise_addr).await?;
         let listener = self.listen().await?;
         let description = self.describe(control_addr).await.map_err(failed)?;
-        let (key, signing_request_der) = ca::signing_request().map_err(failed)?;
+        let (key, signing_request_der) = joining::key(&self.config.joining(), token).map_err(failed)?;
         let request = pb::JoinRequest {
             secret: token.secret.clone(),
             signing_request_der,
@@ -264,6 +265,7 @@ impl Cluster {
         identity.store(&self.config.identity()).map_err(failed)?;
         joined.stage = Stage::Member;
         joined.store(&self.config.joined()).map_err(failed)?;
+        joining::forget(&self.config.joining());
         let who = (identity.node, identity.role);
         *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
         Ok(who)

@@ -87,6 +87,10 @@ impl Config {
         self.data_dir.join("raft")
     }
 
+    pub(crate) fn joining(&self) -> PathBuf {
+        self.data_dir.join("joining.json")
+    }
+
     pub(crate) fn joined(&self) -> PathBuf {
         self.data_dir.join("cluster.json")
     }

@@ -4,6 +4,7 @@ mod cluster;
 mod config;
 mod elsewhere;
 mod joined;
+mod joining;
 mod local;
 mod role;
 
@@ -135,6 +136,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         why = tasks.fatal().reported() => Some(why),
+        why = cluster.host().runtime().failed() => Some(why),
         // What the disk holds now, only a daemon that reads it again can know.
         why = shoal_rt::durable::failed() => Some(why),
     };
