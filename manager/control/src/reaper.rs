@@ -26,7 +26,8 @@ pub(crate) fn clear<'s, 'a: 's>(
     }
     let max_attempts = service.spec.restart.max_attempts;
     // One more than the restarts: the first attempt was none.
-    let attempts = if max_attempts == 0 || max_attempts > RestartPolicy::MOST_ATTEMPTS { 0 } else { max_attempts as usize + 1 };
+    let attempts =
+        if max_attempts == 0 || max_attempts > RestartPolicy::MOST_ATTEMPTS { 0 } else { max_attempts as usize + 1 };
     for place in kept.filter(|place| place.history().len() > HISTORY_PER_SLOT) {
         let (mut ended, mut counted) = (0, 0);
         for seen in place.history().iter().rev().filter(|seen| seen.task.status.state.is_terminal()) {

@@ -63,7 +63,8 @@ impl<'b, 'a> Spread<'b, 'a> {
         let mut refusals = Refusals::default();
         let mut choices = Vec::with_capacity(board.seats.len());
         let nodes = board.seats.len().max(1) as u64;
-        for (i, (seat, (of_service, unstarted))) in board.seats.iter().zip(of_service.into_iter().zip(failed)).enumerate()
+        for (i, (seat, (of_service, unstarted))) in
+            board.seats.iter().zip(of_service.into_iter().zip(failed)).enumerate()
         {
             match filter::standing(seat.node, &service.spec.placement) {
                 Ok(()) => choices.push(Reverse(Choice {

@@ -248,7 +248,8 @@ impl State {
         let heard = &container.status;
         // A proposal that a slow manager repeats comes after a later one: what has ended did not begin to run again
         // without a start or a restart.
-        let has_ended = heard.phase == Phase::Exited && (heard.start, heard.restarts) == (report.start, report.restarts);
+        let has_ended =
+            heard.phase == Phase::Exited && (heard.start, heard.restarts) == (report.start, report.restarts);
         if has_ended && !heard.unstarted && matches!(report.phase, Phase::Created | Phase::Running) {
             return false;
         }
