@@ -236,3 +236,39 @@ fn bans(dir: &Path) -> BTreeSet<String> {
 fn assert_none(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// Where the daemon's code starts a task without `shoal_rt::tasks`, and why its end needs no owner there.
+const MAY_SPAWN: &[(&str, &str)] = &[
+    ("agent/src/resolver/ports/mod.rs", "the resolver's process: one published port"),
+    ("agent/src/resolver/ports/relay.rs", "the resolver's process: one connection"),
+    ("agent/src/resolver/server.rs", "the resolver's process: one client"),
+    ("agent/src/sessions/process.rs", "one session of one client"),
+    ("common/rt/src/incoming.rs", "its end ends the stream of connections, and with it the server, which has an owner"),
+    ("common/rt/src/tasks.rs", "the owner"),
+];
+
+/// A bare `tokio::spawn` keeps a panic in a handle that nobody reads: the daemon goes on without one of its loops.
+#[test]
+fn no_loop_of_the_daemon_runs_without_an_owner() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut found = BTreeSet::new();
+    let mut dirs: Vec<_> =
+        ["agent/src", "cli/src/daemon", "common/rt/src", "manager/src"].iter().map(|dir| root.join(dir)).collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if entry.is_dir() && name != "tests" {
+                dirs.push(entry);
+            } else if name.ends_with(".rs") && name != "tests.rs" {
+                let text = fs::read_to_string(&entry).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                if lines.any(|line| line.contains("tokio::spawn(") || line.contains("task::spawn(")) {
+                    found.insert(entry.strip_prefix(root).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    let may: BTreeSet<String> = MAY_SPAWN.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(found, may, "run loops by shoal_rt::Tasks::forever, and what belongs to one client by tasks::detached");
+}
