@@ -14,3 +14,5 @@ cargo build --locked --release --quiet -p shoal-runtime --example supervisor
 cargo bench --locked --quiet -p shoal-runtime --bench start
 echo
 cargo bench --locked --quiet -p shoal-tests --bench cluster
+echo
+deploy/failover.sh 30
