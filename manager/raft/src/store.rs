@@ -161,7 +161,7 @@ pub(crate) fn open(files: &Arc<dyn Files>, owner: &Owner) -> io::Result<Opened> 
             refuse(Code::Damaged, format!("there is {}, but no mark of what was acknowledged", left[0]))
         });
     }
-    let mark = MarkFile::open(&disk)?;
+    let mut mark = MarkFile::open(&disk)?;
     if mark.mark.owner != *owner {
         let Owner { cluster, node, incarnation } = &mark.mark.owner;
         return Err(refuse(
@@ -190,6 +190,9 @@ pub(crate) fn open(files: &Arc<dyn Files>, owner: &Owner) -> io::Result<Opened> 
     let known =
         Known { acked: mark.mark.acked_seq, kept_from: mark.mark.kept_from, first: purged.map(|p| p.index + 1) };
     let mut log = Segments::open(&disk, &owner.incarnation, known)?;
+    // As in `Segments::open`: what was read must be on the disk before anybody is told of it.
+    mark.keep()?;
+    disk.sync_names()?;
     // On a full disk it would soon have to end again.
     log.prepare()?;
     Ok(Opened { disk, writer: Writer::new(mark, log), snapshots })

@@ -70,6 +70,11 @@ impl Disk {
         noted(&self.failure, self.files.sync_names())
     }
 
+    pub(crate) fn sync_names(&self) -> io::Result<()> {
+        sound(&self.failure)?;
+        noted(&self.failure, self.files.sync_names())
+    }
+
     /// Not durable: what is removed may be back after a power cut.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         sound(&self.failure)?;

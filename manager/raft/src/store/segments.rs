@@ -262,6 +262,12 @@ impl Segments {
             self.seq = head.seq;
             at += size;
         }
+        if newest && let Some(read) = bytes.get(..at) {
+            // What is read may be in the page cache alone: after a failed sync the kernel takes its pages for clean, and
+            // the process that starts then would tell others of entries that a power cut takes away.
+            file.write_at(read, 0)?;
+            file.sync()?;
+        }
         self.offset = at as u64;
         self.segments.push(Segment { first_seq: number, file, end });
         Ok(())
