@@ -303,7 +303,7 @@ impl Consensus {
     /// Learners come first and become voters once they have caught up; who is not wanted leaves.
     pub async fn align_membership(&self, wanted: &BTreeMap<NodeId, SocketAddr>) -> Result<bool, ProposeError> {
         let metrics = self.metrics();
-        let Some((change, last)) = next_change(&metrics, wanted) else {
+        let Some((change, last)) = next_change(&metrics, wanted, self.0.settings.election.1 * 2) else {
             return Ok(metrics.membership_config.voter_ids().eq(wanted.keys().map(|id| id.0)));
         };
         tracing::info!(%change, "the managers' membership changes");
@@ -561,6 +561,7 @@ fn config(settings: &Settings) -> Config {
 fn next_change(
     metrics: &Metrics,
     wanted: &BTreeMap<NodeId, SocketAddr>,
+    lately: Duration,
 ) -> Option<(ChangeMembers<u64, BasicNode>, bool)> {
     let membership = &metrics.membership_config;
     if wanted.is_empty() {
@@ -589,14 +590,22 @@ fn next_change(
         let matched = metrics.replication.as_ref().and_then(|r| r.get(id).cloned().flatten());
         matched.is_some_and(|at| at.index + CAUGHT_UP >= last)
     };
-    let ready: BTreeSet<u64> = wanted.keys().copied().filter(|id| !voters.contains(id) && caught_up(id)).collect();
+    let answers = |id: &u64| {
+        let heard = metrics.heartbeat.as_ref().and_then(|h| h.get(id).copied().flatten());
+        heard.is_some_and(|at| at.elapsed() < lately)
+    };
+    let joins = |id: &u64| !voters.contains(id) && caught_up(id) && answers(id);
+    let ready: BTreeSet<u64> = wanted.keys().copied().filter(joins).collect();
     if !ready.is_empty() {
         let all = voters.len() + ready.len() == wanted.len() && present.len() == wanted.len();
         return Some((ChangeMembers::AddVoterIds(ready), all));
     }
     let gone: BTreeSet<u64> = voters.iter().copied().filter(|id| !wanted.contains_key(id)).collect();
-    // Not before someone who stays can vote.
-    if !gone.is_empty() && voters.len() > gone.len() {
+    // Not before a majority of those that stay answers: a joint configuration without it cannot be left again, and two
+    // managers of which one is dead are none.
+    let stay = voters.difference(&gone);
+    let answering = stay.clone().filter(|id| answers(id)).count();
+    if !gone.is_empty() && answering * 2 > stay.count() {
         return Some((ChangeMembers::RemoveVoters(gone), false));
     }
     let idle: BTreeSet<u64> =
