@@ -552,7 +552,9 @@ fn config(settings: &Settings) -> Config {
         // A leader that starts again may lack entries of its own term that the others have made durable: an entry is
         // committed by a majority of syncs, and its own need not be one. If it went on leading without an election, it
         // would give their log ids to other entries, and acknowledged writes would be lost.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutant!(LeaderRestored)),
+        // A follower whose log got shorter has lost something, which is not to be passed over.
+        allow_log_reversion: Some(mutant!(LogReversion)),
         ..Config::default()
     }
 }

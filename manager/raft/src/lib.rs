@@ -5,6 +5,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+/// Whether this fault of `sim::mutant` is at work. Without the feature `sim` it never is, and nothing of it is compiled.
+macro_rules! mutant {
+    ($($name:ident)|+) => {{
+        #[cfg(feature = "sim")]
+        let at_work = [$(crate::sim::Mutant::$name),+].into_iter().any(crate::sim::mutant::at_work);
+        #[cfg(not(feature = "sim"))]
+        let at_work = false;
+        at_work
+    }};
+}
+
 mod codec;
 pub mod consensus;
 pub mod files;
@@ -18,6 +29,8 @@ mod rt;
 mod sender;
 mod server;
 pub mod settings;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod snapshot;
 pub mod space;
 pub mod store;

@@ -78,6 +78,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             for item in chunk {
                 let (entry, responder) = item?;
                 self.applied = Some(entry.log_id);
+                #[cfg(feature = "sim")]
+                let fingerprint = crate::sim::oracle::fingerprint(&entry);
                 let answer = match entry.payload {
                     EntryPayload::Blank => Answer(None),
                     EntryPayload::Membership(membership) => {
@@ -89,6 +91,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                         Answer(Some(state.apply(LogIndex(entry.log_id.index), &logged.0)))
                     }
                 };
+                #[cfg(feature = "sim")]
+                crate::sim::oracle::applied(entry.log_id, fingerprint, &answer, &self.state);
                 answers.extend(responder.map(|r| (r, answer)));
             }
             // Whoever hears of a change can see it.
@@ -120,6 +124,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             })
             .await?;
         self.state = Arc::new(state);
+        #[cfg(feature = "sim")]
+        crate::sim::oracle::installed(meta.last_log_id, &self.state);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.show();

@@ -165,7 +165,9 @@ impl Snapshots {
         };
         let head = Head { meta: meta.clone(), bytes: data.bytes, sha256: data.sha256 };
         data.file.write_at(&encode_head(&head)?, 0)?;
-        data.file.sync()?;
+        if !mutant!(PointerBeforePieces) {
+            data.file.sync()?;
+        }
         let name = format!("{PREFIX}{:020}", meta.last_log_id.map_or(0, |id| id.index));
         self.disk.rename(&aside.name, &name)?;
         aside.kept.store(true, Ordering::Relaxed);
@@ -284,7 +286,9 @@ pub(crate) struct Writing {
 
 impl Writing {
     fn finish(self) -> io::Result<Data> {
-        self.file.sync()?;
+        if !mutant!(PointerBeforePieces) {
+            self.file.sync()?;
+        }
         Ok(Data { file: self.file, bytes: self.bytes, sha256: self.sha256.finalize().into(), aside: Some(self.aside) })
     }
 }

@@ -193,7 +193,7 @@ impl Segments {
         for number in first {
             log.read_segment(number, number == newest, acked)?;
         }
-        if log.seq < acked {
+        if log.seq < acked && !mutant!(ShorterAccepted | LogReversion) {
             return Err(super::behind(format!(
                 "the log ends at record {}, but this manager has acknowledged record {acked}",
                 log.seq
@@ -233,7 +233,8 @@ impl Segments {
                 Found::Nothing if rest.chunks(ZEROS.len()).all(|c| *c == ZEROS[..c.len()]) => break,
                 Found::Record { .. } | Found::Nothing | Found::Unreadable => {
                     let lost = self.seq + 1;
-                    if !newest || acked >= lost || record::says_durable(rest, lost) {
+                    let accepted = mutant!(ShorterAccepted | LogReversion);
+                    if !accepted && (!newest || acked >= lost || record::says_durable(rest, lost)) {
                         return Err(damaged(format!(
                             "record {lost}, at byte {at}, is unreadable, and it was acknowledged"
                         )));

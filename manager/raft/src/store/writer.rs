@@ -204,7 +204,7 @@ impl Writer {
         if committed.is_some_and(|c| mark.acked.is_some_and(|acked| c.index <= acked.index)) {
             mark.committed = committed;
         }
-        if voted { self.mark.keep() } else { self.mark.write() }
+        if voted && !mutant!(VoteUnsynced) { self.mark.keep() } else { self.mark.write() }
     }
 
     /// What nobody waits for.
@@ -256,6 +256,9 @@ async fn run(mut writer: Writer, disk: Disk, mut asked: mpsc::Receiver<Asked>, c
             next = if bytes < GROUP_BYTES { asked.try_recv().ok() } else { None };
         }
         let wrote = !ops.is_empty();
+        if mutant!(CallbackBeforeSync) {
+            waiting.drain(..).for_each(|who| who.tell(&Ok(())));
+        }
         let known = *committed.lock().unwrap_or_else(PoisonError::into_inner);
         let (back, done) =
             work(&disk, writer, move |writer| if wrote { writer.write(ops, known) } else { Ok(()) }).await;

@@ -12,6 +12,12 @@ use shoal_common::Subnet;
 
 use crate::table::{Index, Table};
 
+#[cfg(feature = "sim")]
+thread_local! {
+    /// A fault for the simulation to notice: whether the address that was freed last is taken first.
+    pub static REUSES_AT_ONCE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Costs what is in use, never what the subnet could hold: a /64 is as cheap as a /29.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -51,6 +57,11 @@ impl Pool {
 
     /// The next free address, now in use.
     pub fn take(&mut self) -> Option<IpAddr> {
+        #[cfg(feature = "sim")]
+        if let Some(offset) = REUSES_AT_ONCE.get().then(|| self.resting.pop_back()).flatten() {
+            self.used += 1;
+            return Some(self.address(offset));
+        }
         let offset = match self.next_free() {
             Some(offset) => {
                 self.mark(offset);
