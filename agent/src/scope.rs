@@ -45,7 +45,7 @@ pub(crate) fn is_too_narrow(ops: &[Op], scope: &BTreeSet<Ns>, done: &BTreeSet<Ns
         | Op::DelRoute { .. }
         | Op::ReplaceTable { .. }
         | Op::DelTable { .. }
-        | Op::FlushUdpFlows { .. } => false,
+        | Op::ForgetFlows { .. } => false,
     })
 }
 

@@ -124,7 +124,7 @@ pub struct TaskAssignment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressAssignment {
     pub ports: Vec<IngressPort>,
-    /// The hosts that have tasks of it which serve.
+    /// The hosts that have tasks of it which serve, or finish what they have begun.
     pub hosts: BTreeMap<NodeId, IngressHost>,
 }
 
@@ -132,7 +132,7 @@ pub struct IngressAssignment {
 pub struct IngressHost {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
-    /// How many tasks.
+    /// How many tasks that serve.
     pub tasks: u32,
 }
 

@@ -6,7 +6,7 @@
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
 use shoal_common::{LinkName, Mtu};
-use shoal_plan::{Flows, Ns, Op, Why};
+use shoal_plan::{Ns, Op, Why};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -320,20 +320,23 @@ impl Run<'_> {
             Op::DelRoute { route, .. } => {
                 self.put_at(at, &route.link, |index| request::delete_route(route.to, route.via, index))
             }
-            Op::ReplaceTable { family, chains, digest, .. } => {
+            Op::ReplaceTable { family, chains, digest, leads, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                Ok(nft::replace(&namespace, *family, digest, chains)?)
+                Ok(nft::replace(&namespace, *family, digest, chains, leads)?)
             }
             Op::DelTable { family, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
                 Ok(nft::delete(&namespace, *family)?)
             }
-            Op::FlushUdpFlows { flows, .. } => {
+            Op::ForgetFlows { flows, .. } => {
                 self.settle();
                 let Some(namespace) = self.namespace(op)? else { return Ok(()) };
-                flush_udp_flows(&namespace, flows)?;
+                let forgotten = conntrack::forget(&mut namespace.filter(), flows)?;
+                // Whether that was all is seen by the next look.
+                *namespace.flows.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                tracing::debug!(ns = %namespace.ns, forgotten, "forgot connections that led astray");
                 Ok(())
             }
         }
@@ -459,23 +462,6 @@ impl Run<'_> {
     }
 }
 
-/// Looking for flows walks the conntrack table of all namespaces together, which takes 7 ms with the kernel's defaults;
-/// so it is done only when some may lead astray since the last time.
-fn flush_udp_flows(namespace: &Namespace, flows: &Flows) -> Result<(), Refusal> {
-    let mut known = namespace.flows.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = known.take();
-    if before.as_ref().is_none_or(|before| flows.end_some(before)) {
-        let stale = |f: &conntrack::Flow| match f.is_translated() {
-            true => flows.concerns(before.as_ref(), f.answers.ip()) && !flows.keeps(f.answers.ip(), f.answers.port()),
-            false => flows.open.contains(&f.destination.port()),
-        };
-        let forgotten = conntrack::forget(&mut namespace.filter(), |f| f.is_udp() && stale(f))?;
-        tracing::debug!(ns = %namespace.ns, forgotten, "forgot UDP flows");
-    }
-    *known = Some(flows.clone());
-    Ok(())
-}
-
 fn delete_holders(socket: &mut Socket) -> Result<(), Refusal> {
     let links = route::links(socket)?;
     let holders = links.iter().filter(|link| route::is_vxlan_or_macvlan(link)).filter_map(route::name);
@@ -504,7 +490,7 @@ fn takes_away(op: &Op) -> bool {
         | Op::DelNeighbour { .. }
         | Op::DelRoute { .. }
         | Op::DelTable { .. }
-        | Op::FlushUdpFlows { .. } => true,
+        | Op::ForgetFlows { .. } => true,
         Op::AddNetns { .. }
         | Op::SetSysctl { .. }
         | Op::LoopbackUp { .. }
@@ -559,6 +545,6 @@ fn is_true_already(op: &Op, errno: Errno) -> bool {
         | Op::AddRoute { .. }
         | Op::ReplaceTable { .. }
         | Op::DelTable { .. }
-        | Op::FlushUdpFlows { .. } => false,
+        | Op::ForgetFlows { .. } => false,
     }
 }

@@ -1,8 +1,9 @@
 //! One network namespace, held open: a handle on it and sockets that belong to it.
 
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use shoal_plan::{Flows, Ns};
+use shoal_plan::{Flow, Ns};
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -17,6 +18,13 @@ use crate::{
     nft, sysctl,
 };
 
+/// The flows as they were looked at under one table.
+#[derive(Debug)]
+pub(crate) struct SeenFlows {
+    pub(crate) digest: String,
+    pub(crate) flows: BTreeSet<Flow>,
+}
+
 /// A namespace that lives at least as long as this: whoever drops it lets it go.
 #[derive(Debug)]
 pub(crate) struct Namespace {
@@ -27,8 +35,7 @@ pub(crate) struct Namespace {
     filter: Mutex<Socket>,
     pub(crate) tables: Mutex<nft::Memory>,
     pub(crate) sysctls: Mutex<sysctl::Open>,
-    /// Which UDP flows there may be, if that is known.
-    pub(crate) flows: Mutex<Option<Flows>>,
+    pub(crate) flows: Mutex<Option<SeenFlows>>,
     _monitor: Monitor,
 }
 

@@ -5,10 +5,15 @@
 //! compared with what they were right after we made it.
 
 use shoal_plan::{
+    Backend,
     names::TABLE,
     nft::{Chain, Family},
 };
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use crate::{
     namespace::Namespace,
@@ -24,6 +29,8 @@ pub(crate) type Key = (u8, String);
 pub(crate) struct Memory {
     file: PathBuf,
     fingerprints: BTreeMap<Key, u64>,
+    /// To whom those lead that this process made.
+    leads: BTreeMap<Key, BTreeSet<Backend>>,
     /// The rule set's generation at which all the fingerprints were right.
     generation: Option<u32>,
 }
@@ -37,7 +44,7 @@ impl Memory {
             let (family, name, print) = (words.next()?, words.next()?, words.next()?);
             Some(((family.parse().ok()?, name.to_owned()), u64::from_str_radix(print, 16).ok()?))
         });
-        Self { fingerprints: fingerprints.collect(), file, generation: None }
+        Self { fingerprints: fingerprints.collect(), leads: BTreeMap::new(), file, generation: None }
     }
 
     fn store(&self) {
@@ -49,8 +56,15 @@ impl Memory {
     }
 }
 
-/// Our tables in a namespace, and the comment of each that still is as it was made: `None` if somebody changed it.
-pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, Refusal> {
+/// What is known of a table: nothing if somebody changed it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) comment: Option<String>,
+    pub(crate) leads: Option<BTreeSet<Backend>>,
+}
+
+/// Our tables in a namespace.
+pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Seen>, Refusal> {
     let mut memory = ns.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut socket = ns.filter();
     let generation = nftables::generation(&mut socket)?;
@@ -63,7 +77,8 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, R
         let intact =
             known.is_some() && (same || nftables::fingerprint(&mut socket, key.0, &key.1).ok().as_ref() == known);
         all_same &= intact;
-        tables.insert(key, table.comment.filter(|_| intact));
+        let seen = Seen { comment: table.comment, leads: memory.leads.get(&key).cloned() };
+        tables.insert(key, if intact { seen } else { Seen::default() });
     }
     // Only if nothing happened while we compared.
     memory.generation = generation.filter(|g| all_same && nftables::generation(&mut socket).ok().flatten() == Some(*g));
@@ -71,14 +86,20 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Option<String>>, R
 }
 
 /// Makes a table of these chains, in the place of the one that is there.
-pub(crate) fn replace(ns: &Namespace, family: Family, digest: &str, chains: &[Chain]) -> Result<(), Refusal> {
+pub(crate) fn replace(
+    ns: &Namespace,
+    family: Family,
+    digest: &str,
+    chains: &[Chain],
+    leads: &BTreeSet<Backend>,
+) -> Result<(), Refusal> {
     let made = (number(family), TABLE.to_owned());
-    apply(ns, table::replace(made.0, TABLE, Some((digest, chains))), &[made])
+    apply(ns, table::replace(made.0, TABLE, Some((digest, chains))), Some((made, leads)))
 }
 
 /// Deletes a table, if it is there.
 pub(crate) fn delete(ns: &Namespace, family: Family) -> Result<(), Refusal> {
-    apply(ns, table::replace(number(family), TABLE, None), &[])
+    apply(ns, table::replace(number(family), TABLE, None), None)
 }
 
 /// NFPROTO_*.
@@ -94,25 +115,27 @@ pub(crate) fn family(number_of: u8) -> Option<Family> {
 }
 
 /// Puts one transaction, then remembers how `made` looks, and forgets what is not there.
-fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: &[Key]) -> Result<(), Refusal> {
+fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: Option<(Key, &BTreeSet<Backend>)>) -> Result<(), Refusal> {
     let mut memory = ns.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut socket = ns.filter();
     let before = nftables::generation(&mut socket).ok().flatten();
     socket.transaction(transaction)?;
-    for key in made {
+    if let Some((key, leads)) = &made {
         match nftables::fingerprint(&mut socket, key.0, &key.1) {
             Ok(print) => memory.fingerprints.insert(key.clone(), print),
             // Not known to be as it was made, it will be made again.
             Err(_) => memory.fingerprints.remove(key),
         };
+        memory.leads.insert(key.clone(), (*leads).clone());
     }
     let there: Vec<Key> = tables(&mut socket);
     memory.fingerprints.retain(|key, _| there.contains(key));
+    memory.leads.retain(|key, _| there.contains(key));
     let after = nftables::generation(&mut socket).ok().flatten();
     let alone = before.zip(after).is_some_and(|(before, after)| before.wrapping_add(1) == after);
     if !alone {
         // Somebody else was at it meanwhile, perhaps at our table: what we saw is not known to be what we made.
-        memory.fingerprints.retain(|key, _| !made.contains(key));
+        memory.fingerprints.retain(|key, _| made.as_ref().is_none_or(|(made, _)| made != key));
     }
     let kept = memory.generation == before && before.is_some();
     memory.generation = after.filter(|_| alone && kept);

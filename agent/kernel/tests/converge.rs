@@ -96,7 +96,9 @@ async fn whatever_is_broken_is_repaired_by_the_next_look_and_nothing_else_is_tou
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_of_an_assignment_is_followed_and_an_empty_one_leaves_nothing() {
     let [a, _b] = Host::pair();
-    let before = a.run(Ns::Host, "ip -o link; ip addr; nft list ruleset");
+    // Its own link-local address may take a while.
+    let look = "ip -o link; ip addr | sed 's/ tentative//'; nft list ruleset";
+    let before = a.run(Ns::Host, look);
     let mut cluster = cluster();
     converge(&a, &cluster.assignment(1)).await;
     cluster.members.get_mut(&21).unwrap().node = 3;
@@ -111,7 +113,7 @@ async fn every_change_of_an_assignment_is_followed_and_an_empty_one_leaves_nothi
     let empty = Assignment { node: cluster.assignment(1).node, ..Assignment::default() };
     converge(&a, &empty).await;
     assert_eq!(a.kernel.namespaces().unwrap(), [Ns::Host].into());
-    assert_eq!(a.run(Ns::Host, "ip -o link; ip addr; nft list ruleset"), before);
+    assert_eq!(a.run(Ns::Host, look), before);
     assert_eq!(std::fs::read_dir(a.run_dir().join("netns")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(a.run_dir().join("nft")).unwrap().count(), 1, "what is known of the host's");
     // And of a node that left the cluster: the assignment of nobody.

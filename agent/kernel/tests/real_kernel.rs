@@ -7,7 +7,7 @@ mod fixture;
 use fixture::{Host, eventually};
 use ipnet::IpNet;
 use shoal_common::{LinkName, MacAddr, Mtu, NetworkId, TaskId, Vni};
-use shoal_plan::{Backend, Fdb, Flows, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, Table, names, nft};
+use shoal_plan::{Fdb, Flow, Link, LinkKind, Neighbour, Ns, Op, PortFlags, Route, Table, names, nft};
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
@@ -255,7 +255,13 @@ async fn what_fails_is_told_and_the_rest_is_done() {
         Op::AddAddress { ns, link: link("br0"), address: "10.0.9.9/32".parse().unwrap() },
         Op::SetSysctl { ns, path: "net/ipv4/no_such_thing".into(), value: "1".into() },
         Op::AddBridge { ns: task(99), link: link("br0"), mac: None, mtu: mtu(), marked: false },
-        Op::ReplaceTable { ns, family: nft::Family::Inet, chains: vec![goes_nowhere], digest: "x".into() },
+        Op::ReplaceTable {
+            ns,
+            family: nft::Family::Inet,
+            chains: vec![goes_nowhere],
+            digest: "x".into(),
+            leads: [].into(),
+        },
         // Gone already: done.
         Op::DelLink { ns, link: link("nope") },
         Op::DelAddress { ns, link: link("nope"), address: "10.0.9.9/32".parse().unwrap() },
@@ -286,15 +292,16 @@ fn vip_table() -> Table {
 }
 
 fn vip_ops() -> Vec<Op> {
-    let (ns, Table { chains, digest, .. }) = (SANDBOX, vip_table());
+    let (ns, Table { chains, digest, leads, .. }) = (SANDBOX, vip_table());
+    let leads = leads.unwrap();
     vec![
         Op::AddAddress { ns, link: names::bridge(), address: "10.0.9.200/32".parse().unwrap() },
-        Op::ReplaceTable { ns, family: nft::Family::Inet, chains, digest },
+        Op::ReplaceTable { ns, family: nft::Family::Inet, chains, digest, leads },
     ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forgotten() {
+async fn a_vip_leads_to_backends_on_the_other_host_and_its_flows_can_be_forgotten() {
     let [a, b] = network().await;
     done(&a, vip_ops()).await;
     serve(&b, task(12), "10.0.9.12:80");
@@ -309,9 +316,15 @@ async fn a_vip_leads_to_backends_on_the_other_host_and_its_udp_flows_can_be_forg
     let flows = "conntrack -L -p udp --dst-nat 2>/dev/null";
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && seen.contains("src=10.0.9.13"), "{seen}");
-    let keep = [Backend { ip: v4(12), port: None }];
-    let flows_left = Flows { keep: keep.into(), pools: ["10.0.9.0/24".parse().unwrap()].into(), open: [].into() };
-    done(&a, vec![Op::FlushUdpFlows { ns: SANDBOX, flows: flows_left }]).await;
+    let reopened = a.reopened();
+    let told = reopened.observe(&[SANDBOX].into()).await.unwrap().namespaces[&SANDBOX].flows.clone();
+    let to = |transport, port, last| {
+        let (to, answers) = (SocketAddr::new(v4(200), port), SocketAddr::new(v4(last), port));
+        Flow { transport, to, answers, opening: false }
+    };
+    let all = [12, 13].map(|last| [to(nft::Transport::Tcp, 80, last), to(nft::Transport::Udp, 53, last)]);
+    assert_eq!(told, all.concat().into_iter().collect());
+    done(&a, vec![Op::ForgetFlows { ns: SANDBOX, flows: [to(nft::Transport::Udp, 53, 13)].into() }]).await;
     let seen = a.run(SANDBOX, flows);
     assert!(seen.contains("src=10.0.9.12") && !seen.contains("src=10.0.9.13"), "{seen}");
 }

@@ -55,7 +55,8 @@ fn vxlan(peers: &[&str], port: u16) -> nft::Vxlan {
 
 async fn write(host: &Host, family: Family, table: &Table) {
     let (chains, digest) = (table.chains.clone(), table.digest.clone());
-    host.kernel.apply(&Op::ReplaceTable { ns: Ns::Host, family, chains, digest }).await.unwrap();
+    let op = Op::ReplaceTable { ns: Ns::Host, family, chains, digest, leads: BTreeSet::new() };
+    host.kernel.apply(&op).await.unwrap();
 }
 
 /// What `nft` says, a line a statement; the elements of a set come in the order of its hash table.

@@ -17,4 +17,4 @@ pub use listen::{Behind, Holder, Listener, Listeners};
 pub use ns::Ns;
 pub use op::Op;
 pub use plan::plan;
-pub use world::{Backend, Fdb, Flows, Link, LinkKind, Namespace, Neighbour, PortFlags, Route, Table, World};
+pub use world::{Backend, Fdb, Flow, Flows, Link, LinkKind, Namespace, Neighbour, PortFlags, Route, Table, World};

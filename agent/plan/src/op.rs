@@ -10,7 +10,7 @@ use crate::{
     names,
     nft::{Chain, Family},
     ns::Ns,
-    world::{Fdb, Flows, Neighbour, PortFlags, Route, World},
+    world::{Backend, Fdb, Flow, Neighbour, PortFlags, Route, World},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,16 +169,17 @@ pub enum Op {
         family: Family,
         chains: Vec<Chain>,
         digest: String,
+        /// To whom it leads.
+        leads: BTreeSet<Backend>,
     },
     DelTable {
         ns: Ns,
         family: Family,
     },
-    /// Forgets UDP flows that lead elsewhere than the table says, which would go on for as long as their clients send. TCP
-    /// needs none: a dead peer answers, or the connection times out.
-    FlushUdpFlows {
+    /// Forgets tracked connections that disagree with the table ([`crate::Table::is_stray`]).
+    ForgetFlows {
         ns: Ns,
-        flows: Flows,
+        flows: BTreeSet<Flow>,
     },
 }
 
@@ -215,7 +216,7 @@ impl Op {
             | Op::DelRoute { ns, .. }
             | Op::ReplaceTable { ns, .. }
             | Op::DelTable { ns, .. }
-            | Op::FlushUdpFlows { ns, .. } => *ns,
+            | Op::ForgetFlows { ns, .. } => *ns,
         }
     }
 }
@@ -252,7 +253,7 @@ impl Op {
             | Op::LoopbackUp { .. }
             | Op::ReplaceTable { .. }
             | Op::DelTable { .. }
-            | Op::FlushUdpFlows { .. } => None,
+            | Op::ForgetFlows { .. } => None,
         }
     }
 
@@ -365,11 +366,15 @@ impl fmt::Display for Op {
                 write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", names::TABLE)
             }
             Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", names::TABLE),
-            Op::FlushUdpFlows { ns, flows } => {
-                write!(f, "ip netns exec {ns} conntrack -D -p udp --dst-nat # but for {} backends", flows.keep.len())?;
-                flows.open.iter().try_for_each(|port| {
-                    write!(f, "; ip netns exec {ns} conntrack -D -p udp --dport {port} # not translated")
-                })
+            Op::ForgetFlows { ns, flows } => {
+                for (nth, flow) in flows.iter().enumerate() {
+                    let state = if flow.opening { " --state SYN_SENT" } else { "" };
+                    let Flow { transport, to, answers, .. } = flow;
+                    write!(f, "{}ip netns exec {ns} conntrack -D -p {transport}", if nth == 0 { "" } else { "; " })?;
+                    write!(f, " --orig-dst {} --orig-port-dst {}", to.ip(), to.port())?;
+                    write!(f, " --reply-src {} --reply-port-src {}{state}", answers.ip(), answers.port())?;
+                }
+                Ok(())
             }
         }
     }

@@ -11,10 +11,10 @@ use shoal_common::LinkName;
 
 use crate::{
     impossible, names,
-    nft::Family,
+    nft::{self, Family},
     ns::Ns,
     op::Op,
-    world::{Link, LinkKind, Namespace, World},
+    world::{Backend, Flow, Link, LinkKind, Namespace, Table, World},
 };
 
 /// What makes `actual` equal `desired` in the namespaces that were looked at; elsewhere nothing is touched.
@@ -69,6 +69,7 @@ pub fn plan(desired: &World, actual: &World, looked_at: &BTreeSet<Ns>) -> Vec<Op
 /// Operations by phase.
 #[derive(Default)]
 struct Steps {
+    lead_away: Vec<Op>,
     del_routes: Vec<Op>,
     del_tables: Vec<Op>,
     del_links: Vec<Op>,
@@ -85,11 +86,21 @@ struct Steps {
     entries: Vec<Op>,
     add_routes: Vec<Op>,
     add_tables: Vec<Op>,
+    lead_there: Vec<Op>,
+    forget_flows: Vec<Op>,
 }
 
 impl Steps {
+    /// Whether links come to this namespace.
+    fn brings_links(&self, to: Ns) -> bool {
+        let other_end = |op: &Op| matches!(op, Op::AddVeth { peer_ns, .. } if *peer_ns == to);
+        self.add_links.iter().any(|op| op.ns() == to || other_end(op))
+    }
+
     fn in_order(self) -> Vec<Op> {
         [
+            // The host's before the sandboxes', to which it leads: in the order of namespaces.
+            self.lead_away,
             self.del_routes,
             self.del_links,
             self.del_netns,
@@ -111,6 +122,10 @@ impl Steps {
             self.add_routes,
             // After the entries by which a new backend is reached.
             self.add_tables,
+            // The host leads to the sandboxes.
+            self.lead_there,
+            // Under the new tables, or they would be back at once.
+            self.forget_flows,
         ]
         .concat()
     }
@@ -339,24 +354,54 @@ fn routes(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
 }
 
 fn tables(ns: Ns, want: &Namespace, have: &Namespace, steps: &mut Steps) {
-    for family in have.tables.keys().filter(|family| !want.tables.contains_key(*family)) {
-        steps.del_tables.push(Op::DelTable { ns, family: *family });
+    for (family, table) in have.tables.iter().filter(|(family, _)| !want.tables.contains_key(*family)) {
+        let leads = table.leads.as_ref().is_none_or(|leads| !leads.is_empty());
+        let step = if leads { &mut steps.lead_away } else { &mut steps.del_tables };
+        step.push(Op::DelTable { ns, family: *family });
     }
     for (family, table) in &want.tables {
         let before = have.tables.get(family);
-        if before.is_some_and(|b| b.digest == table.digest) {
-            continue;
+        if before.is_none_or(|b| b.digest != table.digest) {
+            replace(ns, *family, table, before, steps);
         }
-        let (chains, digest) = (table.chains.clone(), table.digest.clone());
-        let op = Op::ReplaceTable { ns, family: *family, chains, digest };
-        let step = match (ns, family) {
-            (Ns::Host | Ns::Task(_), _) | (Ns::Sandbox(_), Family::Bridge) => &mut steps.add_guards,
-            (Ns::Sandbox(_), Family::Inet) => &mut steps.add_tables,
-        };
-        step.push(op);
-        // Without a table before, flows are none of ours but those that came too early.
-        if !table.flows.open.is_empty() || (before.is_some() && !table.flows.pools.is_empty()) {
-            step.push(Op::FlushUdpFlows { ns, flows: table.flows.clone() });
+        let flows: BTreeSet<Flow> = have.flows.iter().filter(|flow| table.is_stray(flow)).copied().collect();
+        if *family == Family::Inet && !flows.is_empty() {
+            steps.forget_flows.push(Op::ForgetFlows { ns, flows });
         }
     }
+}
+
+/// Nothing leads to a place before that place answers, nor after: a table gives up first what goes, and gets last what
+/// comes. What it keeps apart is kept apart from before the links are there until after they are gone.
+fn replace(ns: Ns, family: Family, table: &Table, before: Option<&Table>, steps: &mut Steps) {
+    let op = |table: &Table| Op::ReplaceTable {
+        ns,
+        family,
+        chains: table.chains.clone(),
+        digest: table.digest.clone(),
+        leads: table.leads.clone().unwrap_or_default(),
+    };
+    let new = table.leads.clone().unwrap_or_default();
+    // Not known: as if it led where it is to lead.
+    let old =
+        before.map_or_else(|| Some(BTreeSet::new()), |before| before.leads.clone()).unwrap_or_else(|| new.clone());
+    let loses = old.difference(&new).any(|lead| !table.flows.alive.contains(lead) && !holds_all(table, lead));
+    let gains = !new.is_subset(&old);
+    let is_guard = !(matches!(ns, Ns::Sandbox(_)) && family == Family::Inet);
+    let in_between = nft::leading_to(table, &old);
+    let differs = before.is_none_or(|before| before.digest != in_between.digest);
+    if loses {
+        steps.lead_away.push(op(&in_between));
+    } else if is_guard && (!gains || steps.brings_links(ns)) && differs {
+        steps.add_guards.push(op(&in_between));
+    }
+    if gains || !(loses || is_guard) {
+        let step = if ns == Ns::Host { &mut steps.lead_there } else { &mut steps.add_tables };
+        step.push(op(table));
+    }
+}
+
+/// Whether somebody may finish at each port of this one's address.
+fn holds_all(table: &Table, lead: &Backend) -> bool {
+    table.flows.alive.contains(&Backend { port: None, ..*lead })
 }

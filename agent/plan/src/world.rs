@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 use shoal_common::{LinkName, MacAddr, Mtu, Vni, Vtep, network::MacvlanMode};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
-use crate::{nft::Family, ns::Ns};
+use crate::{
+    nft::{Family, Transport},
+    ns::Ns,
+};
 
 /// Some of a host's network namespaces. A plan speaks of those namespaces only that both sides were asked about, so
 /// that after one task moved only its namespaces need a look.
@@ -57,6 +60,9 @@ pub struct Namespace {
     /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
     /// (and [`crate::names::LINK_SYSCTLS`]), and leaves out those that do not exist.
     pub sysctls: BTreeMap<String, String>,
+    /// Observed, in the host's namespace and in sandboxes: where connections go that the kernel tracks. Those that are
+    /// alike are one.
+    pub flows: BTreeSet<Flow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,20 +186,24 @@ pub struct Table {
     /// Of the chains' text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
     /// table was changed since we made it, or when that cannot be told: then it is replaced.
     pub digest: String,
-    /// Which UDP flows go on when the table is replaced. Observed: empty.
+    /// To whom it leads. Observed: `None` when that is not known, because an earlier process made the table.
+    pub leads: Option<BTreeSet<Backend>>,
+    /// Which flows there may be under it. Observed: empty.
     pub flows: Flows,
 }
 
-/// What a table makes of UDP flows. One has no end that the kernel could see: while its client goes on sending, it leads
-/// where its first packet was led, also when that is nobody's any more, and nowhere if that packet came too early.
+/// Which tracked connections agree with a table. The kernel asks the table about a connection's first packet only, so an
+/// older connection goes on to where it was led then, also when nobody is there any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
-    /// To whom the table leads.
-    pub keep: BTreeSet<Backend>,
-    /// What those are taken from: flows to elsewhere are not this table's.
+    /// With whom an established connection may go on: those that the table leads to, and those that get nothing new
+    /// while they finish what they have begun.
+    pub alive: BTreeSet<Backend>,
+    /// What backends' addresses are taken from: flows to elsewhere are not this table's, unless they came to a port of
+    /// `open`.
     pub pools: BTreeSet<IpNet>,
-    /// Ports that it leads somewhere else: a flow that stays at one of these began before it did.
-    pub open: BTreeSet<u16>,
+    /// Ports that it leads somewhere else: a UDP flow that stays at one of these began before it did.
+    pub open: BTreeSet<(Transport, u16)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -203,18 +213,40 @@ pub struct Backend {
     pub port: Option<u16>,
 }
 
-impl Flows {
-    /// Whether a flow of the time when `before` was true may lead astray.
-    pub fn end_some(&self, before: &Flows) -> bool {
-        !before.keep.is_subset(&self.keep) || !self.open.is_subset(&before.open)
-    }
+/// Tracked connections that are alike: sent to the same place, and answered from the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Flow {
+    pub transport: Transport,
+    pub to: SocketAddr,
+    /// Another than it was sent to, if it was translated.
+    pub answers: SocketAddr,
+    /// TCP that was not answered so far (SYN_SENT).
+    pub opening: bool,
+}
 
-    pub fn keeps(&self, ip: IpAddr, port: u16) -> bool {
-        [None, Some(port)].iter().any(|port| self.keep.contains(&Backend { ip, port: *port }))
-    }
+fn holds(these: &BTreeSet<Backend>, at: SocketAddr) -> bool {
+    [None, Some(at.port())].iter().any(|port| these.contains(&Backend { ip: at.ip(), port: *port }))
+}
 
-    /// Whether the table, now or as it was before, leads to this address.
-    pub fn concerns(&self, before: Option<&Flows>, ip: IpAddr) -> bool {
-        self.pools.iter().any(|pool| pool.contains(&ip)) || before.is_some_and(|b| b.keep.iter().any(|k| k.ip == ip))
+impl Table {
+    /// Whether a flow goes where it would not be led today, or to somebody who is gone. A UDP flow goes on for as long as
+    /// its client sends; TCP's first packets wait 120 s (`nf_conntrack_tcp_timeout_syn_sent`), and meanwhile everybody
+    /// who uses that source port again goes the same way. Without the flow the next packet is led anew, and one of an
+    /// established connection is reset by whoever gets it.
+    pub fn is_stray(&self, flow: &Flow) -> bool {
+        let came_to = (flow.transport, flow.to.port());
+        if flow.answers == flow.to {
+            return flow.transport == Transport::Udp && self.flows.open.contains(&came_to);
+        }
+        let is_ours = self.flows.pools.iter().any(|pool| pool.contains(&flow.answers.ip()));
+        if !is_ours && !self.flows.open.contains(&came_to) {
+            return false;
+        }
+        let is_led = self.leads.as_ref().is_some_and(|leads| holds(leads, flow.answers));
+        let may_finish = match flow.transport {
+            Transport::Udp => false,
+            Transport::Tcp | Transport::Sctp => !flow.opening && holds(&self.flows.alive, flow.answers),
+        };
+        !is_led && !may_finish
     }
 }

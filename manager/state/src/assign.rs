@@ -171,15 +171,15 @@ fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((Network
 
 fn ingress(state: &State, service: &Service) -> IngressAssignment {
     let mut hosts: BTreeMap<NodeId, IngressHost> = BTreeMap::new();
-    for task in state.tasks_of_service(service.id).filter(|t| t.is_serving()) {
-        let Some(node) = task.node.and_then(|id| state.nodes.get(&id)) else { continue };
+    for (node, serves) in state.tasks_of_service(service.id).filter_map(Task::ingress_place) {
+        let Some(node) = state.nodes.get(&node) else { continue };
         let addresses = &node.description.addresses;
         let host = hosts.entry(node.id).or_insert_with(|| IngressHost {
             v4: addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
             v6: addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
             tasks: 0,
         });
-        host.tasks += 1;
+        host.tasks += u32::from(serves);
     }
     IngressAssignment { ports: service.ingress.clone(), hosts }
 }

@@ -95,8 +95,8 @@ impl State {
     fn moves_ingress(&self, before: &State, row: &DiffItem<'_, '_, TaskId, Arc<Task>>) -> bool {
         let publishes =
             |task: &Arc<Task>| self.publishing.contains(&task.service) || before.publishing.contains(&task.service);
-        let serves = |task: Option<&Arc<Task>>| task.filter(|t| publishes(t) && t.is_serving()).and_then(|t| t.node);
-        let [old, new] = sides(row).map(serves);
+        let place = |task: Option<&Arc<Task>>| task.filter(|task| publishes(task)).and_then(|t| t.ingress_place());
+        let [old, new] = sides(row).map(place);
         old != new
     }
 

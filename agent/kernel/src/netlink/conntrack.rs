@@ -1,7 +1,11 @@
-//! Forgetting flows (`linux/netfilter/nfnetlink_conntrack.h`). A UDP flow has no end that the kernel could see:
-//! while it goes on it stays with the backend that it was given to, also after that is gone.
+//! Tracked connections (`linux/netfilter/nfnetlink_conntrack.h`): where they go, and forgetting them. One that was
+//! translated stays with the backend that it was given to, also after that is gone.
 
-use std::net::{IpAddr, SocketAddr};
+use shoal_plan::{Flow, nft::Transport};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     Refusal, Socket,
@@ -14,6 +18,9 @@ const DELETE: u16 = SUBSYSTEM | 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
@@ -23,26 +30,6 @@ const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
-
-/// One flow, as far as it matters here: where it was sent to, and who answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Flow {
-    pub(crate) protocol: u8,
-    pub(crate) destination: SocketAddr,
-    pub(crate) answers: SocketAddr,
-}
-
-impl Flow {
-    pub(crate) fn is_udp(&self) -> bool {
-        const IPPROTO_UDP: u8 = 17;
-        self.protocol == IPPROTO_UDP
-    }
-
-    /// Whether another answers than it was sent to: DNAT.
-    pub(crate) fn is_translated(&self) -> bool {
-        self.answers != self.destination
-    }
-}
 
 fn inner<'a>(message: &Message<'a>) -> &'a [u8] {
     message.payload.get(NFGEN..).unwrap_or(&[])
@@ -60,23 +47,48 @@ fn address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
     four.or_else(|| attribute(ip, v6).and_then(|v| <[u8; 16]>::try_from(v).ok()).map(IpAddr::from))
 }
 
+fn transport(protocol: u8) -> Option<Transport> {
+    match protocol {
+        6 => Some(Transport::Tcp),
+        17 => Some(Transport::Udp),
+        132 => Some(Transport::Sctp),
+        _ => None,
+    }
+}
+
+fn is_opening(body: &[u8]) -> bool {
+    const TCP_CONNTRACK_SYN_SENT: u8 = 1;
+    let state = attribute(body, CTA_PROTOINFO)
+        .and_then(|info| attribute(info, CTA_PROTOINFO_TCP))
+        .and_then(|tcp| attribute(tcp, CTA_PROTOINFO_TCP_STATE));
+    state.and_then(<[u8]>::first) == Some(&TCP_CONNTRACK_SYN_SENT)
+}
+
+/// `None`: of a protocol that has no ports.
 fn flow(message: &Message<'_>) -> Option<Flow> {
-    let (original, reply) = (attribute(inner(message), CTA_TUPLE_ORIG)?, attribute(inner(message), CTA_TUPLE_REPLY)?);
+    let body = inner(message);
+    let (original, reply) = (attribute(body, CTA_TUPLE_ORIG)?, attribute(body, CTA_TUPLE_REPLY)?);
+    let protocol = *attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?;
     Some(Flow {
-        protocol: *attribute(attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?,
-        destination: SocketAddr::new(
-            address(original, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
-            port(original, CTA_PROTO_DST_PORT),
-        ),
+        transport: transport(protocol)?,
+        to: SocketAddr::new(address(original, CTA_IP_V4_DST, CTA_IP_V6_DST)?, port(original, CTA_PROTO_DST_PORT)),
         answers: SocketAddr::new(address(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?, port(reply, CTA_PROTO_SRC_PORT)),
+        opening: is_opening(body),
     })
 }
 
-/// Forgets the flows that `which` picks and says how many those were. One that ended meanwhile is as good as forgotten.
-pub(crate) fn forget(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> Result<usize, Refusal> {
+/// The flows for which `which` holds; those that are alike are one.
+pub(crate) fn flows(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> Result<BTreeSet<Flow>, Refusal> {
+    let mut flows = BTreeSet::new();
+    socket.dump(&request(GET, 0, &[0; NFGEN]), |message| flows.extend(flow(&message).filter(&which)))?;
+    Ok(flows)
+}
+
+/// Forgets these flows and says how many connections those were. One that ended meanwhile is as good as forgotten.
+pub(crate) fn forget(socket: &mut Socket, these: &BTreeSet<Flow>) -> Result<usize, Refusal> {
     let mut deletions = Vec::new();
     socket.dump(&request(GET, 0, &[0; NFGEN]), |message| {
-        if flow(&message).is_some_and(|f| which(&f))
+        if flow(&message).is_some_and(|f| these.contains(&f))
             && let Some(original) = attribute(inner(&message), CTA_TUPLE_ORIG)
         {
             let mut body = message.payload[..NFGEN].to_vec();

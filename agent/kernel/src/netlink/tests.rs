@@ -186,9 +186,9 @@ fn flows_are_forgotten_by_what_they_were_sent_to() {
         socket.send_to(b"x", "127.0.0.3:99").unwrap();
     })
     .unwrap();
-    let forgotten = conntrack::forget(&mut ns.filter, |f| {
-        f.protocol == 17 && f.destination.ip() == std::net::Ipv4Addr::new(127, 0, 0, 2)
-    });
+    let here = |f: &shoal_plan::Flow| f.to.ip() == std::net::Ipv4Addr::new(127, 0, 0, 2);
+    let found = conntrack::flows(&mut ns.filter, here).unwrap();
+    let forgotten = conntrack::forget(&mut ns.filter, &found);
     assert_eq!(forgotten.unwrap(), 1);
     let seen = sh(&ns, "conntrack -L -p udp 2>/dev/null");
     assert!(seen.contains("dst=127.0.0.3") && !seen.contains("dst=127.0.0.2"), "{seen}");

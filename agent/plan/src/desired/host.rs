@@ -12,7 +12,7 @@ use super::{Cut, gateway_mac, gateways, guarded_port, has_v6, ports::Ports, tran
 use crate::{
     names, nft,
     ns::Ns,
-    world::{Link, LinkKind, Namespace},
+    world::{Backend, Link, LinkKind, Namespace},
 };
 
 pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
@@ -21,6 +21,7 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
         ports: ports.host.clone(),
         detours: ports.detours.clone(),
         ingress: ports.ingress.clone(),
+        alive: ports.alive.clone(),
         ..nft::Host::default()
     };
     table.loopback.extend(ports.loopback.iter().map(ToString::to_string));
@@ -75,6 +76,9 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
                     },
                 );
                 for (task, endpoint) in cut.on(*id) {
+                    // Somebody else may lead to a container, too.
+                    let ips = endpoint.addresses();
+                    table.alive.extend(ips.map(|ip| Backend { ip, port: None }));
                     let guard = guarded_port(names::host_port(task, endpoint.link), endpoint, network);
                     let published = if options.icc { published(&table, endpoint) } else { BTreeSet::new() };
                     guarded.push(nft::Port { alone: !options.icc, published, ..guard });

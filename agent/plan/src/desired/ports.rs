@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use shoal_common::{
     LinkName, NetworkId, ServiceId, TaskId,
-    assignment::{IngressAssignment, NetworkKind},
+    assignment::{IngressAssignment, NetworkKind, TaskAssignment},
     container::{PublishedPort, Wanted},
     service::Protocol,
     task::{DesiredState, TaskState},
@@ -17,7 +17,8 @@ use super::{Cut, host::bridge_name, transit::Transit};
 use crate::{
     listen::{Behind, Holder, Listener, Listeners},
     names,
-    nft::{Balanced, Publication, Transport},
+    nft::{Balanced, Publication, Transport, backend},
+    world::Backend,
 };
 
 #[derive(Debug, Default)]
@@ -27,23 +28,28 @@ pub(super) struct Ports {
     pub(super) detours: BTreeSet<(IpNet, Transport, SocketAddr)>,
     /// Ports of the cluster.
     pub(super) ingress: Vec<Balanced>,
-    /// Of containers that are on overlays: from the sandbox's end of the way out to the container.
+    /// Of containers that are on overlays: from the sandbox's end of the way out to the container. For as long as there is
+    /// a container, published or not: so the way is there before anything leads to it, and after.
     pub(super) sandboxes: BTreeMap<NetworkId, Vec<Publication>>,
     /// Links of the host by which what its own processes send to 127.0.0.1 comes to a container.
     pub(super) loopback: BTreeSet<LinkName>,
     pub(super) listeners: Listeners,
+    /// With whom connections may go on.
+    pub(super) alive: BTreeSet<Backend>,
 }
 
 pub(super) fn of(cut: &Cut<'_>) -> Ports {
     let mut ports = Ports::default();
-    let running = cut.assignment.containers.iter().filter(|(_, container)| container.wanted == Wanted::Running);
-    let containers = running.map(|(id, container)| (*id, &container.ports));
-    let wanted = cut.assignment.tasks.iter().filter(|(_, task)| task.desired == DesiredState::Running);
-    let tasks = wanted.map(|(id, task)| (*id, &task.ports));
-    for (id, published) in containers.chain(tasks) {
+    let containers = cut.assignment.containers.iter().map(|(id, c)| (*id, &c.ports, c.wanted == Wanted::Running));
+    let tasks = cut.assignment.tasks.iter().map(|(id, t)| (*id, &t.ports, t.desired == DesiredState::Running));
+    for (id, published, is_wanted) in containers.chain(tasks) {
         for is_v4 in [true, false] {
             for port in published {
-                ports.publish(cut, id, port, is_v4);
+                if is_wanted {
+                    ports.publish(cut, id, port, is_v4);
+                } else {
+                    ports.inwards(cut, id, port.container_port, is_v4, transport(port.protocol));
+                }
             }
         }
     }
@@ -52,6 +58,10 @@ pub(super) fn of(cut: &Cut<'_>) -> Ports {
     }
     ports
 }
+
+/// Odd, so that the ports of 65,536 tasks in a row differ, and far from 1, so that tasks with neighbouring numbers and
+/// services with neighbouring ports do.
+const HOP_STRIDE: u16 = 40_503;
 
 /// By which port of the host something is reached.
 #[derive(Clone, Copy)]
@@ -70,10 +80,10 @@ impl Ports {
     fn publish(&mut self, cut: &Cut<'_>, id: TaskId, port: &PublishedPort, is_v4: bool) {
         let Some(host_ip) = host_ip(port, is_v4) else { return };
         let entry = Entry { transport: transport(port.protocol), port: port.host_port };
-        let inwards = self.inwards(cut, id, port.container_port, is_v4, entry);
+        let inwards = self.inwards(cut, id, port.container_port, is_v4, entry.transport);
         let behind = match &inwards {
             Some(inwards) => Some(inwards.to),
-            None => self.inwards(cut, id, port.container_port, !is_v4, entry).map(|other| other.to),
+            None => self.inwards(cut, id, port.container_port, !is_v4, entry.transport).map(|other| other.to),
         };
         let Some(behind) = behind else { return };
         let at = SocketAddr::new(host_ip.unwrap_or(unspecified(is_v4)), entry.port);
@@ -88,21 +98,23 @@ impl Ports {
         }
     }
 
-    fn inwards(&mut self, cut: &Cut<'_>, id: TaskId, port: u16, is_v4: bool, entry: Entry) -> Option<Inwards> {
+    fn inwards(&mut self, cut: &Cut<'_>, id: TaskId, port: u16, is_v4: bool, transport: Transport) -> Option<Inwards> {
         // By the network of the way out only: an answer must come back by where the question came from.
         let way = cut.way_out(cut.local.get(&id)?, is_v4)?;
         let to = SocketAddr::new(way.own, port);
-        match &way.network.kind {
+        let inwards = match &way.network.kind {
             NetworkKind::Overlay { vni } => {
                 let pair = Transit::of(*vni);
                 let transit = if is_v4 { pair.sandbox4.into() } else { pair.sandbox6.into() };
-                let to = self.by_sandbox(way.endpoint.network, transit, entry, to)?;
-                Some(Inwards { to, link: names::host_uplink(*vni) })
+                let to = self.by_sandbox(way.endpoint.network, transit, id, transport, to)?;
+                Inwards { to, link: names::host_uplink(*vni) }
             }
-            NetworkKind::Bridge(options) => Some(Inwards { to, link: bridge_name(way.endpoint.network, options) }),
+            NetworkKind::Bridge(options) => Inwards { to, link: bridge_name(way.endpoint.network, options) },
             // Neighbours of the host's neighbours: they are reached as those are.
-            NetworkKind::Macvlan { .. } => None,
-        }
+            NetworkKind::Macvlan { .. } => return None,
+        };
+        self.alive.insert(backend(inwards.to));
+        Some(inwards)
     }
 
     fn by_loopback(&mut self, link: LinkName, is_v4: bool) {
@@ -112,35 +124,44 @@ impl Ports {
     }
 
     /// Two translations: the host's leads to the sandbox, the sandbox's to the container.
-    fn by_sandbox(&mut self, network: NetworkId, transit: IpAddr, entry: Entry, to: SocketAddr) -> Option<SocketAddr> {
+    fn by_sandbox(
+        &mut self,
+        network: NetworkId,
+        transit: IpAddr,
+        id: TaskId,
+        transport: Transport,
+        to: SocketAddr,
+    ) -> Option<SocketAddr> {
         let inside = self.sandboxes.entry(network).or_default();
-        let here = |p: &&Publication| p.host_ip == Some(transit) && p.transport == entry.transport;
+        let here = |p: &&Publication| p.host_ip == Some(transit) && p.transport == transport;
         if let Some(same) = inside.iter().filter(here).find(|p| p.to == to) {
             return Some(SocketAddr::new(transit, same.port));
         }
-        // The same port, unless it leads to two containers of one network.
-        let mut candidates = (entry.port..=u16::MAX).chain(1..entry.port);
+        // A function of the container and its port, and not of who else is there: when another goes, what is under way to
+        // this one stays where it is. Two meet at one port about once in 65,000 times; the second takes the next.
+        let first = to.port().wrapping_add((id.0 as u16).wrapping_mul(HOP_STRIDE)).max(1);
+        let mut candidates = (first..=u16::MAX).chain(1..first);
         let port = candidates.find(|port| !inside.iter().filter(here).any(|p| p.port == *port))?;
-        inside.push(Publication { host_ip: Some(transit), transport: entry.transport, port, to });
+        inside.push(Publication { host_ip: Some(transit), transport, port, to });
         Some(SocketAddr::new(transit, port))
     }
 
     /// To the tasks that serve here, who see the client's own address; without any, to the hosts that have some, each
     /// as often as it has tasks. What comes by a family that no task here has is passed on by the listener.
     fn ingress(&mut self, cut: &Cut<'_>, service: ServiceId, ingress: &IngressAssignment) {
-        let serving: Vec<TaskId> = cut
-            .assignment
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.service == service && t.desired == DesiredState::Running)
-            .filter(|(_, t)| t.known == TaskState::Running)
-            .map(|(id, _)| *id)
-            .collect();
+        let own = || cut.assignment.tasks.iter().filter(|(_, t)| t.service == service);
+        let serves = |t: &TaskAssignment| t.desired == DesiredState::Running && t.known == TaskState::Running;
         for port in &ingress.ports {
             let entry = Entry { transport: transport(port.protocol), port: port.port };
+            let others = ingress.hosts.iter().filter(|(node, _)| **node != cut.node.id);
+            let addresses = others.flat_map(|(_, h)| [h.v4.map(IpAddr::V4), h.v6.map(IpAddr::V6)]).flatten();
+            self.alive.extend(addresses.map(|ip| backend(SocketAddr::new(ip, port.port))));
             let here = [true, false].map(|is_v4| -> Vec<Inwards> {
-                let here = serving.iter().filter_map(|id| self.inwards(cut, *id, port.target, is_v4, entry));
-                here.collect()
+                let all = own().filter_map(|(id, task)| {
+                    let inwards = self.inwards(cut, *id, port.target, is_v4, entry.transport);
+                    inwards.filter(|_| serves(task))
+                });
+                all.collect()
             });
             // Of either family: hosts whose tasks lack one would send one another what comes by it, round and round.
             let elsewhere = here.iter().all(Vec::is_empty);

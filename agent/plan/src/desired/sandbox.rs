@@ -78,7 +78,9 @@ pub(super) fn namespace(
     }
     let pools = network.subnets.iter().map(|s| s.net).collect();
     let ports = ports.sandboxes.get(&id).cloned().unwrap_or_default();
-    let table = nft::sandbox(&nft::Sandbox { services, ports, masquerade: !network.internal, pools });
+    let endpoints = cut.endpoints(id).flat_map(|e| e.endpoint.addresses()).collect();
+    let sandbox = nft::Sandbox { services, ports, masquerade: !network.internal, pools, endpoints };
+    let table = nft::sandbox(&sandbox);
     ns.tables.insert(nft::Family::Inet, table);
     ns.tables.extend(nft::ports(&guarded).map(|table| (nft::Family::Bridge, table)));
     ns

@@ -6,8 +6,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::{Action, Hook, Interface, Ip, Match, Receiver, Rule, Transport, at, rule, table};
-use crate::world::{Flows, Table};
+use super::{Action, Hook, Interface, Ip, Match, Receiver, Rule, Transport, at, guard, rule};
+use crate::world::Table;
 
 /// A container's port on a bridge of this namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn ports(of: &[Port]) -> Option<Table> {
         let past_the_host = rule([Match::In(Interface::OneOf(alone)), Match::NotTo(Receiver::Host)], Action::Drop);
         chains.push(at(Hook::BridgeForward, "across", vec![past_the_host]));
     }
-    Some(table(chains, Flows::default()))
+    Some(guard(chains))
 }
 
 /// A neighbour that asked by an address of the host, and kept its own, must be answered by way of the host. Also with a

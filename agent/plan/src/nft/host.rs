@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     names,
-    world::{Flows, Table},
+    world::{Backend, Flows, Table},
 };
 
 /// What the host's table is made from.
@@ -32,6 +32,8 @@ pub struct Host {
     pub loopback: BTreeSet<String>,
     /// The addresses of ways to sandboxes.
     pub transits: BTreeSet<IpNet>,
+    /// With whom connections to published ports may go on: those who are ending, and the hosts that have some, too.
+    pub alive: BTreeSet<Backend>,
 }
 
 /// Who may send VXLAN at the cluster's port, and to whom.
@@ -77,8 +79,7 @@ pub fn host(of: &Host) -> Table {
     let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
     let backends = of.ports.iter().map(|p| p.to).chain(of.ingress.iter().flat_map(|p| p.to.iter().copied()));
     let open = of.ports.iter().map(|p| (p.transport, p.port)).chain(of.ingress.iter().map(|p| (p.transport, p.port)));
-    let open = open.filter(|(transport, _)| *transport == Transport::Udp).map(|(_, port)| port).collect();
-    table(chains, Flows { keep: backends.map(backend).collect(), pools, open })
+    table(chains, backends.map(backend).collect(), Flows { alive: of.alive.clone(), pools, open: open.collect() })
 }
 
 fn uplinks() -> Interface {

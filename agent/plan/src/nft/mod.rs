@@ -32,9 +32,52 @@ fn body(chains: &[Chain]) -> String {
     chains.iter().map(ToString::to_string).collect()
 }
 
-fn table(chains: Vec<Chain>, flows: Flows) -> Table {
+fn table(chains: Vec<Chain>, leads: BTreeSet<Backend>, flows: Flows) -> Table {
     let digest = HEXLOWER.encode(&Sha256::digest(body(&chains).as_bytes())[..16]);
-    Table { chains, digest, flows }
+    Table { chains, digest, leads: Some(leads), flows }
+}
+
+/// One that leads nobody anywhere.
+fn guard(chains: Vec<Chain>) -> Table {
+    table(chains, BTreeSet::new(), Flows::default())
+}
+
+/// The table as far as it leads to these; all else that it does, it does.
+pub(crate) fn leading_to(of: &Table, these: &BTreeSet<Backend>) -> Table {
+    let leads = || of.leads.iter().flatten().copied();
+    let others: BTreeSet<Backend> = leads().filter(|lead| !these.contains(lead)).collect();
+    let at = |to: &SocketAddr| !others.contains(&backend(*to));
+    let mut chains = of.chains.clone();
+    for chain in &mut chains {
+        chain.rules.retain_mut(|rule| match &mut rule.action {
+            Action::TranslateToOneOf(to) => {
+                to.retain(|ip| !others.contains(&Backend { ip: *ip, port: None }));
+                !to.is_empty()
+            }
+            Action::TranslateTo(ip, port) => at(&SocketAddr::new(*ip, *port)),
+            Action::TranslateToEither(to) => {
+                to.retain(at);
+                if let [one] = to[..] {
+                    rule.action = Action::TranslateTo(one.ip(), one.port());
+                    return true;
+                }
+                !to.is_empty()
+            }
+            Action::TranslateByPort(to) => {
+                to.retain(|_, to| at(to));
+                !to.is_empty()
+            }
+            Action::Accept
+            | Action::Drop
+            | Action::Masquerade
+            | Action::MarkByPort
+            | Action::TakeIn(_)
+            | Action::Reset
+            | Action::Reject
+            | Action::GotoByDestination(_) => true,
+        });
+    }
+    table(chains, leads().filter(|lead| these.contains(lead)).collect(), of.flows.clone())
 }
 
 /// The table without what it says of these links. A rule about none but them goes; one about all but them, too.
@@ -90,10 +133,10 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
             })
         });
     }
-    table(chains, of.flows.clone())
+    table(chains, of.leads.clone().unwrap_or_default(), of.flows.clone())
 }
 
-fn backend(to: SocketAddr) -> Backend {
+pub(crate) fn backend(to: SocketAddr) -> Backend {
     Backend { ip: to.ip(), port: Some(to.port()) }
 }
 
@@ -217,6 +260,8 @@ pub struct Sandbox {
     pub masquerade: bool,
     /// The network's subnets.
     pub pools: BTreeSet<IpNet>,
+    /// Whoever is on the network, here and elsewhere.
+    pub endpoints: BTreeSet<IpAddr>,
 }
 
 /// A network's sandbox: VIPs are translated to a backend chosen at random per connection, so the client's address is
@@ -234,12 +279,12 @@ pub fn sandbox(of: &Sandbox) -> Table {
         }
     }
     let (mut chains, mut pre, mut post, mut input) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut keep = BTreeSet::new();
+    let mut leads = BTreeSet::new();
     for vips in [four, six] {
         chains.extend(vips.chains);
         if !vips.to_chain.is_empty() {
             pre.push(rule([], Action::GotoByDestination(vips.to_chain)));
-            keep.extend(vips.backends.iter().map(|ip| Backend { ip: *ip, port: None }));
+            leads.extend(vips.backends.iter().map(|ip| Backend { ip: *ip, port: None }));
             // A backend that is sent to itself would see its own address as the client's, and answer past the
             // translation.
             post.push(rule([Match::Translated, Match::ToItself(vips.backends)], Action::Masquerade));
@@ -250,14 +295,15 @@ pub fn sandbox(of: &Sandbox) -> Table {
         }
     }
     pre.extend(publish(&of.ports, false));
-    keep.extend(of.ports.iter().map(|p| backend(p.to)));
+    leads.extend(of.ports.iter().map(|p| backend(p.to)));
     if of.masquerade {
         post.push(rule([Match::Out(Interface::Named(names::uplink().to_string()))], Action::Masquerade));
     }
     chains.push(at(Hook::NatPrerouting, "pre", pre));
     chains.push(at(Hook::NatPostrouting, "post", post));
     chains.push(at(Hook::FilterInput, "in", input));
-    table(chains, Flows { keep, pools: of.pools.clone(), open: BTreeSet::new() })
+    let alive = of.endpoints.iter().map(|ip| Backend { ip: *ip, port: None }).collect();
+    table(chains, leads, Flows { alive, pools: of.pools.clone(), open: BTreeSet::new() })
 }
 
 /// A task: what it asks 127.0.0.11 goes to the resolver's own port, so that port 53 stays free for the container.
@@ -268,5 +314,5 @@ pub fn task() -> Table {
         rule(matches, Action::TranslateTo(resolver, names::RESOLVER_PORT))
     };
     let rules = [Transport::Udp, Transport::Tcp].map(redirect).into();
-    table(vec![at(Hook::NatOutput, "out", rules)], Flows::default())
+    guard(vec![at(Hook::NatOutput, "out", rules)])
 }

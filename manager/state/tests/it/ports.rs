@@ -6,7 +6,7 @@ use shoal_common::{
     service::{Publish, PublishMode, ServiceSpec},
     task::TaskState,
 };
-use shoal_state::{Command, Outcome, Rejection, Reply, assignment};
+use shoal_state::{Command, Outcome, Rejection, Reply, TaskChange, assignment};
 
 use crate::world::{World, description, network, service};
 
@@ -103,6 +103,11 @@ fn every_host_is_told_where_the_ports_of_the_cluster_lead() {
     let (node, host) = told.hosts.into_iter().next().unwrap();
     assert_eq!((node, host.tasks), (NodeId(2), 1));
     assert_eq!((host.v4, host.v6), (Some([192, 0, 2, 2].into()), Some("2001:db8::2".parse().unwrap())));
+    let hosts = |w: &World| assignment(&w.state, NodeId(1)).unwrap().ingress[&web].hosts.clone();
+    w.orchestrate(vec![TaskChange::Shutdown { task: w.task(web, 1), why: String::new() }]);
+    assert_eq!((hosts(&w)[&NodeId(2)].tasks, changed(&w)), (0, w.state.applied), "what is under way goes on");
+    w.report(2, w.task(web, 1), TaskState::Shutdown);
+    assert_eq!((hosts(&w).len(), changed(&w)), (0, w.state.applied), "it is reset");
     w.apply(Command::RemoveService { service: web }).unwrap();
     assert_eq!(changed(&w), w.state.applied);
     assert!(assignment(&w.state, NodeId(1)).unwrap().ingress.is_empty());
