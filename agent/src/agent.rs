@@ -73,6 +73,7 @@ impl Agent {
         let facts = HostFacts {
             vtep: membership.description.vtep,
             underlay_mtu: membership.description.underlay_mtu,
+            keeps_idle: false,
             closed: BTreeSet::new(),
         };
         let reconciler = Reconciler::new(&host, facts, assignment_rx.clone(), converged);

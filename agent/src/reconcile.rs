@@ -157,6 +157,15 @@ impl Reconciler {
 
     /// Goes round until `shutdown`, and leaves everything as it is then.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        if let Err(why) = self.kernel.keeps_idle().await {
+            tracing::warn!(
+                %why,
+                "this kernel cannot keep idle connections by published ports (CONFIG_NF_CONNTRACK_TIMEOUT): half-closed \
+                 ones end after nf_conntrack_tcp_timeout_close_wait"
+            );
+        } else {
+            self.facts.keeps_idle = true;
+        }
         // Before the first look, so that no change falls between the two.
         let mut kernel = self.kernel.changes();
         let mut containers = self.runtime.changes();
@@ -267,6 +276,11 @@ impl Reconciler {
             };
             let actual = match self.kernel.observe(&scope).await {
                 Ok(actual) => actual,
+                // Nobody is told that something is wrong, and nothing that was right is taken for wrong.
+                Err(error) if error.is_torn() => {
+                    tracing::debug!(error = chain(&error), "the kernel's networking changes while it is looked at");
+                    return false;
+                }
                 Err(error) => return self.broken(&error),
             };
             let ops = plan(&self.desired, &actual, &scope);

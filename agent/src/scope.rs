@@ -57,8 +57,12 @@ mod tests {
     use shoal_plan::{HostFacts, desired, plan};
 
     fn world(tasks: &[u64]) -> World {
-        let facts =
-            HostFacts { vtep: "192.0.2.1".parse().unwrap(), underlay_mtu: Mtu::ETHERNET, closed: BTreeSet::new() };
+        let facts = HostFacts {
+            vtep: "192.0.2.1".parse().unwrap(),
+            underlay_mtu: Mtu::ETHERNET,
+            keeps_idle: true,
+            closed: BTreeSet::new(),
+        };
         desired(&fixture::assignment(1, &[1, 2, 3]), &facts, &tasks.iter().map(|t| TaskId(*t)).collect())
     }
 

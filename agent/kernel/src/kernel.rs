@@ -1,7 +1,7 @@
 //! The kernel of this host, as the agent sees it.
 
 use rtnetlink::packet_route::link::LinkMessage;
-use shoal_plan::{Ns, Op, World};
+use shoal_plan::{Ns, Op, World, nft::Family};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -67,6 +67,21 @@ pub enum Error {
     },
     #[error(transparent)]
     Underlay(#[from] underlay::Error),
+}
+
+impl Error {
+    /// What was looked at changed meanwhile: nothing is wrong, and nothing was seen.
+    pub fn is_torn(&self) -> bool {
+        match self {
+            Error::Observe { source, .. } | Error::Underlay(underlay::Error::Read(source)) => source.is_torn(),
+            Error::Prepare { .. }
+            | Error::List { .. }
+            | Error::Open { .. }
+            | Error::Absent(_)
+            | Error::Sysctl { .. }
+            | Error::Underlay(_) => false,
+        }
+    }
 }
 
 /// Hands on the kernel: look, act, be told. Cheap to clone.
@@ -150,6 +165,13 @@ impl Kernel {
     pub fn netns(&self, ns: Ns) -> Result<NetNs, Error> {
         let opened = netns::open(&self.0.path(ns)).map_err(|source| Error::Open { ns, source })?;
         opened.map(NetNs::from).ok_or(Error::Absent(ns))
+    }
+
+    /// Whether connections can be kept for as long as we say. Else, why not.
+    pub async fn keeps_idle(&self) -> Result<(), Refusal> {
+        let inner = self.0.clone();
+        let table = shoal_plan::nft::idle();
+        blocking(move || crate::nft::can(&inner.host, Family::Idle, &table.chains)).await
     }
 
     /// The host's own network, given the address under which other hosts reach it.

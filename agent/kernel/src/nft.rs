@@ -6,7 +6,6 @@
 
 use shoal_plan::{
     Backend,
-    names::TABLE,
     nft::{Chain, Family},
 };
 use std::{
@@ -17,7 +16,7 @@ use std::{
 
 use crate::{
     namespace::Namespace,
-    netlink::{Refusal, Socket, nftables, table},
+    netlink::{Refusal, nftables, table},
 };
 
 /// A table: NFPROTO_* family and name.
@@ -74,8 +73,14 @@ pub(crate) fn observe(ns: &Namespace) -> Result<BTreeMap<Key, Seen>, Refusal> {
     for table in nftables::tables(&mut socket)?.into_iter().filter(|t| is_ours(&t.name)) {
         let key = (table.family, table.name);
         let known = memory.fingerprints.get(&key);
-        let intact =
-            known.is_some() && (same || nftables::fingerprint(&mut socket, key.0, &key.1).ok().as_ref() == known);
+        let intact = known.is_some()
+            && (same
+                || match nftables::fingerprint(&mut socket, key.0, &key.1) {
+                    Ok(print) => Some(&print) == known,
+                    // Not seen is not the same as changed.
+                    Err(refusal) if refusal.is_torn() => return Err(refusal),
+                    Err(_) => false,
+                });
         all_same &= intact;
         let seen = Seen { comment: table.comment, leads: memory.leads.get(&key).cloned() };
         tables.insert(key, if intact { seen } else { Seen::default() });
@@ -93,25 +98,32 @@ pub(crate) fn replace(
     chains: &[Chain],
     leads: &BTreeSet<Backend>,
 ) -> Result<(), Refusal> {
-    let made = (number(family), TABLE.to_owned());
-    apply(ns, table::replace(made.0, TABLE, Some((digest, chains))), Some((made, leads)))
+    let made = (number(family), family.table().to_owned());
+    apply(ns, table::replace(made.0, family.table(), Some((digest, chains))), Some((made, leads)))
 }
 
 /// Deletes a table, if it is there.
 pub(crate) fn delete(ns: &Namespace, family: Family) -> Result<(), Refusal> {
-    apply(ns, table::replace(number(family), TABLE, None), None)
+    apply(ns, table::replace(number(family), family.table(), None), None)
 }
 
 /// NFPROTO_*.
 fn number(family: Family) -> u8 {
     match family {
-        Family::Inet => 1,
+        Family::Inet | Family::Idle => 1,
         Family::Bridge => 7,
     }
 }
 
-pub(crate) fn family(number_of: u8) -> Option<Family> {
-    [Family::Inet, Family::Bridge].into_iter().find(|family| number(*family) == number_of)
+const ALL: [Family; 3] = [Family::Inet, Family::Bridge, Family::Idle];
+
+pub(crate) fn family(of: &Key) -> Option<Family> {
+    ALL.into_iter().find(|family| number(*family) == of.0 && family.table() == of.1)
+}
+
+/// Whether the kernel knows all that a table is made of.
+pub(crate) fn can(ns: &Namespace, family: Family, chains: &[Chain]) -> Result<(), Refusal> {
+    ns.filter().transaction(table::attempt(number(family), "shoal_attempt", chains))
 }
 
 /// Puts one transaction, then remembers how `made` looks, and forgets what is not there.
@@ -128,9 +140,11 @@ fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: Option<(Key, &BTreeSet
         };
         memory.leads.insert(key.clone(), (*leads).clone());
     }
-    let there: Vec<Key> = tables(&mut socket);
-    memory.fingerprints.retain(|key, _| there.contains(key));
-    memory.leads.retain(|key, _| there.contains(key));
+    if let Ok(there) = nftables::tables(&mut socket) {
+        let there: Vec<Key> = there.into_iter().map(|t| (t.family, t.name)).collect();
+        memory.fingerprints.retain(|key, _| there.contains(key));
+        memory.leads.retain(|key, _| there.contains(key));
+    }
     let after = nftables::generation(&mut socket).ok().flatten();
     let alone = before.zip(after).is_some_and(|(before, after)| before.wrapping_add(1) == after);
     if !alone {
@@ -145,9 +159,5 @@ fn apply(ns: &Namespace, transaction: Vec<Vec<u8>>, made: Option<(Key, &BTreeSet
 
 /// Whether a table of this name is ours.
 pub(crate) fn is_ours(name: &str) -> bool {
-    name == TABLE
-}
-
-fn tables(socket: &mut Socket) -> Vec<Key> {
-    nftables::tables(socket).unwrap_or_default().into_iter().map(|t| (t.family, t.name)).collect()
+    ALL.iter().any(|family| family.table() == name)
 }

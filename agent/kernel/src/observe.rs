@@ -117,8 +117,8 @@ impl Reading {
         drop(socket);
         reading.seen.links = named.into_values().collect();
         reading.parents(kernel).map_err(failed("parents of macvlan links"))?;
-        for ((family, _), seen) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
-            if let Some(family) = nft::family(family) {
+        for (key, seen) in nft::observe(&namespace).map_err(failed("nftables tables"))? {
+            if let Some(family) = nft::family(&key) {
                 let (digest, leads) = (seen.comment.unwrap_or_default(), seen.leads);
                 let table = Table { chains: Vec::new(), digest, leads, flows: Flows::default() };
                 reading.seen.tables.insert(family, table);

@@ -104,7 +104,11 @@ async fn what_one_that_ends_has_begun_goes_on_and_nobody_waits_for_it_any_more()
     converge(&b, &cluster.assignment(2)).await;
     echo(&b, task(21), (v4(21), PORT));
     let (mut established, ..) = hold(&a, task(11), (v4(VIP), PORT)).unwrap();
-    b.run(task(21), &format!("nft add table inet t; nft add chain inet t in '{{ type filter hook input priority 0; }}'; nft add rule inet t in tcp flags syn / syn,ack drop"));
+    b.run(
+        task(21),
+        "nft add table inet t; nft add chain inet t in '{ type filter hook input priority 0; }'; \
+         nft add rule inet t in tcp flags syn / syn,ack drop",
+    );
     let (waiting, begun) = (connect(&a, task(11), 40_000, (v4(VIP), PORT)), Instant::now());
     eventually("it is tracked", async || tracked(&a, Ns::Sandbox(BLUE), "--state SYN_SENT").contains("sport=40000"))
         .await;

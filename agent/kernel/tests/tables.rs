@@ -7,7 +7,7 @@ mod fixture;
 use fixture::Host;
 use shoal_common::{MacAddr, Vni};
 use shoal_plan::{
-    Ns, Op, Table, names,
+    Ns, Op, Table,
     nft::{self, Family, Transport, VirtualService},
 };
 use std::{
@@ -170,6 +170,8 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         host(&["192.0.2.1", "2001:db8::1", "2001:db8::2"], 4790, &[]),
         host(&[], 4789, &[]),
         nft::host(&nft::Host {
+            keeps_idle: true,
+            ports: ports.clone(),
             vxlan: Some(nft::Vxlan { overlays: false, ..vxlan(&[], 4789) }),
             ..bridges(&[("shoal0", open.clone()), ("shb3", quiet.clone())])
         }),
@@ -209,13 +211,14 @@ async fn nft_reads_from_the_kernel_what_it_would_have_written_for_the_text() {
         vec![port("shpv-0", 11, true, false), port("shpw-0", 12, false, true), port("shpx-1", 13, true, true)],
     ];
     let of_bridges = ports.iter().filter_map(|ports| nft::ports(ports)).map(|table| (Family::Bridge, table));
-    for (family, table) in tables.into_iter().map(|table| (Family::Inet, table)).chain(of_bridges) {
+    let tables = tables.into_iter().map(|table| (Family::Inet, table)).chain([(Family::Idle, nft::idle())]);
+    for (family, table) in tables.chain(of_bridges) {
         // One at a time, in either place.
-        for other in [Family::Inet, Family::Bridge] {
+        for other in [Family::Inet, Family::Bridge, Family::Idle] {
             ours.kernel.apply(&Op::DelTable { ns: Ns::Host, family: other }).await.unwrap();
         }
         write(&ours, family, &table).await;
-        let text = nft::text(family, names::TABLE, &table.digest, &table.chains);
+        let text = nft::text(family, &table.digest, &table.chains);
         let file = nfts.run_dir().join("table");
         std::fs::write(&file, format!("flush ruleset\n{text}")).unwrap();
         nfts.run(Ns::Host, &format!("nft -f {}", file.display()));

@@ -6,6 +6,9 @@ use shoal_common::{LinkName, NetworkId, TaskId, Vni, network::BridgeOptions};
 /// The nftables table (family `inet`) in each namespace of ours, the host's included. Nobody else's rules go there.
 pub const TABLE: &str = "shoal";
 
+/// The table (family `inet`) of the host's namespace by which connections of ours are kept.
+pub const IDLE_TABLE: &str = "shoal_idle";
+
 /// Prefix of the host's ends of ways out.
 pub const HOST_LINK_PREFIX: &str = LinkName::OWN_UPLINK;
 /// Prefix of the ports of the host's bridges.
@@ -40,7 +43,11 @@ pub const SYSCTLS: &[&str] = &[
     "net/ipv4/conf/br0/send_redirects",
     "net/ipv4/ip_unprivileged_port_start",
     "net/ipv4/ping_group_range",
+    CLOSE_WAIT,
 ];
+
+/// For how long half-closed connections are tracked.
+pub const CLOSE_WAIT: &str = "net/netfilter/nf_conntrack_tcp_timeout_close_wait";
 
 /// Sysctls of one link that are read for each of ours in the host's namespace, and in a sandbox for its bridge.
 pub const LINK_SYSCTLS: &[(&str, &str)] = &[

@@ -363,9 +363,9 @@ impl fmt::Display for Op {
                 write!(f, " dev {}", route.link)
             }
             Op::ReplaceTable { ns, family, digest, .. } => {
-                write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", names::TABLE)
+                write!(f, "ip netns exec {ns} nft -f - # table {family} {}, {digest}", family.table())
             }
-            Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", names::TABLE),
+            Op::DelTable { ns, family } => write!(f, "ip netns exec {ns} nft delete table {family} {}", family.table()),
             Op::ForgetFlows { ns, flows } => {
                 for (nth, flow) in flows.iter().enumerate() {
                     let state = if flow.opening { " --state SYN_SENT" } else { "" };

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 fn text(ops: &[Op]) -> String {
     let line = |op: &Op| match op {
         Op::ReplaceTable { family, digest, chains, .. } => {
-            let text = nft::text(*family, names::TABLE, digest, chains);
+            let text = nft::text(*family, digest, chains);
             let indented: String = text.lines().map(|line| format!("    {line}\n")).collect();
             format!("{op}\n{indented}")
         }

@@ -44,15 +44,24 @@ const SEND_BUFFER_BYTES: usize = 32 << 20;
 const DATAGRAM_BYTES: usize = 64 << 10;
 /// The kernel answers at once. Whoever waits longer waits for an answer that was lost.
 const ANSWER_TIMEOUT_SECONDS: i64 = 10;
-/// A dump during which the table changed is taken again so often; then it is taken as it is, because the change
-/// also makes a notification.
-const INTERRUPTED_DUMPS: usize = 3;
+/// A dump during which the table changed may lack what did not change: it is taken again so often. Then nothing is known.
+const INTERRUPTED_DUMPS: usize = 8;
 
 /// The kernel's "no" to one request, in its own words where it has some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub errno: Errno,
     pub message: Option<String>,
+}
+
+/// What the kernel says of an interrupted dump (NLM_F_DUMP_INTR).
+const TORN: Errno = Errno::EINTR;
+
+impl Refusal {
+    /// What was asked for changed while it was told: to be asked again.
+    pub fn is_torn(&self) -> bool {
+        self.errno == TORN
+    }
 }
 
 impl std::fmt::Display for Refusal {
@@ -194,15 +203,8 @@ impl Socket {
 
     /// Asks for a whole table and hands over each message. A request that the kernel refuses is an error.
     pub(crate) fn dump(&mut self, request: &[u8], mut each: impl FnMut(Message<'_>)) -> Result<(), Refusal> {
-        for attempt in 1.. {
-            // Messages of an interrupted dump are kept back until it is known to be whole.
-            let mut kept: Vec<u8> = Vec::new();
-            let interrupted = self.dump_once(request, NLM_F_REQUEST | NLM_F_DUMP, &mut kept)?;
-            if !interrupted || attempt == INTERRUPTED_DUMPS {
-                messages(&kept).for_each(&mut each);
-                return Ok(());
-            }
-        }
+        let kept = whole(|kept| self.dump_once(request, NLM_F_REQUEST | NLM_F_DUMP, kept))?;
+        messages(&kept).for_each(&mut each);
         Ok(())
     }
 
@@ -254,6 +256,21 @@ impl std::fmt::Debug for Socket {
     }
 }
 
+/// What one attempt gave that was not interrupted. A torn dump is never taken for the truth: half of a veth pair would be
+/// missing from it, and the pair deleted under a running container.
+fn whole(mut attempt: impl FnMut(&mut Vec<u8>) -> Result<bool, Refusal>) -> Result<Vec<u8>, Refusal> {
+    for _ in 0..INTERRUPTED_DUMPS {
+        let mut kept = Vec::new();
+        if !attempt(&mut kept)? {
+            return Ok(kept);
+        }
+    }
+    Err(Refusal {
+        errno: TORN,
+        message: Some(format!("it changed each of {INTERRUPTED_DUMPS} times that it was read")),
+    })
+}
+
 fn messages_of(datagram: &[u8], first: u32, count: u32) -> impl Iterator<Item = Message<'_>> {
     messages(datagram).filter(move |message| message.sequence.wrapping_sub(first) < count)
 }
@@ -285,4 +302,29 @@ fn acknowledgement(message: &Message<'_>) -> Option<Result<(), Refusal>> {
     let words = (message.flags & ACK_TLVS != 0).then(|| message.payload.get(at..)).flatten();
     let message = words.and_then(|w| attribute(w, ERROR_TEXT)).map(text);
     Some(Err(Refusal { errno: Errno::from_raw(-code), message }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_dump_is_taken_again_and_never_for_the_truth() {
+        for (torn, whole_at) in
+            [(0, Some(1)), (3, Some(4)), (INTERRUPTED_DUMPS - 1, Some(INTERRUPTED_DUMPS)), (100, None)]
+        {
+            let mut attempts = 0;
+            let got = whole(|kept| {
+                attempts += 1;
+                kept.push(u8::try_from(attempts).unwrap());
+                Ok(attempts <= torn)
+            });
+            match whole_at {
+                Some(nth) => assert_eq!(got, Ok(vec![u8::try_from(nth).unwrap()])),
+                None => assert!(got.is_err_and(|refusal| refusal.is_torn())),
+            }
+        }
+        let refused = whole(|_| Err(Errno::EPERM.into()));
+        assert_eq!(refused, Err(Errno::EPERM.into()));
+    }
 }

@@ -115,6 +115,10 @@ pub(super) fn namespace(cut: &Cut<'_>, ports: &Ports) -> Namespace {
         set(path.to_owned(), "1");
     }
     if overlays || table != nft::Host::default() {
+        table.keeps_idle = cut.host.keeps_idle;
+        if table.keeps_idle {
+            host.tables.insert(nft::Family::Idle, nft::idle());
+        }
         table.vxlan = Some(nft::Vxlan { port: cut.node.data_path_port, peers, overlays });
         host.tables.insert(nft::Family::Inet, nft::host(&table));
     }

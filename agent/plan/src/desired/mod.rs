@@ -30,6 +30,8 @@ use crate::{
 pub struct HostFacts {
     pub vtep: Vtep,
     pub underlay_mtu: Mtu,
+    /// Whether its kernel keeps connections for as long as we say (CONFIG_NF_CONNTRACK_TIMEOUT).
+    pub keeps_idle: bool,
     /// At which nobody can listen: those of the published ports that others of this host have.
     pub closed: BTreeSet<Listener>,
 }

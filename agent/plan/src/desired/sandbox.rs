@@ -20,6 +20,7 @@ pub(super) fn namespace(
 ) -> Namespace {
     let mtu = cut.mtu(network);
     let mut ns = Namespace { loopback_up: true, ..Namespace::default() };
+    let idle = nft::IDLE.as_secs().to_string();
     ns.sysctls = sysctls([
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
@@ -31,6 +32,8 @@ pub(super) fn namespace(
         // A new namespace may take after a host that has it off.
         ("net/ipv6/conf/all/disable_ipv6", "0"),
         ("net/ipv6/conf/default/disable_ipv6", "0"),
+        // Half-closed connections by a VIP are kept as open ones are: 5 days, not 60 s.
+        (names::CLOSE_WAIT, idle.as_str()),
         // Addresses come from the log: nobody else has them, and waiting to find that out makes IPv6 late.
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),

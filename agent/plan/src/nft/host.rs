@@ -32,6 +32,8 @@ pub struct Host {
     pub loopback: BTreeSet<String>,
     /// The addresses of ways to sandboxes.
     pub transits: BTreeSet<IpNet>,
+    /// Whether this kernel keeps connections for as long as we say ([`super::idle`]).
+    pub keeps_idle: bool,
     /// With whom connections to published ports may go on: those who are ending, and the hosts that have some, too.
     pub alive: BTreeSet<Backend>,
 }
@@ -61,7 +63,12 @@ pub struct Bridge {
 pub fn host(of: &Host) -> Table {
     let mut chains = Vec::new();
     if of.publishes() {
-        let rules = |local| [publish(&of.ports, local), balance(&of.ingress, local)].concat();
+        let rules = |local| {
+            let mut rules = [publish(&of.ports, local), balance(&of.ingress, local)].concat();
+            // All of them translate.
+            rules.iter_mut().filter(|_| of.keeps_idle).for_each(|rule| rule.matches.push(Match::Tag));
+            rules
+        };
         chains.push(at(Hook::NatPrerouting, "pre", rules(false)));
         chains.push(at(Hook::NatOutput, "out", rules(true)));
     }
@@ -72,9 +79,12 @@ pub fn host(of: &Host) -> Table {
     ]);
     // Nor does a process of the host encapsulate, to others or to this host itself: who may not configure links could
     // write into every network.
+    let mut sent = tags(of, Direction::Out);
     if let Some(vxlan) = &of.vxlan {
-        let forged = rule([vxlan.port(), Match::FromProcess], Action::Drop);
-        chains.push(at(Hook::FilterOutput, "send", vec![forged]));
+        sent.push(rule([vxlan.port(), Match::FromProcess], Action::Drop));
+    }
+    if !sent.is_empty() {
+        chains.push(at(Hook::FilterOutput, "send", sent));
     }
     let pools = of.bridges.values().flat_map(|bridge| &bridge.subnets).chain(&of.transits).copied().collect();
     let backends = of.ports.iter().map(|p| p.to).chain(of.ingress.iter().flat_map(|p| p.to.iter().copied()));
@@ -119,11 +129,31 @@ fn about(these: BTreeSet<String>, made: impl FnOnce(BTreeSet<String>) -> Rule) -
     (!these.is_empty()).then(|| made(these))
 }
 
+#[derive(Clone, Copy)]
+enum Direction {
+    In,
+    Out,
+}
+
+/// Connections by ways of ours are kept: forgotten, their answers would find nobody, or be dropped as something new.
+fn tags(of: &Host, direction: Direction) -> Vec<Rule> {
+    let tag = |by: Interface| {
+        let by = match direction {
+            Direction::In => Match::In(by),
+            Direction::Out => Match::Out(by),
+        };
+        rule([by, Match::Fresh, Match::Tcp], Action::Tag)
+    };
+    let bridges = about(of.which(|_| true), |these| tag(Interface::OneOf(these)));
+    let all = bridges.into_iter().chain(of.has_overlays().then(|| tag(uplinks())));
+    all.filter(|_| of.keeps_idle).collect()
+}
+
 /// A frame that only crosses a bridge comes by here too if somebody has br_netfilter ask for it.
 fn forward(of: &Host) -> Vec<Rule> {
     let bridges = || of.which(|_| true);
     let into = |these| rule([Match::Out(Interface::OneOf(these))], Action::Drop);
-    let mut rules = Vec::new();
+    let mut rules = [tags(of, Direction::In), tags(of, Direction::Out)].concat();
     rules.extend(about(of.which(|b| b.icc), |these| rule([Match::Within(these)], Action::Accept)));
     // Only kernels encapsulate: a container that sends VXLAN by way of this host is masqueraded to the host's address,
     // which the other hosts believe (CVE-2023-28840). Before what is under way, which such a flow soon is.

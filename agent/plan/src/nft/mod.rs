@@ -16,7 +16,10 @@ use std::{
 
 pub use bridge::{Port, ports};
 pub use host::{Bridge, Host, Vxlan, host};
-pub use rule::{Action, Addresses, Chain, Family, Hook, Interface, Ip, Match, RETURN_PORTS, Receiver, Rule, Transport};
+pub use rule::{
+    Action, Addresses, Chain, Family, Hook, IDLE, IDLE_POLICY, Interface, Ip, Match, RETURN_PORTS, Receiver, Rule, TAG,
+    Transport,
+};
 
 use crate::{
     names,
@@ -24,12 +27,41 @@ use crate::{
 };
 
 /// The whole table as `nft -f` takes it. nft 1.0.6 wants one statement a line.
-pub fn text(family: Family, name: &str, digest: &str, chains: &[Chain]) -> String {
-    format!("table {family} {name} {{\n  comment \"{digest}\"\n{}}}\n", body(chains))
+pub fn text(family: Family, digest: &str, chains: &[Chain]) -> String {
+    format!("table {family} {} {{\n  comment \"{digest}\"\n{}}}\n", family.table(), body(chains))
 }
 
 fn body(chains: &[Chain]) -> String {
-    chains.iter().map(ToString::to_string).collect()
+    let chained = chains.iter().map(ToString::to_string).collect::<String>();
+    if has_policy(chains) { policy() + &chained } else { chained }
+}
+
+/// Whether some rule names [`IDLE_POLICY`], which then belongs to the table.
+pub fn has_policy(chains: &[Chain]) -> bool {
+    chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule.action == Action::KeepIdle)
+}
+
+fn policy() -> String {
+    let seconds = IDLE.as_secs();
+    // It serves IPv6 as well: the kernel looks at the transport only.
+    format!(
+        "  ct timeout {IDLE_POLICY} {{\n    protocol tcp; l3proto ip\n    \
+         policy = {{ established : {seconds}, close_wait : {seconds} }}\n  }}\n"
+    )
+}
+
+/// The table that keeps tagged connections for [`IDLE`]. It depends on nothing: replaced, it would take its policy away
+/// from those that are under way.
+pub fn idle() -> Table {
+    let rules = || {
+        let keep = rule([Match::Tagged, Match::Tcp], Action::KeepIdle);
+        vec![keep, rule([Match::Tagged], Action::Untag)]
+    };
+    guard(vec![
+        at(Hook::AfterNatPrerouting, "pre", rules()),
+        at(Hook::AfterNatOutput, "out", rules()),
+        at(Hook::AfterNatPostrouting, "post", rules()),
+    ])
 }
 
 fn table(chains: Vec<Chain>, leads: BTreeSet<Backend>, flows: Flows) -> Table {
@@ -67,7 +99,10 @@ pub(crate) fn leading_to(of: &Table, these: &BTreeSet<Backend>) -> Table {
                 to.retain(|_, to| at(to));
                 !to.is_empty()
             }
-            Action::Accept
+            Action::Tag
+            | Action::Untag
+            | Action::KeepIdle
+            | Action::Accept
             | Action::Drop
             | Action::Masquerade
             | Action::MarkByPort
@@ -129,6 +164,8 @@ pub(crate) fn without(of: &Table, links: &BTreeSet<LinkName>) -> Table {
                 | Match::ActsAsRouter
                 | Match::FindsNeighbours
                 | Match::VxlanFrom(_)
+                | Match::Tag
+                | Match::Tagged
                 | Match::FromProcess => true,
             })
         });

@@ -9,12 +9,27 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
+
+use crate::names;
 
 /// By these a container is known to have asked a neighbour by an address of their host: the answer is to come by the
 /// host, which alone knows how to undo that. Linux gives them to nobody who asks, since the ephemeral ports are those
 /// above (ip-sysctl, `ip_local_port_range`); and there are more of them than of those, so that they never run out first.
 pub const RETURN_PORTS: RangeInclusive<u16> = 1024..=32_767;
+
+/// The bit of a packet's mark by which one table tells another that the packet is the first of a connection that is ours.
+/// It is taken off before the packet is routed, or is set after that: who routes by marks does not get to see it.
+pub const TAG: u32 = 0x2000_0000;
+
+/// For how long a TCP connection is kept that says nothing, also one that is half-closed: 5 days, as the kernel keeps open
+/// ones (nf_conntrack_tcp_timeout_established). It forgets half-closed ones after 60 s (nf_conntrack_tcp_timeout_close_wait),
+/// and what comes then is lost.
+pub const IDLE: Duration = Duration::from_secs(432_000);
+
+/// The name of the policy that says so.
+pub const IDLE_POLICY: &str = "idle";
 
 /// Of which packets a table gets to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +38,19 @@ pub enum Family {
     Inet,
     /// The frames that bridges handle.
     Bridge,
+    /// Those of IPv4 and IPv6, too, in a table of its own that is never replaced: for how long connections are kept
+    /// ([`crate::nft::idle`]). With such a table the kernel drops what it says of connections that are under way.
+    Idle,
+}
+
+impl Family {
+    /// The name of our table of this kind.
+    pub fn table(self) -> &'static str {
+        match self {
+            Family::Inet | Family::Bridge => names::TABLE,
+            Family::Idle => names::IDLE_TABLE,
+        }
+    }
 }
 
 /// Addresses of one family, and at least one.
@@ -51,6 +79,12 @@ pub enum Hook {
     FilterForward,
     /// `type filter hook output priority filter`
     FilterOutput,
+    /// `type filter hook prerouting priority dstnat + 1`: after translation, and before routing.
+    AfterNatPrerouting,
+    /// `type filter hook output priority dstnat + 1`
+    AfterNatOutput,
+    /// `type filter hook postrouting priority srcnat + 1`
+    AfterNatPostrouting,
     /// `type filter hook prerouting priority dstnat`, of a bridge: before br_netfilter and everything else.
     BridgePrerouting,
     /// `type filter hook forward priority filter`, of a bridge: from one port to another.
@@ -105,6 +139,9 @@ pub enum Match {
     FindsNeighbours,
     /// VXLAN of a network from one of the hosts that are on it. Addresses of one family, and at least one.
     VxlanFrom(BTreeSet<(IpAddr, Vni)>),
+    /// Always so, and tags the packet ([`TAG`]).
+    Tag,
+    Tagged,
     /// Sent by a socket of a process. What the kernel encapsulates itself has no owner in this namespace.
     FromProcess,
     /// Of a bridge: in by one link, from that port, to one of [`RETURN_PORTS`].
@@ -148,6 +185,11 @@ pub enum Transport {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
+    /// Of a connection's first packet: [`TAG`]s it, and goes on.
+    Tag,
+    Untag,
+    /// Keeps the connection for [`IDLE`].
+    KeepIdle,
     Accept,
     /// And counts.
     Drop,
@@ -194,6 +236,9 @@ impl fmt::Display for Hook {
             Hook::FilterInput => "type filter hook input priority filter",
             Hook::FilterForward => "type filter hook forward priority filter",
             Hook::FilterOutput => "type filter hook output priority filter",
+            Hook::AfterNatPrerouting => "type filter hook prerouting priority -99",
+            Hook::AfterNatOutput => "type filter hook output priority -99",
+            Hook::AfterNatPostrouting => "type filter hook postrouting priority 101",
             Hook::BridgePrerouting => "type filter hook prerouting priority dstnat",
             Hook::BridgeForward => "type filter hook forward priority filter",
         })
@@ -265,6 +310,8 @@ impl fmt::Display for Match {
                 write!(f, "{ip} saddr . @th,96,32 {{ {} }}", join(peers.iter(), one))
             }
             // (uid_t)-1 is nobody's. nft has no word for "has an owner", and a packet without one matches no comparison.
+            Match::Tag => write!(f, "{}", Action::Tag),
+            Match::Tagged => write!(f, "meta mark & {TAG:#010x} == {TAG:#010x}"),
             Match::FromProcess => f.write_str("meta skuid != 4294967295"),
             Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
             Match::HasPorts => f.write_str("meta l4proto { tcp, udp, sctp }"),
@@ -303,7 +350,7 @@ fn net_text(net: &IpNet) -> String {
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Family::Inet => "inet",
+            Family::Inet | Family::Idle => "inet",
             Family::Bridge => "bridge",
         })
     }
@@ -332,6 +379,9 @@ impl fmt::Display for Interface {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Action::Tag => write!(f, "meta mark set meta mark | {TAG:#010x}"),
+            Action::Untag => write!(f, "meta mark set meta mark & {:#010x}", !TAG),
+            Action::KeepIdle => write!(f, "ct timeout set \"{IDLE_POLICY}\""),
             Action::Accept => f.write_str("accept"),
             Action::Drop => f.write_str("counter drop"),
             Action::Masquerade => f.write_str("masquerade"),

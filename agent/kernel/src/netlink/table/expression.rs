@@ -250,12 +250,17 @@ impl Expressions<'_> {
     }
 
     pub(super) fn masked(&mut self, mask: &[u8]) {
+        self.mixed(mask, &vec![0; mask.len()]);
+    }
+
+    /// The first register, with these bits kept and then those turned.
+    pub(super) fn mixed(&mut self, mask: &[u8], turned: &[u8]) {
         self.push("bitwise", |b| {
             number(b, 1, REG_1);
             number(b, 2, REG_1);
             number(b, 3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
             nest(b, 4, |b| push(b, 1, mask));
-            nest(b, 5, |b| push(b, 1, &vec![0; mask.len()]));
+            nest(b, 5, |b| push(b, 1, turned));
         });
     }
 

@@ -5,7 +5,7 @@ mod expression;
 mod rule;
 mod set;
 
-use shoal_plan::nft::{Chain, Hook, Rule};
+use shoal_plan::nft::{self, Chain, Hook, Rule};
 
 use super::{
     attr::{NESTED, NFGEN, push, request},
@@ -19,6 +19,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
+const NEW_OBJECT: u16 = SUBSYSTEM | 18;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
@@ -40,6 +41,9 @@ pub(crate) fn replace(family: u8, name: &str, made: Option<(&str, &[Chain])>) ->
             number(b, 2, 0);
             push(b, 6, &userdata(0, &[comment.as_bytes(), b"\0"].concat()));
         }));
+        if nft::has_policy(chains) {
+            messages.push(table.policy());
+        }
         // Rules go to chains, so all of those come first.
         messages.extend(chains.iter().map(|chain| table.chain(chain)));
         let mut sets = 0;
@@ -50,6 +54,14 @@ pub(crate) fn replace(family: u8, name: &str, made: Option<(&str, &[Chain])>) ->
         }
     }
     messages.push(batch(BATCH_END));
+    messages
+}
+
+/// Makes the table and deletes it again, all in one transaction.
+pub(crate) fn attempt(family: u8, name: &str, chains: &[Chain]) -> Vec<Vec<u8>> {
+    let mut messages = replace(family, name, Some(("", chains)));
+    let end = messages.len() - 1;
+    messages.insert(end, Table { family, name }.message(DEL_TABLE, 0, |_| {}));
     messages
 }
 
@@ -95,6 +107,26 @@ impl Table<'_> {
         request(kind, flags, &body)
     }
 
+    /// [`nft::IDLE_POLICY`]: `struct nft_ct_timeout_obj`.
+    fn policy(&self) -> Vec<u8> {
+        const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+        const NFPROTO_IPV4: u16 = 2;
+        const IPPROTO_TCP: u8 = 6;
+        /// CTA_TIMEOUT_TCP_*
+        const ESTABLISHED: u16 = 3;
+        const CLOSE_WAIT: u16 = 5;
+        let seconds = u32::try_from(nft::IDLE.as_secs()).unwrap_or(u32::MAX);
+        self.message(NEW_OBJECT, NLM_F_CREATE, |b| {
+            string(b, 2, nft::IDLE_POLICY);
+            number(b, 3, NFT_OBJECT_CT_TIMEOUT);
+            nest(b, 4, |b| {
+                push(b, 1, &NFPROTO_IPV4.to_be_bytes());
+                push(b, 2, &[IPPROTO_TCP]);
+                nest(b, 3, |b| [ESTABLISHED, CLOSE_WAIT].into_iter().for_each(|state| number(b, state, seconds)));
+            });
+        })
+    }
+
     fn chain(&self, chain: &Chain) -> Vec<u8> {
         self.message(NEW_CHAIN, NLM_F_CREATE, |b| {
             string(b, 3, &chain.name);
@@ -108,6 +140,9 @@ impl Table<'_> {
                 Hook::FilterOutput => ("filter", 3, 0),
                 Hook::NatOutput => ("nat", 3, -100),
                 Hook::NatPostrouting => ("nat", 4, 100),
+                Hook::AfterNatPrerouting => ("filter", 0, -99),
+                Hook::AfterNatOutput => ("filter", 3, -99),
+                Hook::AfterNatPostrouting => ("filter", 4, 101),
                 Hook::BridgePrerouting => ("filter", 0, -300),
                 Hook::BridgeForward => ("filter", 2, -200),
             };

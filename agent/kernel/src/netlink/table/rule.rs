@@ -1,7 +1,7 @@
 //! What each match and each action of a rule is, in expressions.
 
 use shoal_common::{MacAddr, Vni};
-use shoal_plan::nft::{Action, Ip, Match, RETURN_PORTS, Receiver, Transport};
+use shoal_plan::nft::{Action, IDLE_POLICY, Ip, Match, RETURN_PORTS, Receiver, TAG, Transport};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
@@ -16,9 +16,11 @@ use super::{
         Element, Set, TYPE_BITS, TYPE_ETHER, TYPE_ICMPV6, TYPE_IFNAME, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL,
         TYPE_VERDICT, Value, verdict,
     },
+    string,
 };
 
 const NF_DROP: i32 = 0;
+const NFT_META_MARK: u32 = 3;
 const NFT_META_PKTTYPE: u32 = 19;
 /// `linux/if_packet.h`
 const PACKET_HOST: u8 = 0;
@@ -189,6 +191,12 @@ impl Expressions<'_> {
                 };
                 self.lookup(set, true, None);
             }
+            Match::Tag => self.tag(!TAG, TAG),
+            Match::Tagged => {
+                self.meta(NFT_META_MARK, REG_1);
+                self.masked(&TAG.to_ne_bytes());
+                self.compare(true, &TAG.to_ne_bytes());
+            }
             Match::FromProcess => {
                 const NFT_META_SKUID: u32 = 10;
                 self.meta(NFT_META_SKUID, REG_1);
@@ -258,8 +266,24 @@ impl Expressions<'_> {
         }
     }
 
+    /// The packet's mark, with these bits kept and those set.
+    fn tag(&mut self, keep: u32, set: u32) {
+        self.meta(NFT_META_MARK, REG_1);
+        self.mixed(&keep.to_ne_bytes(), &set.to_ne_bytes());
+        self.set_meta(NFT_META_MARK);
+    }
+
     pub(super) fn action(&mut self, action: &Action) {
         match action {
+            Action::Tag => self.tag(!TAG, TAG),
+            Action::Untag => self.tag(!TAG, 0),
+            Action::KeepIdle => {
+                const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+                self.push("objref", |b| {
+                    number(b, 1, NFT_OBJECT_CT_TIMEOUT);
+                    string(b, 2, IDLE_POLICY);
+                });
+            }
             Action::Accept => self.immediate(VERDICT, |b| verdict(b, NF_ACCEPT, None)),
             Action::Drop => {
                 self.push("counter", |b| {
