@@ -76,7 +76,8 @@ impl Agent {
             keeps_idle: false,
             closed: BTreeSet::new(),
         };
-        let reconciler = Reconciler::new(&host, facts, assignment_rx.clone(), converged);
+        let (underlay, underlay_mtu) = watch::channel(facts.underlay_mtu);
+        let reconciler = Reconciler::new(&host, facts, underlay, assignment_rx.clone(), converged);
         let tasks = Tasks::new(host.clone(), assignment_rx.clone(), converged_rx.clone(), reports.clone());
         let memory = host.memory().clone();
         let agent = Agent {
@@ -92,6 +93,7 @@ impl Agent {
         let session = Session {
             credentials: membership.credentials,
             description: membership.description,
+            underlay_mtu,
             first_managers: membership.managers,
             memory,
             assignment,

@@ -107,6 +107,7 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
                 subnets: vec![subnet],
                 internal: false,
                 mtu: None,
+                underlay: None,
             },
         )]
         .into(),

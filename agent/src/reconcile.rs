@@ -5,8 +5,8 @@
 
 use futures::FutureExt;
 use shoal_common::{
-    Generation, NetworkId, TaskId,
-    assignment::{Assignment, NetworkKind, TaskAssignment},
+    Generation, Mtu, NetworkId, TaskId,
+    assignment::{Assignment, NetworkAssignment, NetworkKind, TaskAssignment},
 };
 use shoal_kernel::{Changes, Kernel, OpError};
 use shoal_plan::{HostFacts, Ns, Op, World, desired, link_of, listeners, plan};
@@ -107,6 +107,8 @@ pub(crate) struct Reconciler {
     ports: Ports,
     checks: mpsc::Receiver<Check>,
     facts: HostFacts,
+    /// The session describes this host to the managers with it.
+    underlay: watch::Sender<Mtu>,
     assignment: watch::Receiver<Arc<Assignment>>,
     converged: watch::Sender<Converged>,
     /// What was wanted at the last look, and what that was made from.
@@ -129,10 +131,20 @@ enum Due {
     These(BTreeSet<Ns>),
 }
 
+impl Due {
+    fn concerns(&self, ns: Ns) -> bool {
+        match self {
+            Due::Everything => true,
+            Due::These(these) => these.contains(&ns),
+        }
+    }
+}
+
 impl Reconciler {
     pub(crate) fn new(
         host: &Host,
         facts: HostFacts,
+        underlay: watch::Sender<Mtu>,
         assignment: watch::Receiver<Arc<Assignment>>,
         converged: watch::Sender<Converged>,
     ) -> Self {
@@ -142,6 +154,7 @@ impl Reconciler {
             ports: Ports::new(host.resolver().clone()),
             checks: host.checks().open(),
             facts,
+            underlay,
             assignment,
             converged,
             desired: World::default(),
@@ -229,6 +242,7 @@ impl Reconciler {
         }
         let namespaces = Namespaces::of(&assignment, &containers::of(&self.runtime));
         let mut changed = BTreeSet::new();
+        let other_underlay = due.concerns(Ns::Host) && self.look_at_underlay().await;
         let told = !Arc::ptr_eq(&assignment, &self.told) || namespaces != self.namespaces;
         if told {
             self.ports.want(&listeners(&assignment, &self.facts, &namespaces.wanted));
@@ -241,7 +255,7 @@ impl Reconciler {
         // Nothing leads to a port before it is listened at.
         let closed = self.ports.shut();
         // A container that began to run, say, changes nothing here.
-        if told || closed != self.facts.closed {
+        if told || other_underlay || closed != self.facts.closed {
             self.facts.closed = closed;
             let wanted = desired(&assignment, &self.facts, &namespaces.wanted);
             changed = scope::changed(&self.desired, &wanted);
@@ -268,6 +282,29 @@ impl Reconciler {
         right
     }
 
+    /// Whether the largest packet of the underlay is another than before. The MTU of its link changes while we run: by its
+    /// administrator, by DHCP, by a tunnel that comes up below it.
+    async fn look_at_underlay(&mut self) -> bool {
+        let now = match self.kernel.host_facts(self.facts.vtep).await {
+            Ok(facts) => facts.mtu,
+            // Without its address the host is reached by nobody: what there is stays as it is.
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "cannot look at the underlay");
+                return false;
+            }
+        };
+        let before = std::mem::replace(&mut self.facts.underlay_mtu, now);
+        if before != now {
+            tracing::warn!(
+                before = before.get(),
+                now = now.get(),
+                "the underlay's MTU changed: links are changed after it"
+            );
+            self.underlay.send_replace(now);
+        }
+        before != now
+    }
+
     async fn work(&mut self, mut due: Due, repair: bool) -> bool {
         for _ in 0..ROUNDS {
             let (scope, all) = match self.scope(&due) {
@@ -276,7 +313,7 @@ impl Reconciler {
             };
             let actual = match self.kernel.observe(&scope).await {
                 Ok(actual) => actual,
-                // Nobody is told that something is wrong, and nothing that was right is taken for wrong.
+                // Nothing was seen, so nothing is reported as wrong and nothing loses its state.
                 Err(error) if error.is_torn() => {
                     tracing::debug!(error = chain(&error), "the kernel's networking changes while it is looked at");
                     return false;
@@ -357,9 +394,12 @@ impl Reconciler {
             (Ns::Host, Some(of)) => of == link.as_str() || !op.concerns(&self.desired).is_disjoint(&own),
             (Ns::Sandbox(_) | Ns::Task(_), _) => true,
         };
-        let differences =
-            plan(&self.desired, &actual, &scope).iter().filter(|op| concerns(op)).map(Op::to_string).collect();
-        Ok(Checked { differences, ..nothing })
+        let differences = plan(&self.desired, &actual, &scope);
+        let differences = differences.iter().filter(|op| concerns(op)).map(Op::to_string);
+        let too_large = too_large(assigned, &self.facts).map(|(mtu, carried)| {
+            format!("# packets of {mtu} bytes do not pass: the underlay of this host carries {carried} of an overlay")
+        });
+        Ok(Checked { differences: differences.chain(too_large).collect(), ..nothing })
     }
 
     fn scope(&self, due: &Due) -> Result<BTreeSet<Ns>, shoal_kernel::Error> {
@@ -414,6 +454,13 @@ impl Reconciler {
             news
         });
     }
+}
+
+/// The MTU that its user gave an overlay, and what of it this host's underlay carries unfragmented, if that is less.
+fn too_large(network: &NetworkAssignment, facts: &HostFacts) -> Option<(u32, u32)> {
+    let NetworkKind::Overlay { .. } = network.kind else { return None };
+    let carried = facts.underlay_mtu.inside_vxlan(facts.vtep);
+    network.mtu.filter(|mtu| *mtu > carried).map(|mtu| (mtu.get(), carried.get()))
 }
 
 async fn settled(mut dirty: BTreeSet<Ns>, changes: &mut Changes) -> BTreeSet<Ns> {

@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 use shoal_common::{
-    Generation, NodeId,
+    Generation, Mtu, NodeId,
     assignment::{Assignment, AssignmentDelta, NodeAssignment},
     node::NodeDescription,
 };
@@ -60,6 +60,8 @@ pub(crate) struct Line {
 pub(crate) struct Session {
     pub(crate) credentials: Credentials,
     pub(crate) description: NodeDescription,
+    /// As it is now.
+    pub(crate) underlay_mtu: watch::Receiver<Mtu>,
     /// Where managers were when this host joined.
     pub(crate) first_managers: BTreeMap<NodeId, SocketAddr>,
     pub(crate) memory: Memory,
@@ -74,7 +76,8 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum End {
     Shutdown,
-    /// The next session begins with a handshake: this host has a new certificate, or this session has come to its age.
+    /// The next session begins with a handshake: this host has a new certificate or other things to say of itself, or this
+    /// session has come to its age.
     Renewed,
     /// The manager says that this host was removed from the cluster.
     Removed(String),
@@ -162,7 +165,8 @@ impl Session {
 
     /// One session, from connecting to its end.
     async fn with(&self, node: NodeId, addr: SocketAddr, shutdown: &CancellationToken) -> End {
-        let mut renewed = self.credentials.changes();
+        let (mut renewed, mut underlay) = (self.credentials.changes(), self.underlay_mtu.clone());
+        underlay.mark_unchanged();
         let session = async {
             let connecting = shoal_rt::connect(addr, Expect::Node(node), &self.credentials);
             let channel = match timeout(CONNECT_PATIENCE, connecting).await {
@@ -183,13 +187,17 @@ impl Session {
             () = shutdown.cancelled() => End::Shutdown,
             _ = renewed.changed() => End::Renewed,
             () = sleep(age) => End::Renewed,
+            // What a host says of itself it says when a session begins.
+            Ok(()) = underlay.changed() => End::Renewed,
             end = session => end,
         }
     }
 
     async fn assignments(&self, mut client: DispatcherClient<Channel>) -> End {
+        let underlay_mtu = *self.underlay_mtu.borrow();
+        let description = NodeDescription { underlay_mtu, ..self.description.clone() };
         let request = pb::AssignmentsRequest {
-            description: Some(self.description.clone().into()),
+            description: Some(description.into()),
             have_generation: self.assignment.borrow().generation.0,
         };
         let mut stream = match client.assignments(request).await {

@@ -86,6 +86,29 @@ async fn a_task_is_wired_and_named_before_it_starts_repaired_while_it_runs_and_g
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_underlays_mtu_is_followed_while_the_daemon_runs_and_the_managers_are_told() {
+    let ca = Authority::new();
+    let machine = Machine::new(&ca);
+    let record = Record::new(running(5, &[1], "exec sleep 1000"));
+    let manager = record.serve(ca.credentials(ELSEWHERE)).await;
+    let daemon = machine.daemon(manager.addr).await;
+    eventually("it runs", || record.last(1) == Some(TaskState::Running)).await;
+    let carries = |mtu: u32| {
+        daemon.inside(Ns::Task(TaskId(1)), &format!("ip link show eth0 | grep -q 'mtu {mtu} '")).status.success()
+    };
+    assert!(carries(1450) && record.underlay_mtu() == 1500);
+    for (underlay, inside) in [(1400, 1350), (1500, 1450)] {
+        assert!(daemon.inside(Ns::Host, &format!("ip link set wire0 mtu {underlay}")).status.success());
+        eventually("the links follow", || carries(inside)).await;
+        eventually("the managers are told", || record.underlay_mtu() == underlay).await;
+    }
+    // The hosts that are on the network agree on the least.
+    record.change(|a| a.networks.values_mut().for_each(|n| n.underlay = Some(1400.try_into().unwrap())));
+    eventually("the links follow another host", || carries(1350)).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_comes_back_with_no_manager_goes_on_from_memory_and_tells_later_what_ended_meanwhile() {
     let ca = Authority::new();
     let machine = Machine::new(&ca);

@@ -61,6 +61,10 @@ pub struct NetworkAssignment {
     pub internal: bool,
     /// Of the links in the network; `None`: the underlay's, less VXLAN's overhead in an overlay.
     pub mtu: Option<Mtu>,
+    /// The least of the underlays of the hosts that are on it; `None` of any but an overlay. A host that sent larger packets
+    /// than another's link carries would send them for nothing: nobody tells it.
+    #[serde(default)]
+    pub underlay: Option<Mtu>,
 }
 
 /// How a network is realised on this node.
@@ -310,6 +314,7 @@ mod tests {
             subnets: vec![],
             internal: false,
             mtu: None,
+            underlay: None,
         };
         Assignment {
             generation: Generation(generation),

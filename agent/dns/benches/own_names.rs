@@ -39,6 +39,7 @@ fn host(services: u32, tasks: u32) -> Assignment {
         subnets: vec![],
         internal: false,
         mtu: None,
+        underlay: None,
     };
     a.networks.insert(BLUE, network);
     for s in 0..services {

@@ -33,6 +33,7 @@ fn network(name: &str, vni: u32, nets: &[&str], internal: bool) -> NetworkAssign
         subnets: nets.iter().map(subnet).collect(),
         internal,
         mtu: None,
+        underlay: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) type Key = (u8, String);
 pub(crate) struct Memory {
     file: PathBuf,
     fingerprints: BTreeMap<Key, u64>,
-    /// To whom those lead that this process made.
+    /// Where the tables lead that this process made.
     leads: BTreeMap<Key, BTreeSet<Backend>>,
     /// The rule set's generation at which all the fingerprints were right.
     generation: Option<u32>,

@@ -204,7 +204,7 @@ impl Reading {
             self.seen.flows.clone_from(&kept.flows);
             return Ok(());
         }
-        // One that was not translated matters only where it came to this host.
+        // An untranslated connection matters only if it came to this host.
         let matters = |flow: &Flow| flow.answers != flow.to || own.contains(&flow.to.ip());
         self.seen.flows = conntrack::flows(&mut self.namespace.filter(), matters)?;
         let digest = Some(&table.digest).filter(|digest| !digest.is_empty());

@@ -12,6 +12,7 @@ use fixture::{
 use shoal_plan::Ns;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -212,4 +213,34 @@ async fn what_a_task_asks_of_the_resolver_comes_to_the_resolvers_own_port() {
     resolver.send_to(b"me", from).unwrap();
     assert_eq!(asked.join().unwrap(), (b"me".to_vec(), true));
     assert!(a.inside(task(11), || std::net::TcpStream::connect("127.0.0.11:53").is_ok()).join().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_goes_on_when_one_hosts_underlay_carries_less() {
+    let cluster = cluster();
+    let [a, b] = wired(&cluster).await;
+    at(&b, 21);
+    let (mut stream, ..) = hold(&a, task(11), (v4(21), PORT)).unwrap();
+    let mut transfer = || {
+        let (mut sending, sent) = (stream.try_clone().unwrap(), vec![7; 1 << 20]);
+        let writer = std::thread::spawn(move || sending.write_all(&sent));
+        let mut got = vec![0; 1 << 20];
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let read = stream.read_exact(&mut got);
+        writer.join().unwrap().and(read)
+    };
+    transfer().unwrap();
+    // What the managers tell each host: the least of the hosts on the network.
+    b.run(Ns::Host, "ip link set wire0 mtu 1400");
+    for (host, node) in [(&a, 1), (&b, 2)] {
+        let mut assignment = cluster.assignment(node);
+        assignment.networks.get_mut(&BLUE).unwrap().underlay = Some(1400.try_into().unwrap());
+        converge(host, &assignment).await;
+    }
+    for (host, ns, link) in [(&a, Ns::Sandbox(BLUE), "vx0"), (&a, task(11), "eth0"), (&b, task(21), "eth0")] {
+        assert!(host.run(ns, &format!("ip link show {link}")).contains("mtu 1350"), "{link} in {ns}");
+    }
+    transfer().unwrap();
+    // A network whose hosts are others is as it was.
+    assert!(a.run(task(13), "ip link show eth0").contains("mtu 1450"));
 }

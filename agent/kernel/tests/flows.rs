@@ -1,5 +1,5 @@
-//! Connections whose backend is gone: what was begun in vain is led to another, what was established is reset, and what
-//! goes on elsewhere is left alone.
+//! Connections whose backend is gone: an unanswered one is led to another backend, an established one is reset, and
+//! connections to other backends are left alone.
 
 #![allow(clippy::unwrap_used)]
 
@@ -89,7 +89,7 @@ async fn a_connection_to_a_vip_whose_backend_died_is_led_to_another() {
     converge(&a, &after.assignment(1)).await;
     echo(&a, task(12), (v4(12), PORT));
     comes_through(waiting, begun).await;
-    // The other's packets come to somebody who knows nothing of it.
+    // Its next packet reaches the other backend, which does not know the connection.
     let reset = lives(&mut established).unwrap_err();
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
     assert!(!tracked(&a, Ns::Sandbox(BLUE), "--dst-nat").contains(&format!("src={} ", v4(21))));

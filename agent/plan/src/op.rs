@@ -169,7 +169,7 @@ pub enum Op {
         family: Family,
         chains: Vec<Chain>,
         digest: String,
-        /// To whom it leads.
+        /// Where it leads.
         leads: BTreeSet<Backend>,
     },
     DelTable {

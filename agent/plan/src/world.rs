@@ -186,7 +186,7 @@ pub struct Table {
     /// Of the chains' text, hex; stands in the table's comment. Observed: what the comment says, or the empty string when the
     /// table was changed since we made it, or when that cannot be told: then it is replaced.
     pub digest: String,
-    /// To whom it leads. Observed: `None` when that is not known, because an earlier process made the table.
+    /// Where it leads. Observed: `None` when that is unknown, because an earlier process made the table.
     pub leads: Option<BTreeSet<Backend>>,
     /// Which flows there may be under it. Observed: empty.
     pub flows: Flows,
@@ -196,8 +196,8 @@ pub struct Table {
 /// older connection goes on to where it was led then, also when nobody is there any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
-    /// With whom an established connection may go on: those that the table leads to, and those that get nothing new
-    /// while they finish what they have begun.
+    /// Backends with which an established connection may go on: also those that get no new connections while they finish
+    /// the ones they have.
     pub alive: BTreeSet<Backend>,
     /// What backends' addresses are taken from: flows to elsewhere are not this table's, unless they came to a port of
     /// `open`.
@@ -229,10 +229,10 @@ fn holds(these: &BTreeSet<Backend>, at: SocketAddr) -> bool {
 }
 
 impl Table {
-    /// Whether a flow goes where it would not be led today, or to somebody who is gone. A UDP flow goes on for as long as
-    /// its client sends; TCP's first packets wait 120 s (`nf_conntrack_tcp_timeout_syn_sent`), and meanwhile everybody
-    /// who uses that source port again goes the same way. Without the flow the next packet is led anew, and one of an
-    /// established connection is reset by whoever gets it.
+    /// Whether a flow goes where the table does not lead, or to a backend that is gone. A UDP flow lives while its client
+    /// sends. An unanswered TCP flow lives 120 s (`nf_conntrack_tcp_timeout_syn_sent`), and every connection that reuses
+    /// its source port meanwhile goes the same way. Once the flow is forgotten, the table decides about the next packet;
+    /// a packet of an established connection is answered with a reset by the backend that gets it.
     pub fn is_stray(&self, flow: &Flow) -> bool {
         let came_to = (flow.transport, flow.to.port());
         if flow.answers == flow.to {

@@ -1,6 +1,6 @@
 //! The law of order: at no moment of a plan does a table lead to a place that does not answer.
 //!
-//! What answers is told here from the model's links, entries and rules, and not from what `plan` goes by.
+//! The test finds what answers from the model's links, entries and rules, not from what `plan` uses.
 
 #![allow(clippy::unwrap_used)]
 
@@ -137,7 +137,7 @@ fn run() -> impl Strategy<Value = (Run, [Option<Wanted>; 2])> {
 type Members = BTreeMap<u16, (Member, [Option<bool>; 2])>;
 type Runs = BTreeMap<u16, (Run, [Option<Wanted>; 2])>;
 
-/// Before and after: who stays has the addresses that it had.
+/// Before and after: a container that stays keeps its addresses.
 fn clusters() -> impl Strategy<Value = [Cluster; 2]> {
     let host =
         |(node, tasks)| (NodeId(node), IngressHost { v4: Some([192, 0, 2, node as u8].into()), v6: None, tasks });

@@ -99,7 +99,7 @@ pub(crate) fn inspected(n: &pb::Network, heard: &Heard) -> Value {
         // Ours.
         "Node": n.node_name,
         "VNI": n.vni,
-        "MTU": spec.mtu,
+        "MTU": n.mtu,
         "AllowOverlap": spec.allow_overlap,
         "Hosts": hosts(heard),
         "Services": vips.map(|u| (u.name.clone(), json!({ "VIPv4": u.v4, "VIPv6": u.v6 }))).collect::<Map<_, _>>(),
@@ -213,6 +213,7 @@ mod tests {
             scope: "cluster".into(),
             node_name: String::new(),
             hosts: Vec::new(),
+            mtu: 1450,
         }
     }
 
@@ -253,7 +254,7 @@ mod tests {
                              "IPv6Address": "", "Node": "" },
             },
             "Options": {}, "Labels": { "a": "1", "b": "2" },
-            "Node": "", "VNI": 4096, "MTU": 0, "AllowOverlap": false,
+            "Node": "", "VNI": 4096, "MTU": 1450, "AllowOverlap": false,
             "Services": { "web": { "VIPv4": "10.0.1.2", "VIPv6": "fd00::2" } },
             "Hosts": {
                 "m1": { "KernelAgrees": true, "Differences": [], "Generation": 7 },

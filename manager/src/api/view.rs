@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use shoal_common::{
-    NetworkId, NodeId, Vni,
+    Mtu, NetworkId, NodeId, Vni,
     node::{Availability, Liveness},
     service::{Mode, PublishMode, ServiceSpec},
     task::{DesiredState, Endpoint, Slot},
@@ -10,7 +10,7 @@ use shoal_common::{
 use shoal_control::meets_constraints;
 use shoal_proto::pb;
 use shoal_raft::Leadership;
-use shoal_state::{Container, Network, Node, Service, State, Task, ipam::Pool};
+use shoal_state::{Container, Network, Node, Service, State, Task, ipam::Pool, network_mtu};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `fault`: why it does not answer the leader as a manager.
@@ -68,6 +68,7 @@ pub(super) fn network(state: &State, network: &Network, users: Vec<pb::NetworkUs
         created_ms: network.created.0,
         users,
         hosts: hosts(state, network),
+        mtu: network_mtu(state, network).map_or(0, Mtu::get),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one node must know: a projection of the state, with no memory of its own. It costs what it returns.
 
 use shoal_common::{
-    Name, NetworkId, NodeId, ServiceId, TaskId,
+    Mtu, Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
         Assignment, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost, LinkAssignment,
         NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, TaskAssignment,
@@ -43,7 +43,7 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
             data_path_port: cluster.settings.data_path_port,
             managers: state.managers().map(|m| (m.id, m.description.control_addr)).collect(),
         }),
-        networks: networks().filter_map(|n| Some((n.id, network_assignment(n, node)?))).collect(),
+        networks: networks().filter_map(|n| Some((n.id, network_assignment(state, n, node)?))).collect(),
         endpoints: networks().flat_map(|n| endpoints(state, n.id)).collect(),
         services: networks().flat_map(|n| services(state, n.id)).collect(),
         tasks,
@@ -52,7 +52,32 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
     })
 }
 
-fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignment> {
+/// The least of the underlays of the hosts that are on a network; `None`: there is nobody on it.
+fn underlay(state: &State, network: NetworkId) -> Option<Mtu> {
+    let tasks = state.tasks_of_network(network).filter_map(|task| task.node);
+    let containers = state.containers_of_network(network).map(|container| container.node);
+    let hosts: BTreeSet<NodeId> = tasks.chain(containers).collect();
+    hosts.into_iter().filter_map(|id| state.nodes.get(&id)).map(|node| node.description.underlay_mtu).min()
+}
+
+/// What the links of a network carry. Of one without hosts: what they would, if every host were on it.
+pub fn network_mtu(state: &State, network: &Network) -> Option<Mtu> {
+    let nodes = || state.nodes.values().map(|node| &node.description);
+    let of_driver = || match &network.spec.driver {
+        Driver::Overlay => {
+            let least = underlay(state, network.id).or_else(|| nodes().map(|d| d.underlay_mtu).min())?;
+            nodes().map(|d| least.inside_vxlan(d.vtep)).min()
+        }
+        Driver::Bridge(_) => {
+            let node = network.spec.driver.node().and_then(|id| state.nodes.get(&id))?;
+            Some(node.description.underlay_mtu.min(Mtu::ETHERNET))
+        }
+        Driver::Macvlan(_) => nodes().map(|d| d.underlay_mtu.min(Mtu::ETHERNET)).min(),
+    };
+    network.spec.mtu.or_else(of_driver)
+}
+
+fn network_assignment(state: &State, network: &Network, node: NodeId) -> Option<NetworkAssignment> {
     let kind = match &network.spec.driver {
         Driver::Overlay => NetworkKind::Overlay { vni: network.vni? },
         Driver::Bridge(bridge) => NetworkKind::Bridge(bridge.clone()),
@@ -60,12 +85,14 @@ fn network_assignment(network: &Network, node: NodeId) -> Option<NetworkAssignme
             NetworkKind::Macvlan { parent: macvlan.parent_on(node)?.clone(), mode: macvlan.mode }
         }
     };
+    let is_overlay = matches!(kind, NetworkKind::Overlay { .. });
     Some(NetworkAssignment {
         name: network.name().clone(),
         kind,
         subnets: network.subnets().cloned().collect(),
         internal: network.spec.internal,
         mtu: network.spec.mtu,
+        underlay: underlay(state, network.id).filter(|_| is_overlay),
     })
 }
 

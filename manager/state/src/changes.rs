@@ -108,8 +108,9 @@ impl State {
         let manager = |node: Option<&Node>| node.filter(is_manager).map(|n| n.description.control_addr);
         touched.all |= manager(old) != manager(new);
         touched.nodes.extend(both(row).map(|n| n.id));
-        // Others send to what is on it.
-        if old.map(|n| n.description.vtep) != new.map(|n| n.description.vtep) {
+        // Others send to what is on it, and no more at once than it takes.
+        let reached = |node: Option<&Node>| node.map(|n| (n.description.vtep, n.description.underlay_mtu));
+        if reached(old) != reached(new) {
             let id = both(row).map(|n| n.id).next();
             let tasks = id.into_iter().flat_map(|id| self.tasks_of_node(id)).flat_map(|t| &t.endpoints);
             let containers = id.into_iter().flat_map(|id| self.containers_of_node(id)).flat_map(|c| &c.endpoints);

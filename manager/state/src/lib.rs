@@ -17,7 +17,7 @@ pub mod reply;
 pub mod state;
 pub mod table;
 
-pub use assign::assignment;
+pub use assign::{assignment, network_mtu};
 pub use check::violations;
 pub use command::{ClusterSettings, Command, ContainerReport, Proposal, RequestId, TaskChange, TaskReport};
 pub use digest::digest;

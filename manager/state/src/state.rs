@@ -190,8 +190,8 @@ impl Task {
         self.desired == DesiredState::Running && self.status.state == TaskState::Running
     }
 
-    /// By which host connections to its published ports go, and whether new ones do: one that ends finishes what it has
-    /// begun. A task of a host that is down has none.
+    /// The host by which connections to its published ports go, and whether new ones do: an ending task finishes the
+    /// connections that it has. A task of a host that is down is orphaned and has none.
     pub(crate) fn ingress_place(&self) -> Option<(NodeId, bool)> {
         let is_up = self.status.state >= TaskState::Running && !self.status.state.is_terminal();
         self.node.filter(|_| is_up).map(|node| (node, self.is_serving()))

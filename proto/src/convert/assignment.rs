@@ -69,6 +69,7 @@ fn network(n: pb::NetworkAssignment) -> Result<(NetworkId, NetworkAssignment), I
             .collect::<Result<_, _>>()?,
         internal: n.internal,
         mtu: mtu("mtu", n.mtu)?,
+        underlay: mtu("underlay_mtu", n.underlay_mtu)?,
     };
     Ok((id("id", n.id, NetworkId)?, value))
 }
@@ -105,6 +106,7 @@ fn network_entry((key, n): (NetworkId, NetworkAssignment)) -> pb::NetworkAssignm
         subnets: n.subnets.into_iter().map(Into::into).collect(),
         internal: n.internal,
         mtu: n.mtu.map_or(0, Mtu::get),
+        underlay_mtu: n.underlay.map_or(0, Mtu::get),
         ..of
     }
 }

@@ -1,5 +1,5 @@
-//! Tracked connections (`linux/netfilter/nfnetlink_conntrack.h`): where they go, and forgetting them. One that was
-//! translated stays with the backend that it was given to, also after that is gone.
+//! Tracked connections (`linux/netfilter/nfnetlink_conntrack.h`): where they go, and forgetting them. A translated
+//! connection stays with the backend that it was given to, also after that backend is gone.
 
 use shoal_plan::{Flow, nft::Transport};
 use std::{
@@ -84,7 +84,7 @@ pub(crate) fn flows(socket: &mut Socket, which: impl Fn(&Flow) -> bool) -> Resul
     Ok(flows)
 }
 
-/// Forgets these flows and says how many connections those were. One that ended meanwhile is as good as forgotten.
+/// Forgets these flows and returns how many connections they were. A connection that ended meanwhile counts as forgotten.
 pub(crate) fn forget(socket: &mut Socket, these: &BTreeSet<Flow>) -> Result<usize, Refusal> {
     let mut deletions = Vec::new();
     socket.dump(&request(GET, 0, &[0; NFGEN]), |message| {

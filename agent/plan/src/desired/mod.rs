@@ -113,7 +113,9 @@ impl<'a> Cut<'a> {
     fn mtu(&self, network: &NetworkAssignment) -> Mtu {
         let underlay = self.host.underlay_mtu;
         let default = match network.kind {
-            NetworkKind::Overlay { .. } => underlay.inside_vxlan(self.host.vtep),
+            NetworkKind::Overlay { .. } => {
+                network.underlay.unwrap_or(underlay).min(underlay).inside_vxlan(self.host.vtep)
+            }
             NetworkKind::Bridge(_) | NetworkKind::Macvlan { .. } => underlay.min(Mtu::ETHERNET),
         };
         network.mtu.unwrap_or(default)

@@ -34,7 +34,7 @@ pub(super) struct Ports {
     /// Links of the host by which what its own processes send to 127.0.0.1 comes to a container.
     pub(super) loopback: BTreeSet<LinkName>,
     pub(super) listeners: Listeners,
-    /// With whom connections may go on.
+    /// Backends with which connections may go on.
     pub(super) alive: BTreeSet<Backend>,
 }
 
@@ -137,8 +137,8 @@ impl Ports {
         if let Some(same) = inside.iter().filter(here).find(|p| p.to == to) {
             return Some(SocketAddr::new(transit, same.port));
         }
-        // A function of the container and its port, and not of who else is there: when another goes, what is under way to
-        // this one stays where it is. Two meet at one port about once in 65,000 times; the second takes the next.
+        // A function of the container and its port alone: when another container goes, connections to this one keep their
+        // way. Two meet at one port about once in 65,000 times; the second takes the next.
         let first = to.port().wrapping_add((id.0 as u16).wrapping_mul(HOP_STRIDE)).max(1);
         let mut candidates = (first..=u16::MAX).chain(1..first);
         let port = candidates.find(|port| !inside.iter().filter(here).any(|p| p.port == *port))?;

@@ -34,7 +34,7 @@ pub struct Host {
     pub transits: BTreeSet<IpNet>,
     /// Whether this kernel keeps connections for as long as we say ([`super::idle`]).
     pub keeps_idle: bool,
-    /// With whom connections to published ports may go on: those who are ending, and the hosts that have some, too.
+    /// Backends with which connections to published ports may go on: also ending containers, and hosts that have some.
     pub alive: BTreeSet<Backend>,
 }
 

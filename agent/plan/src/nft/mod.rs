@@ -69,7 +69,7 @@ fn table(chains: Vec<Chain>, leads: BTreeSet<Backend>, flows: Flows) -> Table {
     Table { chains, digest, leads: Some(leads), flows }
 }
 
-/// One that leads nobody anywhere.
+/// A table that translates nothing of ours.
 fn guard(chains: Vec<Chain>) -> Table {
     table(chains, BTreeSet::new(), Flows::default())
 }

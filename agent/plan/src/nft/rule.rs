@@ -20,10 +20,10 @@ use crate::names;
 pub const RETURN_PORTS: RangeInclusive<u16> = 1024..=32_767;
 
 /// The bit of a packet's mark by which one table tells another that the packet is the first of a connection that is ours.
-/// It is taken off before the packet is routed, or is set after that: who routes by marks does not get to see it.
+/// It is cleared before the packet is routed, or is set after that, so rules that route by marks never see it.
 pub const TAG: u32 = 0x2000_0000;
 
-/// For how long a TCP connection is kept that says nothing, also one that is half-closed: 5 days, as the kernel keeps open
+/// How long a silent TCP connection is kept, open or half-closed: 5 days, as the kernel keeps open
 /// ones (nf_conntrack_tcp_timeout_established). It forgets half-closed ones after 60 s (nf_conntrack_tcp_timeout_close_wait),
 /// and what comes then is lost.
 pub const IDLE: Duration = Duration::from_secs(432_000);

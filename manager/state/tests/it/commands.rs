@@ -1,12 +1,12 @@
 //! Each command, and each of its refusals.
 
 use shoal_common::{
-    LogIndex, NodeId, TaskId,
-    node::{Availability, Liveness, Role},
+    LogIndex, Mtu, NodeId, TaskId,
+    node::{Availability, Liveness, NodeDescription, Role},
     service::{EndpointMode, Mode},
     task::{DesiredState, TaskState},
 };
-use shoal_state::{Command, Rejection, Reply, TaskChange, TaskReport};
+use shoal_state::{Command, Rejection, Reply, TaskChange, TaskReport, assignment, network_mtu};
 
 use crate::world::{World, description, init, network, register, service};
 
@@ -378,4 +378,27 @@ fn a_node_is_described_anew() {
     assert_eq!(w.apply(describe(2)), Ok(Reply::Done));
     assert_eq!(w.state.find_node("renamed").map(|n| n.id), Some(NodeId(2)));
     assert!(matches!(w.apply(describe(9)), Err(Rejection::NotFound { .. })));
+}
+
+#[test]
+fn an_overlay_carries_what_the_least_of_its_hosts_does() {
+    let mut w = World::three_nodes();
+    let describe = |w: &mut World, node: u64, mtu: u32| {
+        let description = NodeDescription { underlay_mtu: mtu.try_into().unwrap(), ..description("host") };
+        w.apply(Command::DescribeNode { node: NodeId(node), description }).unwrap();
+    };
+    let blue = w.network(network("blue", &[]));
+    let web = w.service(service("web", 2, &[blue]));
+    w.orchestrate(vec![w.create(web, 1, Some(1)), w.create(web, 2, Some(2))]);
+    let told = |w: &World| assignment(&w.state, NodeId(1)).unwrap().networks[&blue].underlay.map(Mtu::get);
+    let shown = |w: &World| network_mtu(&w.state, &w.state.networks[&blue]).map(Mtu::get);
+    assert_eq!((told(&w), shown(&w)), (Some(1500), Some(1450)));
+    describe(&mut w, 2, 1400);
+    assert_eq!((told(&w), shown(&w)), (Some(1400), Some(1350)));
+    assert_eq!(w.state.changed_at(NodeId(1), [blue].into_iter()), w.state.applied, "others are told");
+    // A host that is not on the network does not count.
+    describe(&mut w, 3, 1300);
+    assert_eq!((told(&w), shown(&w)), (Some(1400), Some(1350)));
+    w.report(2, w.task(web, 2), TaskState::Failed);
+    assert_eq!((told(&w), shown(&w)), (Some(1500), Some(1450)));
 }
