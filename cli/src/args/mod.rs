@@ -161,6 +161,12 @@ fn socket(s: &str) -> Result<PathBuf, String> {
         Some(("unix", _)) => Err("unix:// is followed by an absolute path: unix:///run/shoal/shoal.sock".to_owned()),
         Some((scheme, _)) => Err(format!("{scheme}:// is not built yet: give the path of a local socket")),
         None if s.is_empty() => Err("the path of the daemon's socket".to_owned()),
+        // Docker's `service create --host NAME:IP`, which would end in "no such file".
+        None if s.contains(':') && !s.contains('/') => Err(
+            "the path of the daemon's socket. For NAME:IP, as Docker's service create has it: extra hosts of services are \
+             not built yet; give the service an alias with --network name=…,alias=…"
+                .to_owned(),
+        ),
         None => Ok(s.into()),
     }
 }
@@ -169,6 +175,18 @@ fn socket(s: &str) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn an_extra_host_of_a_service_is_not_taken_for_the_daemons_socket() {
+        for given in ["db:10.0.0.5", "db:::1", "db.example:192.0.2.1"] {
+            let e =
+                Cli::try_parse_from(["shoal", "service", "create", "--host", given, "web:1"]).expect_err("no socket");
+            assert!(e.to_string().contains("extra hosts of services are not built yet"), "{e}");
+        }
+        for given in ["/run/a:b.sock", "unix:///run/s.sock", "s.sock"] {
+            assert!(Cli::try_parse_from(["shoal", "--host", given, "info"]).is_ok(), "{given}");
+        }
+    }
 
     #[test]
     fn a_negative_value_is_a_bad_value_and_no_flag() {

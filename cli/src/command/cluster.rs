@@ -145,16 +145,17 @@ struct Version {
 pub(super) async fn version(host: &Path, format: &Format) -> Result<(), Failure> {
     let client = Version { version: env!("CARGO_PKG_VERSION").to_owned() };
     let answer = async { Ok::<_, Failure>(Client::connect(host).await?.local().status(pb::StatusRequest {}).await?) };
-    let (server, why_not) = match answer.await {
-        Ok(status) => (Some(Version { version: status.into_inner().version }), String::new()),
-        Err(f) if f.exit == Exit::NoManager || f.exit == Exit::NotAllowed => (None, f.message),
-        Err(f) => return Err(f),
+    let (server, failed) = match answer.await {
+        Ok(status) => (Some(Version { version: status.into_inner().version }), None),
+        // As Docker: what is known is printed, and scripts see that no daemon answers.
+        Err(f) => (None, Some(Failure { exit: Exit::General, ..f })),
     };
     let versions = Versions { client, server };
     show::one(format.format.as_ref(), &versions, || {
         out::line(format!("Client: {}", versions.client.version))?;
-        out::line(format!("Daemon: {}", versions.server.as_ref().map_or(why_not.as_str(), |s| &s.version)))
-    })
+        versions.server.as_ref().map_or(Ok(()), |s| out::line(format!("Daemon: {}", s.version)))
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// `self`, and nothing else, is looked up here: managers do not know which host is asking.

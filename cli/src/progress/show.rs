@@ -89,13 +89,16 @@ fn lines(s: &Summary, every_task: bool) -> Vec<String> {
     }
     // Many tasks wait for the same thing: one line a reason.
     let mut reasons: BTreeMap<(TaskState, &str), Vec<&str>> = BTreeMap::new();
-    for t in s.tasks.iter().filter(|t| !t.message.is_empty() && t.state != TaskState::Running) {
+    for t in s.tasks.iter().filter(|t| t.state != TaskState::Running) {
         reasons.entry((t.state, &t.message)).or_default().push(&t.name);
     }
-    out.extend(reasons.into_iter().map(|((state, why), names)| match names.as_slice() {
-        [name] => format!("{name}: {}: {why}", lower(state)),
-        [first, ..] => format!("{first} and {} more: {}: {why}", names.len() - 1, lower(state)),
-        [] => why.to_owned(),
+    out.extend(reasons.into_iter().map(|((state, why), names)| {
+        let why = if why.is_empty() { lower(state) } else { format!("{}: {why}", lower(state)) };
+        match names.as_slice() {
+            [name] => format!("{name}: {why}"),
+            [first, ..] => format!("{first} and {} more: {why}", names.len() - 1),
+            [] => why,
+        }
     }));
     out
 }
@@ -139,5 +142,9 @@ mod tests {
         );
         assert_eq!(lines(&waiting(300), true)[1..], ["web.1 and 299 more: pending: no address left in net app"]);
         assert_eq!(lines(&waiting(1), false)[1..], ["web.1: pending: no address left in net app"]);
+        // A task that gives no reason, as while it pulls, is not left out.
+        let mut pulling = waiting(2);
+        pulling.tasks.iter_mut().for_each(|t| (t.state, t.message) = (TaskState::Preparing, String::new()));
+        assert_eq!(lines(&pulling, false)[1..], ["web.1 and 1 more: preparing"]);
     }
 }

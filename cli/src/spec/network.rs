@@ -33,6 +33,9 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
         let subnet = owner(&mut subnets, "aux-address", &ip, |net| net.contains(&ip))?;
         subnet.aux_addresses.insert(key.clone(), ip.to_string());
     }
+    if let Some(scope) = &c.scope {
+        check_scope(&c.driver, scope)?;
+    }
     let options = options(&c.driver, &c.node, &c.opt)?;
     let spec = pb::NetworkSpec {
         name: c.name.clone(),
@@ -50,6 +53,22 @@ pub(crate) fn spec(c: &Create) -> Result<pb::NetworkSpec, Failure> {
     // As the managers will read it; which nodes are meant is not known here.
     network_spec(spec.clone(), |_| Ok::<_, Invalid>(NodeId(1)))?;
     Ok(spec)
+}
+
+/// The scope follows from the driver; another one that was asked for is not ignored.
+fn check_scope(driver: &str, scope: &str) -> Result<(), Failure> {
+    let why = match (driver, scope) {
+        ("bridge", "local") | ("overlay", "swarm" | "global" | "cluster") => return Ok(()),
+        ("bridge", _) => {
+            "a bridge is of one host alone (local); for a network of the whole cluster add --driver overlay"
+        }
+        ("overlay", _) => {
+            "an overlay is of the whole cluster (swarm); for a network of this host alone add --driver bridge"
+        }
+        // Docker's scripts say local, since Docker has a macvlan on each host.
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(format!("scope: {scope:?} is not accepted for driver {driver}: {why}")))
 }
 
 fn owner<'a>(
@@ -154,6 +173,21 @@ mod tests {
         assert!(s.ipv6 && s.attachable && s.internal && s.allow_overlap);
         assert_eq!((s.mtu, s.name.as_str(), s.driver.as_str()), (1400, "blue", "overlay"));
         assert_eq!(s.labels.get("a").map(String::as_str), Some("b"));
+    }
+
+    #[test]
+    fn a_scope_that_the_driver_has_not_is_refused_and_not_ignored() {
+        for line in ["--scope swarm n", "--scope global -d bridge n", "--scope local -d overlay n"] {
+            let f = parse(line).expect_err("another scope");
+            assert!(f.message.starts_with("scope: ") && f.message.contains("--driver"), "{}", f.message);
+        }
+        for line in [
+            "--scope local n",
+            "--scope swarm -d overlay n",
+            "--scope local -d macvlan -o parent=eth0 --subnet 10.9.0.0/24 n",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
     }
 
     #[test]

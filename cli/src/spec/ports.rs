@@ -9,6 +9,11 @@ use crate::failure::Failure;
 const EXPECTED: &str =
     "[IP:][HOST:]CONTAINER[/tcp|udp|sctp], such as 8000:80, 127.0.0.1:8000:80/udp, 9000-9002:80-82 or 9000-9002:80";
 
+const LONG: &str = "published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
+
+const OF_SERVICE: &str = "[PUBLISHED:]TARGET[/tcp|udp|sctp], such as 8080:80, 5353:53/udp or 9000-9002:80-82, or \
+                          published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
+
 /// One for each port.
 pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
     let bad = |why: &str| Failure::usage(format!("publish: {text:?} is not accepted: {why}"));
@@ -56,7 +61,8 @@ pub(crate) fn published(text: &str) -> Result<Vec<pb::PortSpec>, Failure> {
 pub(crate) fn of_service(text: &str) -> Result<Vec<pb::Publish>, Failure> {
     let bad = |why: &str| Failure::usage(format!("publish: {text:?} is not accepted: {why}"));
     if !text.contains('=') {
-        let all = published(text)?;
+        // Not the sentence about containers: what it offers is refused here.
+        let all = published(text).map_err(|_| bad(OF_SERVICE))?;
         if all.iter().any(|p| !p.host_ip.is_empty()) {
             return Err(bad("[PUBLISHED:]TARGET[/tcp|udp|sctp]: a service's port is on every address of the hosts"));
         }
@@ -78,10 +84,7 @@ pub(crate) fn of_service(text: &str) -> Result<Vec<pb::Publish>, Failure> {
 
 /// `published=8080,target=80,protocol=tcp,mode=ingress`
 fn long(text: &str) -> Result<pb::Publish, Failure> {
-    let bad = || {
-        let expected = "published=PORT,target=PORT[,protocol=tcp|udp|sctp][,mode=ingress|host]";
-        Failure::usage(format!("publish: {text:?} is not accepted: {expected}"))
-    };
+    let bad = || Failure::usage(format!("publish: {text:?} is not accepted: {LONG}"));
     let port = |text: &str| text.parse::<u16>().map(u32::from).map_err(|_| bad());
     let mut publish = pb::Publish { protocol: Protocol::default().to_string(), ..Default::default() };
     for part in text.split(',') {
@@ -131,6 +134,14 @@ mod tests {
         let show =
             |p: pb::PortSpec| format!("{} {}{} {} {}", p.host_ip, p.host_port, last(&p), p.container_port, p.protocol);
         published(text).map(|all| all.into_iter().map(show).collect()).map_err(|f| f.message)
+    }
+
+    #[test]
+    fn a_wrong_port_of_a_service_is_answered_with_what_services_take() {
+        for text in ["80:80:80:80", "x", "8080:x", "99999:80", "80/icmp", "8080-8081:80-83"] {
+            let f = of_service(text).expect_err("it is wrong");
+            assert!(f.message.contains("[PUBLISHED:]TARGET") && !f.message.contains("127.0.0.1"), "{}", f.message);
+        }
     }
 
     #[test]

@@ -92,11 +92,13 @@ pub(crate) fn inspected(n: &pb::Node) -> Value {
     });
     // As Docker: workers have none.
     if let (Some(out), pb::Role::Manager) = (out.as_object_mut(), n.role()) {
+        // A host that is heard from need not be one that the other managers reach: only a voter has shown that.
+        let is_voter = matches!(n.raft.as_str(), "leader" | "voter");
         let reachability = match n.liveness() {
             pb::Liveness::Ready if !n.raft_fault.is_empty() => "unreachable",
-            pb::Liveness::Ready => "reachable",
+            pb::Liveness::Ready if is_voter => "reachable",
             pb::Liveness::Down => "unreachable",
-            pb::Liveness::Unknown | pb::Liveness::Unspecified => "unknown",
+            pb::Liveness::Ready | pb::Liveness::Unknown | pb::Liveness::Unspecified => "unknown",
         };
         let status = json!({
             "Leader": n.raft == "leader", "Reachability": reachability, "Addr": description.control_addr,
@@ -158,6 +160,19 @@ mod tests {
             (pb::Role::Worker, "", pb::Liveness::Down, ""),
         ] {
             assert_eq!(manager_status(&node(role, raft, liveness)), status, "{role:?} {raft} {liveness:?}");
+        }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_vote_yet_is_not_called_reachable() {
+        for (raft, liveness, reachability) in [
+            ("voter", pb::Liveness::Ready, "reachable"),
+            ("learner", pb::Liveness::Ready, "unknown"),
+            ("", pb::Liveness::Ready, "unknown"),
+            ("learner", pb::Liveness::Down, "unreachable"),
+        ] {
+            let shown = inspected(&node(pb::Role::Manager, raft, liveness));
+            assert_eq!(shown["ManagerStatus"]["Reachability"], reachability, "{raft} {liveness:?}");
         }
     }
 

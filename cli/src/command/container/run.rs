@@ -1,7 +1,11 @@
 //! `run` and `create`.
 
 use shoal_proto::pb;
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use tonic::Code;
 
 use super::{
@@ -20,6 +24,8 @@ use crate::{
 
 /// Names are made up so often before that is given up.
 const NAMES: usize = 8;
+/// How long a pull may say nothing.
+const NOTE_EVERY: Duration = Duration::from_secs(3);
 
 pub(super) async fn create(host: &Path, a: &Create) -> Result<(), Failure> {
     // What is wrong with the arguments is told whether or not a daemon answers.
@@ -136,6 +142,18 @@ async fn warn_of_ports(client: &Client, a: &Create, spec: &pb::RunSpec) {
     }
 }
 
+/// Says now and then that the work goes on: a registry may take minutes, and may never answer.
+async fn noting<T>(what: String, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    let begun = Instant::now();
+    loop {
+        match tokio::time::timeout(NOTE_EVERY, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => out::note(format!("{what}: {} s so far", begun.elapsed().as_secs())),
+        }
+    }
+}
+
 /// Sees to it that the image is here, and says what is in it.
 async fn image(client: &Client, a: &Create) -> Result<pb::InspectImageReply, Failure> {
     let inspect = || async {
@@ -151,6 +169,8 @@ async fn image(client: &Client, a: &Create) -> Result<pb::InspectImageReply, Fai
             Err(s) => return Err(s.into()),
         }
     }
-    client.local().pull_image(pb::PullImageRequest { reference: a.image.clone() }).await?;
+    let mut local = client.local();
+    let pull = local.pull_image(pb::PullImageRequest { reference: a.image.clone() });
+    noting(format!("pulling {}", a.image), pull).await?;
     Ok(inspect().await?.into_inner())
 }
