@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    Host, chain, containers, known,
+    Host, containers, known,
     reconcile::{Converged, Reconciler},
     report::Reports,
     session::{Line, Session},
@@ -45,7 +45,7 @@ pub struct Agent {
     hostname: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentStatus {
     /// To a manager's dispatcher.
     pub connected: bool,
@@ -57,13 +57,15 @@ pub struct AgentStatus {
     pub failed_operations: u32,
     /// The managers say that this host is none of theirs (any more).
     pub removed: bool,
+    /// What is wrong with the memory of the assignment, for people.
+    pub memory: Option<String>,
 }
 
 impl Agent {
     /// Starts from the assignment that this host remembers, if any. When `owner` ends its tasks, containers and data
     /// plane stay as they are. Only one agent may run on a host at a time.
     pub fn start(host: Host, membership: Membership, owner: &Owner) -> Agent {
-        let remembered = remembered(&host, membership.credentials.current().node);
+        let remembered = host.memory().load(membership.credentials.current().node);
         let (node, node_rx) = watch::channel(remembered.node.clone());
         let (assignment, assignment_rx) = watch::channel(Arc::new(remembered));
         let (line, line_rx) = watch::channel(Line::default());
@@ -118,6 +120,7 @@ impl Agent {
             converged_generation: converged.generation,
             failed_operations: converged.failed_operations,
             removed: line.removed,
+            memory: self.host.memory().problem(),
         }
     }
 
@@ -151,16 +154,5 @@ impl Agent {
     /// Role and managers, as last assigned: the daemon becomes or ceases to be a manager by it.
     pub fn node(&self) -> watch::Receiver<Option<NodeAssignment>> {
         self.node.clone()
-    }
-}
-
-fn remembered(host: &Host, node: NodeId) -> Assignment {
-    match host.memory().load(node) {
-        Ok(Some(assignment)) => assignment,
-        Ok(None) => Assignment::default(),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "this host starts without its last assignment, and waits for one");
-            Assignment::default()
-        }
     }
 }

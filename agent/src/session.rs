@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 use shoal_common::{
-    Generation, Mtu, NodeId,
+    Mtu, NodeId,
     assignment::{Assignment, AssignmentDelta, NodeAssignment},
     node::NodeDescription,
 };
@@ -210,41 +210,46 @@ impl Session {
                 Ok(None) => return End::Lost("it closed the stream of assignments".to_owned()),
                 Err(status) => return End::of(self.own(), "the stream of assignments broke", &status),
             };
+            if let Err(told) = self.take(message).await {
+                return End::Lost(told);
+            }
             self.line.send_if_modified(|line| {
                 let now = Line { connected: true, removed: false };
                 std::mem::replace(line, now) != now
             });
-            if let Err(told) = self.take(message).await {
-                return End::Lost(told);
-            }
         }
     }
 
     /// Folds a message into the assignment, remembers that and makes it known.
     async fn take(&self, message: pb::AssignmentsReply) -> Result<(), String> {
         use pb::assignments_reply::Kind;
-        let mut next = Assignment::clone(&self.assignment.borrow());
-        let (news, whole) = match message.kind.ok_or("it sent an empty assignment")? {
+        let before = self.assignment.borrow().clone();
+        let mut next = Assignment::clone(&before);
+        let (delta, whole) = match message.kind.ok_or("it sent an empty assignment")? {
             Kind::Complete(whole) => {
                 let whole = Assignment::try_from(whole).map_err(|e| format!("its assignment is of no use: {e}"))?;
-                let news = Assignment { generation: Generation::default(), ..whole.clone() }
-                    != Assignment { generation: Generation::default(), ..next.clone() };
-                next.replace(whole).map_err(|e| e.to_string())?;
-                (news, true)
+                let delta = AssignmentDelta::between(&before, &whole);
+                // What a host let go of that was called removed is no other assignment: it was never sent one.
+                if self.line.borrow().removed && whole.generation >= next.generation {
+                    next = whole;
+                } else {
+                    next.replace(whole).map_err(|e| e.to_string())?;
+                }
+                (delta, true)
             }
             Kind::Incremental(delta) => {
                 let delta = AssignmentDelta::try_from(delta).map_err(|e| format!("its change is of no use: {e}"))?;
-                let news = !delta.changes_nothing(&next);
-                next.fold(delta).map_err(|e| e.to_string())?;
-                (news, false)
+                next.fold(delta.clone()).map_err(|e| e.to_string())?;
+                (delta, false)
             }
         };
         if next.node.as_ref().is_none_or(|n| n.id != self.credentials.current().node) {
             return Err("it sent the assignment of another node".to_owned());
         }
         let next = Arc::new(next);
-        if news {
-            self.remember(next.clone()).await;
+        // Also if nothing in it is new: the managers' log is known to have come so far.
+        if next.generation > before.generation || !delta.changes_nothing(&before) {
+            self.remember(next.clone(), delta).await?;
         }
         if whole {
             self.reports.compare(&next);
@@ -265,18 +270,24 @@ impl Session {
         if empty == *present {
             return;
         }
+        let delta = AssignmentDelta::between(&present, &empty);
         let empty = Arc::new(empty);
-        self.remember(empty.clone()).await;
+        if let Err(error) = self.remember(empty.clone(), delta).await {
+            tracing::error!(error, "after a restart this host would run again what it ends now");
+        }
         self.assignment.send_replace(empty);
     }
 
-    /// Before anybody acts on it. A disk that is full does not keep a host from serving.
-    async fn remember(&self, assignment: Arc<Assignment>) {
+    /// Before anybody acts on it: after a restart this host would take less than that from a manager that is behind. A
+    /// disk that is full does not keep a host from serving.
+    async fn remember(&self, assignment: Arc<Assignment>, delta: AssignmentDelta) -> Result<(), String> {
         let memory = self.memory.clone();
-        match tokio::task::spawn_blocking(move || memory.store(&assignment)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(error = chain(&error), "this assignment would not survive a restart"),
-            Err(error) => tracing::error!(%error, "this assignment would not survive a restart"),
+        match tokio::task::spawn_blocking(move || memory.store(&assignment, &delta)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(format!("what it sent cannot be remembered, so it is not acted on: {}", chain(&error)))
+            }
+            Err(error) => Err(format!("what it sent cannot be remembered, so it is not acted on: {error}")),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
 
 /// What one node must make true.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Assignment {
     pub generation: Generation,
     /// The node itself; `None` only in the empty assignment of a host that was never told anything.
@@ -42,6 +43,7 @@ pub struct Assignment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeAssignment {
     pub id: NodeId,
     /// The role its certificate should bear; the daemon renews it and becomes or ceases to be a manager.
@@ -53,6 +55,7 @@ pub struct NodeAssignment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkAssignment {
     pub name: Name,
     /// With the host's own part of the options.
@@ -69,6 +72,7 @@ pub struct NetworkAssignment {
 
 /// How a network is realised on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum NetworkKind {
     Overlay { vni: Vni },
     Bridge(BridgeOptions),
@@ -77,6 +81,7 @@ pub enum NetworkKind {
 
 /// One endpoint of a network: what forwarding, neighbours, VIPs and names are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EndpointAssignment {
     pub endpoint: Endpoint,
     pub node: NodeId,
@@ -93,6 +98,7 @@ pub struct EndpointAssignment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceAssignment {
     pub name: Name,
     pub aliases: Vec<Name>,
@@ -104,6 +110,7 @@ pub struct ServiceAssignment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskAssignment {
     pub service: ServiceId,
     pub service_name: Name,
@@ -126,6 +133,7 @@ pub struct TaskAssignment {
 
 /// Where the ports of the cluster lead that a service has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IngressAssignment {
     pub ports: Vec<IngressPort>,
     /// The hosts that have tasks of it which serve, or finish what they have begun.
@@ -133,6 +141,7 @@ pub struct IngressAssignment {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IngressHost {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
@@ -142,6 +151,7 @@ pub struct IngressHost {
 
 /// A container that was run by hand: all that its host needs to run it, and to say what it is without any manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ContainerAssignment {
     /// As its user wished it, with the networks that it is on now.
     pub spec: RunSpec,
@@ -164,6 +174,7 @@ pub struct ContainerAssignment {
 
 /// `--link`, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LinkAssignment {
     pub alias: Name,
     /// The other's name and hostname.
@@ -181,6 +192,7 @@ pub struct LinkAssignment {
 
 /// One map's difference: what is new or changed, and what is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MapDelta<K: Ord, V> {
     pub upsert: BTreeMap<K, V>,
     pub remove: Vec<K>,
@@ -214,6 +226,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> MapDelta<K, V> {
 
 /// What turns the assignment at `from` into the one at `to`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AssignmentDelta {
     pub from: Generation,
     pub to: Generation,
@@ -260,6 +273,10 @@ impl AssignmentDelta {
 pub enum Refused {
     #[error("an assignment of generation {got} came after one of {have}")]
     Older { have: Generation, got: Generation },
+    /// Two managers hold different states, or one of them is of a version whose projection is another at the same
+    /// level.
+    #[error("another assignment of generation {have} came than the one that is held")]
+    Other { have: Generation },
     #[error("a change from generation {from} came while {have} is held: some changes were missed")]
     Gap { have: Generation, from: Generation },
 }
@@ -274,10 +291,13 @@ impl Assignment {
         }
     }
 
-    /// Takes the whole of a newer assignment. The same generation again is fine: a reconnect sends it.
+    /// Takes the whole of a newer assignment. The same generation again is fine if it is the same: a reconnect sends it.
     pub fn replace(&mut self, next: Assignment) -> Result<(), Refused> {
         if next.generation < self.generation {
             return Err(Refused::Older { have: self.generation, got: next.generation });
+        }
+        if next.generation == self.generation && self.node.is_some() && *self != next {
+            return Err(Refused::Other { have: self.generation });
         }
         *self = next;
         Ok(())
@@ -323,6 +343,10 @@ mod tests {
         }
     }
 
+    fn node() -> NodeAssignment {
+        NodeAssignment { id: NodeId(1), role: Role::Worker, data_path_port: 4789, managers: BTreeMap::new() }
+    }
+
     #[test]
     fn a_delta_turns_the_old_into_the_new() {
         let (old, new) = (at(3, &[(1, 10), (2, 20)]), at(7, &[(2, 21), (3, 30)]));
@@ -337,10 +361,15 @@ mod tests {
     fn a_host_never_moves_backwards_nor_over_a_gap() {
         let mut have = at(5, &[]);
         assert!(matches!(have.replace(at(4, &[])), Err(Refused::Older { .. })));
+        // A host that has lost its memory knows the generation only, and takes what it is sent.
+        assert_eq!(have.clone().replace(at(5, &[(1, 10)])), Ok(()));
+        have.node = Some(node());
+        assert!(matches!(have.replace(at(5, &[(1, 10)])), Err(Refused::Other { .. })));
+        assert_eq!(have.replace(have.clone()), Ok(()));
         let gap = AssignmentDelta::between(&at(6, &[]), &at(8, &[]));
         assert!(matches!(have.fold(gap), Err(Refused::Gap { .. })));
         let old = AssignmentDelta::between(&at(2, &[]), &at(4, &[]));
         assert!(matches!(have.fold(old), Err(Refused::Older { .. })));
-        assert_eq!(have, at(5, &[]));
+        assert_eq!(have, Assignment { node: Some(node()), ..at(5, &[]) });
     }
 }

@@ -62,6 +62,7 @@ const IMPURE: &[&str] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("openraft", &["shoal-raft"]),
     ("crc32c", &["shoal-raft"]),
+    ("sled", &["shoal-agent"]),
     ("rtnetlink", &["shoal-kernel"]),
     ("netlink-packet-route", &["shoal-kernel"]),
     ("libcontainer", &["shoal-runtime"]),

@@ -108,7 +108,7 @@ impl LocalNode for Local {
             } else if agent.removed {
                 ("error".to_owned(), super::cluster::REMOVED.to_owned())
             } else {
-                ("active".to_owned(), String::new())
+                ("active".to_owned(), agent.memory.unwrap_or_default())
             };
             reply.node = standing.node.0;
             reply.role = pb::Role::from(standing.role).into();
