@@ -17,10 +17,11 @@ use shoal_rt::{Buckets, Rate, clock};
 use shoal_state::{Cluster, Command, Proposal, Reply, RequestId, State};
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -35,6 +36,8 @@ const WRONG: Rate = Rate { at_once: 10, period: Duration::from_secs(6) };
 /// A secret that this manager does not know may be a newer one that has not reached it: it asks the leader, but not for
 /// each guess.
 const ASKED: Rate = Rate { at_once: 2, period: Duration::from_secs(1) };
+/// For a host that joins to be connected to.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub struct Authority {
@@ -85,7 +88,9 @@ fn lock<T>(buckets: &Mutex<T>) -> MutexGuard<'_, T> {
 #[tonic::async_trait]
 impl CertificateAuthority for Authority {
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::Certificate>, Status> {
-        let manager = self.seat.manager()?;
+        let manager = self.seat.manager_soon().await.ok_or_else(|| {
+            Status::failed_precondition("it is not a manager; 'shoal node ls' on a manager shows which hosts are")
+        })?;
         let from = peer::address(&request)?;
         let r = request.into_inner();
         self.role(&manager, from.ip(), &r.secret).await?;
@@ -107,6 +112,9 @@ impl CertificateAuthority for Authority {
         claims::check(&state, same, from.ip(), &description).map_err(refused)?;
 
         let hostname = description.hostname.clone();
+        if role == Role::Manager {
+            reach(description.control_addr).await?;
+        }
         let command = Command::RegisterNode { role, description, public_key_sha256 };
         let Reply::Node(node) = propose(&manager, command).await? else {
             return Err(Status::internal("a registration was answered with something else than a node"));
@@ -155,6 +163,21 @@ fn still_votes(node: NodeId, role: Role, leadership: &Leadership) -> Result<(), 
         return Err(Status::failed_precondition(format!("{node} is still leaving the managers: try again")));
     }
     Ok(())
+}
+
+/// A manager that the others cannot reach would never vote, and would stay half a member. The host listens already.
+async fn reach(addr: SocketAddr) -> Result<(), Status> {
+    let unreached = |why: String| {
+        Status::failed_precondition(format!(
+            "cannot reach the host back at {addr} ({why}): open that port to the managers, or name another address with \
+             --advertise-addr; nothing was joined"
+        ))
+    };
+    match tokio::time::timeout(REACH_LIMIT, TcpStream::connect(addr)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(unreached(error.to_string())),
+        Err(_) => Err(unreached(format!("no answer within {} s", REACH_LIMIT.as_secs()))),
+    }
 }
 
 async fn propose(manager: &Manager, command: Command) -> Result<Reply, Status> {

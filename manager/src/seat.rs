@@ -4,9 +4,12 @@ use shoal_common::NodeId;
 use shoal_proto::pb::raft_server::RaftServer;
 use shoal_raft::Consensus;
 use shoal_rt::Credentials;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::Status;
+
+/// Between a host's new certificate and its log being open; 0.4 s were seen.
+const SEAT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What every part of a manager works with. Clones are the same manager.
 #[derive(Debug, Clone)]
@@ -72,6 +75,13 @@ impl Seat {
         let mut seat = self.manager.clone();
         // An error means that the daemon is ending, and the manager with it.
         let _ = seat.wait_for(Option::is_none).await;
+    }
+
+    /// For who may ask before this host has opened its log: one that was just made a manager is one in a moment.
+    pub async fn manager_soon(&self) -> Option<Manager> {
+        let mut seat = self.manager.clone();
+        let seated = tokio::time::timeout(SEAT_PATIENCE, seat.wait_for(Option::is_some)).await;
+        seated.ok()?.ok().and_then(|seat| seat.clone())
     }
 
     pub fn manager(&self) -> Result<Manager, Status> {

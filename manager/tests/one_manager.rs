@@ -42,6 +42,25 @@ async fn the_token_decides_the_role_and_a_wrong_one_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_manager_that_cannot_be_reached_back_is_not_taken_in() {
+    let stage = Stage::set().await;
+    // Bound, so that nobody else listens there, and not listened at.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.2.250:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    let join = async |token: &JoinToken| {
+        let (key, request) = ca::signing_request().unwrap();
+        stage.join_from(token, "m2", addr, key, request).await
+    };
+    let refused = join(&stage.manager_token).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains(&addr.to_string()), "{}", refused.message());
+    assert_eq!(stage.manager.consensus.state().borrow().nodes.len(), 1, "no half-member stays");
+    // A worker is told everything by connections of its own.
+    assert!(join(&stage.worker_token).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_join_that_is_repeated_becomes_the_same_node() {
     let stage = Stage::set().await;
     let (key, request) = ca::signing_request().unwrap();

@@ -4,7 +4,7 @@ use anyhow::Context;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use shoal_agent::{Agent, Host, Membership};
 use shoal_common::{
-    Invalid, NodeId, Timestamp,
+    Invalid, LogIndex, NodeId, Timestamp,
     node::{Availability, NodeDescription, Role},
 };
 use shoal_manager::{Fault, Heard, Level, Manager, Seat, access, authority, bootstrap, dispatcher};
@@ -42,6 +42,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Joining takes a round of Raft on the other side.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// For the leader to reach a new manager, over an election if there is one.
+const REACHED_LIMIT: Duration = Duration::from_secs(15);
 
 /// What a manager is given to open its log before it answers anybody.
 const SEAT_LIMIT: Duration = Duration::from_secs(10);
@@ -249,7 +252,8 @@ impl Cluster {
         let reply = tokio::time::timeout(JOIN_LIMIT, asked)
             .await
             .map_err(|_| Status::deadline_exceeded(format!("{remote} did not answer within {JOIN_LIMIT:?}")))?
-            .map_err(|status| Status::new(status.code(), status.message()))?
+            // It may say "this host", and means the other one.
+            .map_err(|status| Status::new(status.code(), format!("{remote} refuses: {}", status.message())))?
             .into_inner();
 
         let managers = shoal_proto::convert::managers(&reply.managers)
@@ -267,7 +271,19 @@ impl Cluster {
         joined.store(&self.config.joined()).map_err(failed)?;
         joining::forget(&self.config.joining());
         let who = (identity.node, identity.role);
-        *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
+        let present = self.activate(Credentials::new(identity), joined, description, listener, None);
+        if who.1 == Role::Manager && !self.is_heard().await {
+            // Half a manager is worse than none: it would count among the managers, and never vote.
+            withdraw(&present.credentials, &present.agent).await;
+            present.end().await;
+            self.clear().await.map_err(|why| failed(anyhow::Error::msg(why)))?;
+            return Err(Status::unavailable(format!(
+                "no manager has reached this host at {control_addr} within {} s, so it has left the cluster again: open \
+                 that port to all managers, or name another address with --advertise-addr",
+                REACHED_LIMIT.as_secs()
+            )));
+        }
+        *active = Some(present);
         Ok(who)
     }
 
@@ -339,6 +355,21 @@ impl Cluster {
                 active.credentials.current().node
             ))),
         }
+    }
+
+    /// Whether the leader has reached this new manager: its log has begun, and only the leader can have begun it.
+    async fn is_heard(&self) -> bool {
+        let heard = async {
+            let mut seat = self.seat.subscribe();
+            let seated = seat.wait_for(Option::is_some).await.ok().and_then(|seat| seat.clone());
+            let Some(manager) = seated else { return };
+            let mut states = manager.consensus.state();
+            // An error: the member has ended, and will not be reached.
+            if states.wait_for(|state| state.applied > LogIndex(0)).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::time::timeout(REACHED_LIMIT, heard).await.is_ok()
     }
 
     /// A line to some manager, in this host's name.
@@ -522,6 +553,19 @@ async fn depart(credentials: &Credentials, agent: &Agent) {
     }
     if let Err(status) = told(true).await {
         tracing::warn!(told = status.message(), "no manager knows that this host has left");
+    }
+}
+
+/// Tells the managers that a host which has just joined is none of them after all.
+async fn withdraw(credentials: &Credentials, agent: &Agent) {
+    let told = async {
+        let channel = line(credentials, agent.managers()).await?;
+        DispatcherClient::new(channel).leave(pb::DepartureRequest { gone: true }).await
+    };
+    match tokio::time::timeout(DEPART_LIMIT, told).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(status)) => tracing::warn!(told = status.message(), "no manager knows that this host has left"),
+        Err(_) => tracing::warn!("no manager knows that this host has left: none answers"),
     }
 }
 

@@ -8,7 +8,7 @@ mod streams;
 
 use shoal_common::{
     Invalid, NodeId,
-    node::{Availability, NodeDescription},
+    node::{Availability, NodeDescription, Role},
 };
 use shoal_proto::pb::{
     self,
@@ -120,7 +120,11 @@ impl Dispatcher for Dispatch {
     async fn leave(&self, request: Request<pb::DepartureRequest>) -> Result<Response<pb::DepartureReply>, Status> {
         let manager = self.seat.manager()?;
         let node = peer::node(&request)?.node;
-        let command = if request.into_inner().gone {
+        let gone = request.into_inner().gone;
+        if gone && is_half_a_member(&manager, node) {
+            return forget(&manager, node).await;
+        }
+        let command = if gone {
             Command::LeaveCluster { node }
         } else {
             Command::UpdateNode {
@@ -168,6 +172,27 @@ impl Dispatch {
             None => "this manager knows of no leader".to_owned(),
         }))
     }
+}
+
+/// A manager that has never come so far as to vote. As it leaves, nobody need demote and remove it.
+fn is_half_a_member(manager: &Manager, node: NodeId) -> bool {
+    let votes = manager.consensus.leadership().borrow().voters.contains(&node);
+    manager.consensus.state().borrow().is_manager(node) && !votes
+}
+
+async fn forget(manager: &Manager, node: NodeId) -> Result<Response<pb::DepartureReply>, Status> {
+    let demote = Command::UpdateNode {
+        node,
+        availability: None,
+        role: Some(Role::Worker),
+        labels_add: BTreeMap::new(),
+        labels_remove: Vec::new(),
+    };
+    for command in [demote, Command::LeaveCluster { node }, Command::RemoveNode { node, force: true }] {
+        let proposal = Proposal { at: clock::now(), request: None, command };
+        manager.consensus.propose(proposal).await.map_err(refused)?.1.map_err(refused)?;
+    }
+    Ok(Response::new(pb::DepartureReply {}))
 }
 
 /// The managers' record of the host, brought up to date.

@@ -91,11 +91,31 @@ impl Stage {
         key: Vec<u8>,
         signing_request_der: Vec<u8>,
     ) -> Result<Credentials, Status> {
+        if token.secret != self.manager_token.secret {
+            return self.join_from(token, name, address(name), key, signing_request_der).await;
+        }
+        // As a host that joins as a manager, which listens before it asks.
+        let [.., last] = match address(name).ip() {
+            std::net::IpAddr::V4(ip) => ip.octets(),
+            std::net::IpAddr::V6(_) => unreachable!("its addresses are IPv4"),
+        };
+        let listening = TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 2, last), 0)).await.unwrap();
+        self.join_from(token, name, listening.local_addr().unwrap(), key, signing_request_der).await
+    }
+
+    pub(crate) async fn join_from(
+        &self,
+        token: &JoinToken,
+        name: &str,
+        control_addr: SocketAddr,
+        key: Vec<u8>,
+        signing_request_der: Vec<u8>,
+    ) -> Result<Credentials, Status> {
         let channel = connect_joiner(self.addr, token.ca).await.unwrap();
         let request = pb::JoinRequest {
             secret: token.secret.clone(),
             signing_request_der,
-            description: Some(description(name, address(name)).into()),
+            description: Some(description(name, control_addr).into()),
             availability: pb::Availability::Unspecified.into(),
         };
         let certificate = CertificateAuthorityClient::new(channel).join(request).await?.into_inner();
@@ -137,6 +157,7 @@ pub(crate) fn description(name: &str, control_addr: SocketAddr) -> NodeDescripti
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        level: Default::default(),
         addresses: vec![],
         default_bridge: None,
     }
