@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use shoal_common::{
-    Invalid, Mtu,
+    Invalid, Level, Mtu,
     node::{DefaultBridge, NodeDescription},
     service::Amount,
 };
@@ -194,6 +194,7 @@ impl Host {
             os: "linux".to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            level: Level::KNOWN,
             addresses: facts.addresses,
             default_bridge: None,
         })

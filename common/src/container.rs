@@ -18,6 +18,7 @@ use crate::{
 
 /// `shoal create`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunSpec {
     pub name: Name,
     pub container: ContainerSpec,
@@ -56,6 +57,7 @@ pub enum Networking {
 
 /// A container's wish for its place in one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attachment {
     pub network: NetworkId,
     pub aliases: Vec<Name>,
@@ -78,6 +80,7 @@ impl Attachment {
 
 /// `--link CONTAINER:ALIAS`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ContainerLink {
     pub container: Name,
     pub alias: Name,
@@ -85,6 +88,7 @@ pub struct ContainerLink {
 
 /// `-p [IP:][HOST:]CONTAINER[/PROTOCOL]`: one port of the container; a range of those is several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PortSpec {
     /// An address of the host; none: all of them.
     pub host_ip: Option<IpAddr>,
@@ -112,6 +116,7 @@ impl PortSpec {
 
 /// A port of a container, said to be listened at: `80/tcp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExposedPort {
     pub number: u16,
     pub protocol: Protocol,
@@ -135,6 +140,7 @@ impl fmt::Display for ExposedPort {
 
 /// A port of the host that leads to a port of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PublishedPort {
     pub host_ip: Option<IpAddr>,
     pub host_port: u16,
@@ -167,6 +173,7 @@ impl fmt::Display for PublishedPort {
 
 /// When a container that has ended is started again, by its own host and without asking anybody.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum RestartMode {
     #[default]
     No,
@@ -283,6 +290,7 @@ impl FromStr for Phase {
 
 /// What is known of a container, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunStatus {
     pub phase: Phase,
     /// Which of the user's starts this is about; 0 before the first.

@@ -7,6 +7,7 @@ use crate::Invalid;
 
 /// What is asked for. What is left open the image says, and what that leaves open too has a default (as in Docker).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     pub test: Option<HealthTest>,
     /// Between the end of one probe and the next.
@@ -32,6 +33,7 @@ pub enum HealthTest {
 
 /// A health check with nothing left open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Probe {
     pub args: Vec<String>,
     pub interval: Duration,

@@ -26,10 +26,11 @@ pub use net::{LinkName, MacAddr, Mtu, Vni, Vtep};
 pub use reference::Reference;
 pub use subnet::Subnet;
 pub use time::Timestamp;
-pub use version::{Generation, LogIndex};
+pub use version::{Generation, Level, LogIndex};
 
 /// A value from outside that does not fit: which field, what was given, what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 #[error("{field}: {value:?} is not accepted: {expected}")]
 pub struct Invalid {
     pub field: String,

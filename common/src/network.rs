@@ -52,6 +52,7 @@ impl fmt::Display for Driver {
 
 /// What is particular to a bridge network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BridgeOptions {
     pub node: NodeId,
     /// The bridge's name in the host's namespace; by default `shb` and the network's number.
@@ -79,6 +80,7 @@ impl BridgeOptions {
 /// What is particular to a macvlan network. It is of the whole cluster, so that two hosts on one LAN never give out
 /// one address twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MacvlanOptions {
     /// The link of a host on which containers' links are made; `eth0.50` is VLAN 50 on eth0, made on demand. None: only
     /// the hosts below can be on the network.
@@ -130,6 +132,7 @@ impl FromStr for MacvlanMode {
 
 /// `shoal network create`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
     pub name: Name,
     pub driver: Driver,

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use crate::{Invalid, Mtu, service::Amount};
+use crate::{Invalid, Level, Mtu, service::Amount};
 use ipnet::IpNet;
 
 /// What a node's certificate lets it do.
@@ -91,6 +91,7 @@ impl fmt::Display for Liveness {
 
 /// What a host says of itself when it joins, and again whenever its agent connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeDescription {
     pub hostname: String,
     /// Where other hosts reach this host's daemon (TCP, mutual TLS).
@@ -108,6 +109,9 @@ pub struct NodeDescription {
     pub arch: String,
     /// The version of its `shoal`.
     pub version: String,
+    /// Which entries of the managers' log its `shoal` understands.
+    #[serde(default)]
+    pub level: Level,
     /// By which other hosts reach this one, on the link that bears `vtep`: at most one of each family.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
@@ -118,6 +122,7 @@ pub struct NodeDescription {
 
 /// How a host wants its default bridge (`--bip`, `--fixed-cidr`, `--ipv6`, `--fixed-cidr-v6`, `--mtu` of its daemon).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DefaultBridge {
     /// The bridge's own address and prefix length; else the first subnet that is free on the host.
     pub bip: Option<IpNet>,

@@ -7,6 +7,7 @@ use crate::{Invalid, Name, NetworkId, health::HealthCheck, name::Labels};
 
 /// `shoal service create`, parsed. Networks are ids here: whoever parses resolves the names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     pub name: Name,
     pub labels: Labels,
@@ -38,6 +39,7 @@ impl ServiceSpec {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Mode {
     /// So many tasks, spread over the nodes.
     Replicated { replicas: u32 },
@@ -82,6 +84,7 @@ impl fmt::Display for EndpointMode {
 
 /// One network that the tasks of a service join, and the further names they answer to there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkAttachment {
     pub network: NetworkId,
     pub aliases: Vec<Name>,
@@ -89,6 +92,7 @@ pub struct NetworkAttachment {
 
 /// What runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
     /// As the user wrote it: `nginx`, `registry:5000/team/app:v2`, `web@sha256:…`.
     pub image: String,
@@ -174,6 +178,7 @@ impl fmt::Display for HostAddress {
 
 /// What its first process reads and writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Terminal {
     /// `-t`: a terminal.
     pub tty: bool,
@@ -183,6 +188,7 @@ pub struct Terminal {
 
 /// A directory or a file that is not of the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     pub source: MountSource,
     /// Absolute.
@@ -213,6 +219,7 @@ impl MountSource {
 
 /// `--dns`, `--dns-search`, `--dns-opt`: who answers what is no name of ours, and how the container asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Dns {
     /// Empty: the host's own resolvers.
     pub servers: Vec<IpAddr>,
@@ -222,6 +229,7 @@ pub struct Dns {
 
 /// What the kernel lets a container do, as far as it differs from what every container may.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Privileges {
     pub privileged: bool,
     /// Without `CAP_`; `ALL` for all.
@@ -237,6 +245,7 @@ impl ContainerSpec {
 
 /// A port that a service offers inside its networks. (Publishing on hosts is another thing.)
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NamedPort {
     pub name: Name,
     pub port: u16,
@@ -275,6 +284,7 @@ impl FromStr for Protocol {
 
 /// `--publish`: a port of hosts that leads to the service's tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Publish {
     /// None: one that is free.
     pub published: Option<u16>,
@@ -320,6 +330,7 @@ impl fmt::Display for PublishMode {
 
 /// A port that every host of the cluster has, and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IngressPort {
     pub port: u16,
     pub target: u16,
@@ -346,12 +357,14 @@ impl fmt::Display for IngressPort {
 
 /// CPU in billionths of a core, memory in bytes. 0 means unlimited (limit) or nothing set aside (reservation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Amount {
     pub nano_cpus: u64,
     pub memory_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Enforced by the kernel on the host.
     pub limits: Amount,
@@ -378,6 +391,7 @@ impl Resources {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RestartPolicy {
     pub condition: RestartCondition,
     pub delay: Duration,
@@ -452,6 +466,7 @@ impl fmt::Display for RestartCondition {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Placement {
     pub constraints: Vec<Constraint>,
     /// 0 means no limit.
@@ -460,6 +475,7 @@ pub struct Placement {
 
 /// `node.labels.disk==ssd`: what must hold of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Constraint {
     pub key: ConstraintKey,
     pub equal: bool,
@@ -526,6 +542,7 @@ impl fmt::Display for Constraint {
 
 /// How new tasks replace old ones: stop the old one first, so many slots at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpdatePolicy {
     /// Slots at a time; 0 means all at once.
     pub parallelism: u32,

@@ -8,6 +8,7 @@ use crate::Invalid;
 
 /// One subnet of a network as it was settled: base address, gateway inside it, and which part is handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subnet {
     /// Truncated: `10.0.1.0/24`, never `10.0.1.7/24`.
     pub net: IpNet,
@@ -22,6 +23,7 @@ pub struct Subnet {
 
 /// A subnet as the user asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SubnetSpec {
     pub net: IpNet,
     pub gateway: Option<IpAddr>,

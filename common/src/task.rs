@@ -130,6 +130,7 @@ impl fmt::Display for DesiredState {
 
 /// What is known of a task, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskStatus {
     pub state: TaskState,
     pub since: Timestamp,
@@ -158,6 +159,7 @@ impl fmt::Display for Slot {
 
 /// A task's place in one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     pub network: NetworkId,
     /// Its link in the container: 0 is eth0.

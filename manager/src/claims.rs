@@ -65,6 +65,7 @@ mod tests {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             version: "0.1.0".to_owned(),
+            level: Default::default(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             default_bridge: None,
         }

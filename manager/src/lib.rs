@@ -7,6 +7,7 @@ pub mod api;
 pub mod authority;
 pub mod bootstrap;
 pub mod ca;
+pub mod checkpoint;
 mod claims;
 pub mod dispatcher;
 pub mod leader;

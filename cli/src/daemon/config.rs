@@ -91,6 +91,11 @@ impl Config {
         self.data_dir.join("joining.json")
     }
 
+    /// Why this member of the managers may not serve again. It goes with the directory, when the host is demoted.
+    pub(crate) fn diverged(&self) -> PathBuf {
+        self.raft_dir().join("diverged")
+    }
+
     pub(crate) fn joined(&self) -> PathBuf {
         self.data_dir.join("cluster.json")
     }

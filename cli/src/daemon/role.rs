@@ -3,7 +3,7 @@
 use anyhow::Context;
 use shoal_agent::Agent;
 use shoal_common::{LogIndex, NodeId, Timestamp, node::Role};
-use shoal_manager::{Fault, Heard, Manager, OpenError, Seat, bootstrap, ca, leader};
+use shoal_manager::{Fault, Heard, Manager, OpenError, Seat, bootstrap, ca, checkpoint, leader};
 use shoal_proto::pb::{self, certificate_authority_client::CertificateAuthorityClient};
 use shoal_rt::{Backoff, Credentials, Expect, Identity, Tasks, clock, durable};
 use std::{net::SocketAddr, time::Duration};
@@ -47,6 +47,11 @@ fn next(wanted: Option<Role>, certified: Role, seated: bool, faulty: bool, old: 
 fn is_old(identity: &Identity, now: Timestamp) -> bool {
     now.0 > identity.issued.0 + identity.expires.0.saturating_sub(identity.issued.0) / 2
 }
+
+/// The other managers hold another state than this one did.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Diverged(String);
 
 pub(crate) struct Keeper {
     pub(crate) config: Config,
@@ -129,6 +134,9 @@ impl Keeper {
     }
 
     async fn open(&self) -> anyhow::Result<Manager> {
+        if let Some(why) = durable::read(&self.config.diverged())? {
+            return Err(Diverged(String::from_utf8_lossy(&why).into_owned()).into());
+        }
         // What this host has acted on was committed, so whoever leads has it.
         let seen = LogIndex(self.agent.status().generation.0);
         let (dir, path) = (self.config.raft_dir(), self.config.joined());
@@ -157,7 +165,11 @@ impl Keeper {
             }
             Some(_) | None => false,
         };
-        let why = if lasting {
+        let diverged = error.is::<Diverged>();
+        let why = if diverged {
+            // It says the way back.
+            format!("{error:#}")
+        } else if lasting {
             format!(
                 "{error:#}. This host takes no part in elections, for it could undo what was acknowledged. Way back: demote it and \
                  promote it again (shoal node demote {node} && shoal node promote {node}, on another manager), or restore {}",
@@ -166,7 +178,7 @@ impl Keeper {
         } else {
             format!("{error:#}; it is tried again every {} s", RETRY.1.as_secs())
         };
-        let fault = Fault { why, lasting };
+        let fault = Fault { why, lasting: lasting || diverged };
         if self.seats.fault().as_ref() != Some(&fault) {
             tracing::error!(why = fault.why, "this host should be a manager, and cannot be one");
             self.seats.set_fault(Some(fault));
@@ -191,6 +203,17 @@ impl Keeper {
                 }
                 ended.cancelled().await;
             }
+        });
+        let (fatal, ended) = (leading.fatal().clone(), leading.shutdown());
+        let (checking, diverged) = (checkpoint::run(manager.clone()), self.config.diverged());
+        leading.forever("checkpoints", async move {
+            let Some(why) = ended.run_until_cancelled(checking).await else { return };
+            // Without this a restart would make it a manager again.
+            if let Err(error) = durable::replace(&diverged, why.as_bytes()) {
+                tracing::error!(%error, "cannot note that this manager may not serve again");
+            }
+            fatal.report(why);
+            ended.cancelled().await;
         });
         self.seat.send_replace(Some(manager));
         tracing::info!("this host is a manager");

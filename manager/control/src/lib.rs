@@ -16,7 +16,7 @@ mod orchestrator;
 mod reaper;
 mod scheduler;
 
-use shoal_common::{Timestamp, service::Placement};
+use shoal_common::{Level, Timestamp, service::Placement};
 use shoal_state::{Command, Node, State};
 
 pub use draft::BATCH_CHANGES;
@@ -44,6 +44,11 @@ pub fn meets_constraints(node: &Node, placement: &Placement) -> bool {
 /// `now` is the wall clock: it is compared with the times that the log gave to what happened. Order matters where
 /// the batch is cut off: first what is lost, then the services by age, then what no service wants, then the reaper.
 pub fn decide(state: &State, now: Timestamp) -> Decision {
+    // First of all: what is decided below may need the level.
+    let known = state.known_by_all().min(Level::KNOWN);
+    if known > state.level {
+        return Decision { commands: vec![Command::RaiseLevel { level: known }], wake_at: None };
+    }
     let mut draft = Draft::default();
     let (mut board, mut tasks) = Board::survey(state, &mut draft);
     for service in state.services.values() {

@@ -4,7 +4,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 
-/// Of log entries, votes, snapshots and messages between managers. A golden file holds each that was released.
+/// Of log entries, votes, snapshots and messages between managers. `testdata` holds each that was released.
 pub(crate) const FORMAT: u8 = 1;
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {

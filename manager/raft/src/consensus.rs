@@ -8,7 +8,7 @@ use openraft::{
     impls::BasicNode,
     raft::ReadPolicy,
 };
-use shoal_common::{LogIndex, NodeId};
+use shoal_common::{Level, LogIndex, NodeId};
 use shoal_rt::Backoff;
 use shoal_state::{Outcome, Proposal, State};
 use std::{
@@ -55,6 +55,9 @@ pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 /// What the kernel calls ENOSPC; openraft keeps only the words of an error.
 const NO_SPACE: &str = "No space left on device";
+
+/// A member that has just started may not have applied yet what raised the level.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(1);
 
 type Metrics = openraft::metrics::RaftMetrics<TypeConfig>;
 
@@ -114,6 +117,11 @@ pub enum ProposeError {
     TooLarge { bytes: usize },
     #[error("this manager has stopped: {0}")]
     Stopped(String),
+    #[error(
+        "this needs feature level {needs} of the managers' log, and the cluster is at level {level}, because not every \
+         manager runs a version that knows more: upgrade them all (shoal node ls shows the versions), then ask again"
+    )]
+    AboveLevel { needs: Level, level: Level },
 }
 
 /// Why this member could not answer as the leader.
@@ -204,6 +212,7 @@ impl Consensus {
     ///
     /// A try whose fate is not known is repeated: a command that must not happen twice carries a request id.
     pub async fn propose(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
+        self.is_level(&proposal).await?;
         let logged = Logged(Arc::new(proposal));
         fits(&codec::encode(&logged).map_err(|e| ProposeError::Stopped(e.to_string()))?)?;
         let mut tries = self.tries()?;
@@ -218,6 +227,7 @@ impl Consensus {
 
     /// As [`Self::propose`], if this member leads, and tried once.
     pub async fn propose_leading(&self, proposal: Proposal) -> Result<(LogIndex, Outcome), ProposeError> {
+        self.is_level(&proposal).await?;
         let limit = self.0.settings.deadline;
         let logged = Logged(Arc::new(proposal));
         fits(&codec::encode(&logged).map_err(|e| ProposeError::Stopped(e.to_string()))?)?;
@@ -228,6 +238,20 @@ impl Consensus {
             }
             Err(LeaderError::Unsure(_)) => Err(ProposeError::NoQuorum(limit)),
         }
+    }
+
+    /// Every manager can read the entry: what is above the cluster's level is never logged.
+    ///
+    /// A level is never lowered, so what this member has applied is enough to say yes.
+    async fn is_level(&self, proposal: &Proposal) -> Result<(), ProposeError> {
+        let needs = proposal.command.level();
+        let mut states = self.state();
+        let reached = states.wait_for(|state| state.level >= needs);
+        if let Ok(Ok(_)) = tokio::time::timeout(LEVEL_PATIENCE, reached).await {
+            return Ok(());
+        }
+        let level = self.state().borrow().level;
+        Err(ProposeError::AboveLevel { needs, level })
     }
 
     /// The state with everything in it that was acknowledged before the call (a linearizable read).

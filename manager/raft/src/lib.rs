@@ -19,6 +19,8 @@ macro_rules! mutant {
 mod codec;
 pub mod consensus;
 pub mod files;
+#[cfg(test)]
+mod golden;
 mod health;
 mod lines;
 mod log_store;

@@ -6,7 +6,7 @@ use openraft::{
     storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
 };
 use shoal_common::LogIndex;
-use shoal_state::State;
+use shoal_state::{Outcome, Proposal, State};
 use std::{io, sync::Arc};
 
 use crate::{
@@ -87,8 +87,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                         Answer(None)
                     }
                     EntryPayload::Normal(logged) => {
-                        let state = Arc::make_mut(&mut self.state);
-                        Answer(Some(state.apply(LogIndex(entry.log_id.index), &logged.0)))
+                        Answer(Some(apply(Arc::make_mut(&mut self.state), entry.log_id.index, &logged.0)?))
                     }
                 };
                 #[cfg(feature = "sim")]
@@ -137,6 +136,23 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let current = self.disk.blocking(move || snapshots.current()).await?;
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
+}
+
+/// A broken invariant ends every manager at the same entry, and at each start again: the log is right, and what reads
+/// it is not. So the error says which entry it is and what helps, and the panic does not get lost in openraft's task.
+fn apply(state: &mut State, index: u64, proposal: &Proposal) -> io::Result<Outcome> {
+    let applied = std::panic::AssertUnwindSafe(|| state.apply(LogIndex(index), proposal));
+    std::panic::catch_unwind(applied).map_err(|panic| {
+        let why = (panic.downcast_ref::<String>().map(String::as_str))
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("it gave no reason");
+        io::Error::other(format!(
+            "E-APPLY: entry {index} of the log ({}) cannot be applied by this version of Shoal: {why}. Every manager of \
+             this version stops at this entry; the log is whole, and containers go on. The way back: install a version \
+             in which this is mended on all managers, and report this sentence",
+            proposal.command.name()
+        ))
+    })
 }
 
 /// Writes down the state as it was when the builder was made.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use shoal_common::Level;
 use shoal_state::State;
 use std::{
     io::{self, BufReader, BufWriter, Read, Write},
@@ -241,11 +242,21 @@ impl Data {
     /// The state, if it is whole. Blocks.
     pub(crate) fn decode(&self) -> io::Result<State> {
         let mut reading = BufReader::with_capacity(PIECE_BYTES, self.reading());
-        let state = codec::decode_from(&mut reading)?;
+        let state: State = codec::decode_from(&mut reading)?;
         // Zeros or more behind the state would be damage too.
         let rest = io::copy(&mut reading, &mut io::sink())?;
         if rest > 0 || !reading.into_inner().ends_well() {
             return Err(Damage::new("a snapshot has another digest than it should, so it is damaged".to_owned()).into());
+        }
+        if state.level > Level::KNOWN {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "the snapshot is at feature level {}, and this version of Shoal knows level {}: install a newer one",
+                    state.level,
+                    Level::KNOWN
+                ),
+            ));
         }
         Ok(state)
     }

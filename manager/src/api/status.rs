@@ -92,7 +92,8 @@ fn of_rejection(rejection: &Rejection) -> Code {
         | Rejection::LocalNetwork { .. }
         | Rejection::NodeIsReady { .. }
         | Rejection::NodeIsManager { .. }
-        | Rejection::LastManager { .. } => Code::FailedPrecondition,
+        | Rejection::LastManager { .. }
+        | Rejection::LevelUnknown { .. } => Code::FailedPrecondition,
         Rejection::NotYourTask { .. } => Code::PermissionDenied,
         Rejection::NodeDown { .. } => Code::Unavailable,
     }
@@ -100,7 +101,7 @@ fn of_rejection(rejection: &Rejection) -> Code {
 
 fn of_propose(error: &ProposeError) -> Code {
     match error {
-        ProposeError::NotInitialised => Code::FailedPrecondition,
+        ProposeError::NotInitialised | ProposeError::AboveLevel { .. } => Code::FailedPrecondition,
         ProposeError::TooLarge { .. } => Code::InvalidArgument,
         ProposeError::NoLeader { .. } | ProposeError::NoQuorum(_) | ProposeError::Stopped(_) => Code::Unavailable,
     }

@@ -100,6 +100,7 @@ mod tests {
             os: "linux".to_owned(),
             arch: "x86_64".to_owned(),
             version: "0.1.0".to_owned(),
+            level: Default::default(),
             addresses: vec![],
             default_bridge: None,
         };

@@ -15,6 +15,7 @@ use crate::{
 
 /// At which entry each was touched last. What is missing was never.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Changes {
     /// What every node is told: where managers are.
     all: LogIndex,
@@ -85,7 +86,7 @@ impl State {
         for row in before.nodes.diff(&self.nodes) {
             self.node(&row, &mut touched);
         }
-        if before.cluster != self.cluster {
+        if before.cluster != self.cluster || before.level != self.level {
             touched.all = true;
         }
         touched

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
-    LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    Level, LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     container::{Attachment, Phase, RunSpec},
     health::Health,
     name::Labels,
@@ -15,8 +15,11 @@ use shoal_common::{
     task::{Slot, TaskState},
 };
 
+use crate::checkpoint::Checkpoint;
+
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Proposal {
     /// The proposer's wall clock. Only ever shown to people and compared with other values from the log.
     pub at: Timestamp,
@@ -35,6 +38,7 @@ impl RequestId {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Command {
     /// The first entry of a cluster's life: its settings and its first manager, which becomes `node-1`.
     InitCluster {
@@ -133,6 +137,15 @@ pub enum Command {
         container: TaskId,
         network: NetworkId,
     },
+    /// The leader saw that every manager knows this level. Refused while one does not.
+    RaiseLevel {
+        level: Level,
+    },
+    /// What a manager says its state is; compared by all of them.
+    Checkpoint {
+        node: NodeId,
+        checkpoint: Checkpoint,
+    },
     /// What agents say of containers, many agents at a time. What is older than what is known is skipped.
     ReportContainers {
         reports: Vec<ContainerReport>,
@@ -145,6 +158,7 @@ pub enum Command {
 
 /// Settled once, at `shoal init`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClusterSettings {
     /// Random, hex: tells clusters apart.
     pub id: String,
@@ -176,6 +190,7 @@ impl std::fmt::Debug for ClusterSettings {
 
 /// One decision about one task. Each names what it was decided on, so that it can be skipped when stale.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum TaskChange {
     /// A new task in `slot`. With a node it is assigned at once, addresses and all; without, or when a network has
     /// no address left, it is `Pending` and says why. Skipped unless the service's spec is still at `spec_version`
@@ -195,6 +210,7 @@ pub enum TaskChange {
 
 /// What an agent saw of one of its tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskReport {
     /// The node that reports. It may speak of its own tasks only.
     pub node: NodeId,
@@ -206,6 +222,7 @@ pub struct TaskReport {
 
 /// What a host says of a container on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ContainerReport {
     pub node: NodeId,
     pub container: TaskId,

@@ -10,15 +10,18 @@ mod apply;
 pub mod assign;
 mod changes;
 pub mod check;
+pub mod checkpoint;
 pub mod command;
 pub mod digest;
 pub mod ipam;
+mod level;
 pub mod reply;
 pub mod state;
 pub mod table;
 
 pub use assign::{assignment, network_mtu};
 pub use check::violations;
+pub use checkpoint::{Checkpoint, Verdict};
 pub use command::{ClusterSettings, Command, ContainerReport, Proposal, RequestId, TaskChange, TaskReport};
 pub use digest::digest;
 pub use reply::{Outcome, Rejection, Reply};

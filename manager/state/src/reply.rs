@@ -1,7 +1,7 @@
 //! What `apply` answers. A rejection is an ordinary, replicated answer that changed nothing.
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{Invalid, LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId};
+use shoal_common::{Invalid, Level, LogIndex, Name, NetworkId, NodeId, ServiceId, TaskId};
 
 /// The answer to a proposal.
 pub type Outcome = Result<Reply, Rejection>;
@@ -21,6 +21,7 @@ pub enum Reply {
 
 /// Why a change was refused: each kind its own, so that each has its own message and its own gRPC status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Rejection {
     #[error("this cluster was initialised already")]
     AlreadyInitialised,
@@ -63,6 +64,11 @@ pub enum Rejection {
     NodeIsReady { node: String },
     #[error("node {node} is a manager; demote it first: shoal node demote {node}")]
     NodeIsManager { node: String },
+    #[error(
+        "{node} runs Shoal {version}, which knows feature level {knows} of the managers' log, and this cluster is at \
+         level {level}: install a newer version on {node} first"
+    )]
+    LevelUnknown { node: String, version: String, knows: Level, level: Level },
     #[error("node {node} is the last manager; promote another one first")]
     LastManager { node: String },
     #[error("container {container} runs; stop it first, or pass --force")]

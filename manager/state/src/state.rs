@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shoal_common::{
-    LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
+    Level, LogIndex, Name, NetworkId, NodeId, ServiceId, Subnet, TaskId, Timestamp, Vni,
     container::{Phase, PublishedPort, RunSpec, RunStatus, Wanted},
     name::Labels,
     network::NetworkSpec,
@@ -21,6 +21,7 @@ use shoal_common::{
 
 use crate::{
     changes::Changes,
+    checkpoint::{Boundary, Checkpoint},
     command::{ClusterSettings, RequestId},
     reply::Outcome,
     table::{Index, Table},
@@ -28,11 +29,12 @@ use crate::{
 
 /// Everything that the managers agree on. Cloning it is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// The last entry that was applied.
     pub applied: LogIndex,
     /// Behaviour of `apply` branches on this logged level, never on the version of the binary.
-    pub level: u32,
+    pub level: Level,
     pub cluster: Option<Cluster>,
     pub nodes: Table<NodeId, Node>,
     pub networks: Table<NetworkId, Network>,
@@ -66,18 +68,25 @@ pub struct State {
     pub(crate) holders: Table<(NetworkId, String), u64>,
     #[serde(default)]
     pub(crate) changes: Changes,
+    /// What each manager said last that its state is.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub(crate) checkpoints: Table<NodeId, Checkpoint>,
+    #[serde(skip)]
+    pub(crate) boundary: Boundary,
     /// Answers to recent requests, and the order in which to forget them.
     pub(crate) answers: Table<RequestId, Outcome>,
     pub(crate) answer_order: imbl::Vector<RequestId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cluster {
     pub settings: ClusterSettings,
     pub created: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Node {
     pub id: NodeId,
     /// Desired. The leader brings Raft's membership in line with it.
@@ -101,6 +110,7 @@ impl Node {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Network {
     pub id: NetworkId,
     pub spec: NetworkSpec,
@@ -122,12 +132,14 @@ impl Network {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Vip {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Service {
     pub id: ServiceId,
     pub spec: ServiceSpec,
@@ -147,6 +159,7 @@ pub struct Service {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Task {
     pub id: TaskId,
     pub service: ServiceId,
@@ -200,6 +213,7 @@ impl Task {
 
 /// A container that a user runs by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Container {
     pub id: TaskId,
     pub node: NodeId,

@@ -2,7 +2,7 @@
 
 use crate::pb;
 use shoal_common::{
-    Invalid, Mtu,
+    Invalid, Level, Mtu,
     node::{Availability, DefaultBridge, Liveness, NodeDescription, Role, hostname},
     service::Amount,
 };
@@ -54,6 +54,7 @@ impl TryFrom<pb::NodeDescription> for NodeDescription {
             os: word("os", d.os)?,
             arch: word("arch", d.arch)?,
             version: word("version", d.version)?,
+            level: Level(d.level),
             addresses: d
                 .addresses
                 .iter()
@@ -98,6 +99,7 @@ impl From<NodeDescription> for pb::NodeDescription {
             os: d.os,
             arch: d.arch,
             version: d.version,
+            level: d.level.0,
             addresses: d.addresses.iter().map(ToString::to_string).collect(),
             default_bridge: d.default_bridge.map(Into::into),
         }

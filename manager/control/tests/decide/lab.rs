@@ -298,6 +298,7 @@ fn description(n: u64) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        level: Default::default(),
         addresses: vec![],
         default_bridge: None,
     }

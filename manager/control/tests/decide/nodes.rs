@@ -1,8 +1,9 @@
 use shoal_common::{
-    NodeId,
+    Level, NodeId,
     node::{Availability, Liveness},
     task::TaskState,
 };
+use shoal_control::decide;
 use shoal_state::Command;
 
 use crate::lab::Lab;
@@ -82,4 +83,19 @@ fn a_task_whose_node_no_longer_meets_a_constraint_moves() {
     lab.settle();
     assert!(lab.where_live(web).iter().all(|(_, n)| *n == 1));
     assert_eq!(lab.running(web).len(), 2);
+}
+
+#[test]
+fn the_level_is_raised_before_anything_else_once_every_manager_knows_it() {
+    let mut lab = Lab::new(2);
+    lab.create("web", 2, |_| {});
+    assert!(!matches!(decide(&lab.state, lab.now).commands[..], [Command::RaiseLevel { .. }]));
+    // A version later than this one: it is raised to what this leader knows itself.
+    let description =
+        shoal_common::node::NodeDescription { level: Level(99), ..lab.state.nodes[&NodeId(1)].description.clone() };
+    lab.propose(Command::DescribeNode { node: NodeId(1), description }).unwrap();
+    let commands = decide(&lab.state, lab.now).commands;
+    assert_eq!(commands, [Command::RaiseLevel { level: Level::KNOWN }]);
+    lab.propose(commands[0].clone()).unwrap();
+    assert!(matches!(decide(&lab.state, lab.now).commands[..], [Command::Orchestrate { .. }]));
 }

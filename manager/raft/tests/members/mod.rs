@@ -247,6 +247,7 @@ fn description(hostname: &str) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        level: Default::default(),
         addresses: vec![],
         default_bridge: None,
     }

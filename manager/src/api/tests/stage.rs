@@ -195,6 +195,7 @@ fn description(hostname: &str, addr: SocketAddr) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        level: Default::default(),
         addresses: vec![],
         default_bridge: None,
     }

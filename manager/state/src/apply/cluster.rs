@@ -25,6 +25,7 @@ impl State {
         }
         check_settings(settings)?;
         self.cluster = Some(Cluster { settings: settings.clone(), created: entry.at });
+        self.level = description.level;
         let id = NodeId(self.next_id());
         self.insert_node(entry, id, Role::Manager, description, "");
         Ok(Reply::Node(id))

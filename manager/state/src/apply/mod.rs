@@ -31,6 +31,7 @@ impl State {
     /// If `index` is not after [`State::applied`], or an invariant is broken: a manager stops rather than diverge.
     pub fn apply(&mut self, index: LogIndex, proposal: &Proposal) -> Outcome {
         assert!(index > self.applied, "entry {index} is applied after entry {}", self.applied);
+        self.keep_boundary(index);
         if let Some(first) = proposal.request.and_then(|id| self.answers.get(&id)).cloned() {
             self.applied = index;
             return first;
@@ -84,6 +85,8 @@ impl State {
             Command::RenameContainer { container, name } => self.rename_container(*container, name),
             Command::ConnectContainer { container, attachment } => self.connect_container(*container, attachment),
             Command::DisconnectContainer { container, network } => self.disconnect_container(*container, *network),
+            Command::RaiseLevel { level } => self.raise_level(*level),
+            Command::Checkpoint { node, checkpoint } => self.checkpoint(*node, checkpoint),
             Command::ReportContainers { reports } => self.report_containers(entry, reports),
         }
     }

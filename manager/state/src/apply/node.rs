@@ -29,6 +29,9 @@ impl State {
             self.describe_node(entry, id, description)?;
             return Ok(Reply::Node(id));
         }
+        if role == Role::Manager {
+            self.may_manage(description)?;
+        }
         let id = NodeId(self.next_id());
         self.insert_node(entry, id, role, description, public_key_sha256);
         Ok(Reply::Node(id))
@@ -82,10 +85,15 @@ impl State {
         labels_remove: &[String],
     ) -> Outcome {
         let is_last_manager = self.managers().all(|n| n.id == id);
-        let node = self.nodes.get_mut(&id).ok_or_else(|| not_found("node", id))?;
+        let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         if role == Some(Role::Worker) && node.role == Role::Manager && is_last_manager {
             return Err(Rejection::LastManager { node: id.to_string() });
         }
+        if role == Some(Role::Manager) && node.role == Role::Worker {
+            let description = node.description.clone();
+            self.may_manage(&description)?;
+        }
+        let node = self.nodes.get_mut(&id).ok_or_else(|| not_found("node", id))?;
         node.role = role.unwrap_or(node.role);
         node.availability = availability.unwrap_or(node.availability);
         for label in labels_remove {
@@ -117,6 +125,7 @@ impl State {
             self.forget_container(container);
         }
         self.forget_networks_of(id);
+        self.checkpoints.remove(&id);
         self.nodes.remove(&id);
         Ok(Reply::Done)
     }

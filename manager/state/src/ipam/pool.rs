@@ -20,6 +20,7 @@ thread_local! {
 
 /// Costs what is in use, never what the subnet could hold: a /64 is as cheap as a /29.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pool {
     subnet: Subnet,
     /// Offsets from the base of the range that are not to be taken (in use, resting, or reserved), as maximal runs:

@@ -4,6 +4,7 @@
 mod commands;
 mod containers;
 mod laws;
+mod level;
 mod ports;
 mod projection;
 mod story;

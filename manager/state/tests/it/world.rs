@@ -129,6 +129,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         os: "linux".into(),
         arch: "x86_64".into(),
         version: "0.1.0".into(),
+        level: Default::default(),
         addresses: vec![],
         default_bridge: hostname.starts_with('h').then(Default::default),
     }
