@@ -44,12 +44,18 @@ async fn a_task_is_wired_and_named_before_it_starts_repaired_while_it_runs_and_g
     eprintln!("running after {took:?}");
     assert_eq!(daemon.names(1, "web.2"), "10.0.1.12\n");
 
-    let lines = daemon.host.runtime().logs("task-1", shoal_runtime::LogOptions::default()).unwrap();
-    let said: Vec<String> =
-        futures::StreamExt::collect::<Vec<_>>(lines).await.into_iter().map(|l| l.unwrap().text).collect();
-    let said = said.join("\n");
-    for part in ["10.0.1.11/24", "10.0.1.12", "found", "10.0.1.11\tweb-1"] {
-        assert!(said.contains(part), "{part:?} in {said}");
+    // It runs before its program has said all this.
+    let deadline = tokio::time::Instant::now() + fixture::PATIENCE;
+    loop {
+        let lines = daemon.host.runtime().logs("task-1", shoal_runtime::LogOptions::default()).unwrap();
+        let said: Vec<String> =
+            futures::StreamExt::collect::<Vec<_>>(lines).await.into_iter().map(|l| l.unwrap().text).collect();
+        let said = said.join("\n");
+        let missing =
+            ["10.0.1.11/24", "10.0.1.12", "found", "10.0.1.11\tweb-1"].into_iter().find(|p| !said.contains(p));
+        let Some(missing) = missing else { break };
+        assert!(tokio::time::Instant::now() < deadline, "{missing:?} in {said}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(daemon.inside(Ns::Task(TaskId(1)), "ping -c1 -W1 10.0.1.12").status.success());
     eventually("converged", || daemon.agent.status().converged_generation == record.generation()).await;
