@@ -17,7 +17,7 @@ use shoal_rt::{
     Connections, Credentials, Expect, Fatal, Identity, Incoming, JoinToken, Tasks, clock, connect::connect_joiner,
     incoming,
 };
-use shoal_state::{Command, Proposal, Rejection, Reply, State};
+use shoal_state::{Command, Proposal, Rejection, Reply, RequestId, State};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::DropGuard;
@@ -125,7 +125,7 @@ impl Stage {
     }
 
     pub(crate) async fn propose(&self, command: Command) -> Result<Reply, Rejection> {
-        let proposal = Proposal { at: clock::now(), request: None, command };
+        let proposal = Proposal { at: clock::now(), request: Some(RequestId(rand::random())), command };
         self.manager.consensus.propose(proposal).await.unwrap().1
     }
 

@@ -83,7 +83,7 @@ fn a_services_port_answers_on_every_host_and_a_task_of_the_same_host_sees_the_cl
         // From a container, by its host's address.
         lab.shoal("m1", ["run", "-d", "--name", "by-hand", "page", "idle"])?.success()?;
         let fetched = lab.shoal("m1", ["exec", "by-hand", "wget", "-qO-", "http://172.31.0.11:8080/"])?.success()?;
-        ensure!(fetched.starts_with("web."), "{fetched}");
+        ensure!(fetched.starts_with("web-"), "{fetched}");
         let listed = lab.shoal("m1", ["service", "ls"])?.success()?;
         ensure!(listed.contains("*:8080->80/tcp"), "{listed}");
 

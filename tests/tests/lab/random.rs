@@ -191,7 +191,11 @@ fn agrees(lab: &Lab, host: &str) -> anyhow::Result<()> {
         }
         let Some(pool) = network["IPAM"]["Config"].get(0) else { continue };
         let has = network["Containers"].as_object().map_or(0, serde_json::Map::len);
-        ensure!(pool["Used"] == has, "{has} containers are on {name}, and {pool} says otherwise");
+        // Of an overlay a worker sees its own containers only, and how many addresses the cluster has given.
+        let is_all = host.starts_with('m') || network["Driver"] != "overlay";
+        let used = usize::try_from(pool["Used"].as_u64().context("used")?)?;
+        let agree = if is_all { used == has } else { used >= has };
+        ensure!(agree, "{has} containers are on {name}, and {pool} says otherwise");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use shoal_common::{
 use shoal_proto::pb::{self, raft_client::RaftClient};
 use shoal_raft::{Connector, Consensus, Owner, Settings};
 use shoal_rt::{Peer, PeerIdentity};
-use shoal_state::{ClusterSettings, Command, Proposal, Reply};
+use shoal_state::{ClusterSettings, Command, Proposal, Reply, RequestId};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -208,8 +208,9 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
     }
 }
 
+/// With an id, as everything that is proposed once: a try whose answer is lost is repeated.
 pub(crate) fn proposal(command: Command) -> Proposal {
-    Proposal { at: Timestamp(1_000), request: None, command }
+    Proposal { at: Timestamp(1_000), request: Some(RequestId(rand::random())), command }
 }
 
 pub(crate) fn network(name: &str) -> Proposal {
