@@ -1,13 +1,14 @@
 //! The addresses that a host claims for itself. Other hosts send it their traffic by them: a host must not take another's.
 
 use shoal_common::{Invalid, NodeId, node::NodeDescription};
-use shoal_state::State;
+use shoal_state::{Node, State};
 use std::{collections::BTreeSet, net::IpAddr};
 
 /// Whether `node` (none yet, if it joins) may say this of itself over a connection from `from`.
 ///
 /// An address that no other node has may be claimed: a host has several, and connects from one of them. One that another
-/// node has is that node's, unless the connection comes from it: then it has moved, as to a host that joins again.
+/// node has is that node's, unless the connection comes from an address of that node: then it is the same host, which
+/// joins again.
 pub(crate) fn check(
     state: &State,
     node: Option<NodeId>,
@@ -15,16 +16,15 @@ pub(crate) fn check(
     description: &NodeDescription,
 ) -> Result<(), Invalid> {
     let from = from.to_canonical();
+    let has = |other: &Node, address| claims(&other.description).iter().any(|(_, a)| *a == address);
+    let others = state.nodes.values().filter(|other| Some(other.id) != node && !other.left && !has(other, from));
+    let others: Vec<&Node> = others.collect();
     for (field, address) in claims(description) {
         if !is_of_a_host(address, from) {
             let expected = "an address of this host that others reach";
             return Err(Invalid::new(field, address, expected));
         }
-        let others = state.nodes.values().filter(|other| Some(other.id) != node && !other.left);
-        let mut others = others.filter(|other| claims(&other.description).iter().any(|(_, a)| *a == address));
-        if address != from
-            && let Some(holder) = others.next()
-        {
+        if let Some(holder) = others.iter().find(|other| has(other, address)) {
             let (id, name) = (holder.id, &holder.description.hostname);
             let expected = format!("an address of this host: {id} ({name}) has it (if it is gone: shoal node rm {id})");
             return Err(Invalid::new(field, address, expected));
@@ -115,8 +115,9 @@ mod tests {
             (None, "192.0.2.9", "192.0.2.9:2377", "192.0.2.1", &[], Some("vtep")),
             (second, "192.0.2.2", "192.0.2.2:2377", "192.0.2.2", &["2001:db8::1"], Some("addresses")),
             (second, "192.0.2.2", "192.0.2.2:2377", "192.0.2.2", &["::ffff:192.0.2.1"], Some("addresses")),
-            // It has moved to the host that connects from it, and to no other.
+            // The same host joins again, with all that it had; no other does.
             (None, "192.0.2.2", "192.0.2.2:2377", "192.0.2.2", &[], None),
+            (None, "192.0.2.1", "192.0.2.1:2377", "192.0.2.1", &["2001:db8::1"], None),
             (None, "192.0.2.9", "192.0.2.9:2377", "192.0.2.2", &[], Some("vtep")),
             (None, "192.0.2.9", "0.0.0.0:2377", "192.0.2.9", &[], Some("control_addr")),
             (None, "192.0.2.9", "192.0.2.9:2377", "239.1.1.1", &[], Some("vtep")),
