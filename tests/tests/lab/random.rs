@@ -253,7 +253,7 @@ fn names(lab: &Lab, host: &str, list: &[&str], field: &str) -> anyhow::Result<Ve
 /// What a host has that we make: links, namespaces, tables, listeners, mounts, processes, cgroups, directories.
 fn remains(lab: &Lab, host: &str) -> anyhow::Result<String> {
     let cgroups = format!("find /sys/fs/cgroup -type d -path '*/shoal/{}/{host}/*' | wc -l", lab.name());
-    let look = "ip -br link | awk '{ print $1 }' | sed 's/@.*//' | sort; ls /run/shoal/netns; nft list tables; \
+    let look = "ip -br link | awk '{ print $1 }' | sed 's/@.*//' | sort; ls /run/shoal/netns; nft list tables | sort; \
                 ss -Hlntu | awk '{ print $1, $5 }' | sort; \
                 grep -c overlay /proc/self/mounts; pgrep -fc 'bin/idle'";
     let seen = lab.exec(host, ["sh", "-c", &format!("{look}; {cgroups}")])?.success()?;
