@@ -281,7 +281,8 @@ impl Cluster {
         let holding: BTreeSet<u64> = self
             .hosts
             .iter()
-            .filter(|(_, host)| !host.rotten && holds(&host.disk.certain(), &host.owner, id))
+            // What a disk has lost since, it had: such a member does not vote, so the others are still enough.
+            .filter(|(_, host)| host.rotten || host.refused || holds(&host.disk.certain(), &host.owner, id))
             .map(|(node, _)| node.0)
             .collect();
         let voters = oracle::voters();
