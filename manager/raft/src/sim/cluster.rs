@@ -95,7 +95,7 @@ pub(super) struct Host {
 impl Cluster {
     pub(super) fn new(mut dice: Dice) -> Self {
         let net = Net::new(dice.fork(1));
-        let snapshot_every = dice.from_to(15, 60);
+        let snapshot_every = dice.between(15, 60);
         Self { net, dice, hosts: BTreeMap::new(), snapshot_every, counts: Counts::default() }
     }
 

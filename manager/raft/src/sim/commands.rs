@@ -67,6 +67,7 @@ fn description(nth: u64) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
+        level: shoal_common::Level::KNOWN,
         addresses: Vec::new(),
         default_bridge: None,
     }
@@ -86,7 +87,7 @@ pub(super) fn any(dice: &mut Dice, state: &State) -> Command {
         (8, _, Some(service), _) => Command::RemoveService { service },
         (9..=13, _, Some(service), _) => {
             let spec_version = state.services.get(&service).map_or(LogIndex(0), |s| s.spec_version);
-            let slot = Slot::Replica(u32::try_from(dice.from_to(1, 4)).unwrap_or(1));
+            let slot = Slot::Replica(u32::try_from(dice.between(1, 4)).unwrap_or(1));
             let why_pending = "no node".to_owned();
             let create = TaskChange::Create { service, spec_version, slot, node: Some(node), why_pending };
             Command::Orchestrate { changes: vec![create] }

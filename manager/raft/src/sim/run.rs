@@ -158,17 +158,17 @@ impl Story {
         if !self.found(voters).await {
             return Vec::new();
         }
-        let clients = (0..dice.from_to(2, 4)).map(|nth| self.client(nth, dice.fork(10 + nth))).collect();
-        let troubles = dice.from_to(6, 16);
+        let clients = (0..dice.between(2, 4)).map(|nth| self.client(nth, dice.fork(10 + nth))).collect();
+        let troubles = dice.between(6, 16);
         for _ in 0..troubles {
-            let pause = self.dice.from_to(50, 1200);
+            let pause = self.dice.between(50, 1200);
             self.pass(Duration::from_millis(pause)).await;
             if is_wrong() {
                 return clients;
             }
             self.trouble().await;
         }
-        let pause = self.dice.from_to(0, 1000);
+        let pause = self.dice.between(0, 1000);
         self.pass(Duration::from_millis(pause)).await;
         if !is_wrong() {
             self.heal().await;
@@ -293,7 +293,7 @@ impl Story {
                 }
             }
             7 => {
-                let stall = (self.dice.from_to(0, 20), Duration::from_millis(self.dice.from_to(10, 900)));
+                let stall = (self.dice.between(0, 20), Duration::from_millis(self.dice.between(10, 900)));
                 if let Some(host) = self.cluster.hosts.get(&node) {
                     oracle::note(&format!("the disk of {node} stalls: {stall:?}"));
                     host.disk.slow(Slowness { usual: (Duration::from_micros(100), Duration::from_millis(8)), stall });
@@ -302,9 +302,9 @@ impl Story {
             8..=9 => self.partition(),
             10 => {
                 let weather = Weather {
-                    delay: (Duration::from_micros(200), Duration::from_millis(self.dice.from_to(2, 300))),
-                    lost: self.dice.from_to(0, 30),
-                    twice: self.dice.from_to(0, 20),
+                    delay: (Duration::from_micros(200), Duration::from_millis(self.dice.between(2, 300))),
+                    lost: self.dice.between(0, 30),
+                    twice: self.dice.between(0, 20),
                 };
                 oracle::note(&format!("{weather:?}"));
                 self.cluster.net.weather(weather);
@@ -570,7 +570,7 @@ impl Story {
         rt::spawn(async move {
             let mut request = u128::from(nth + 1) << 64;
             while !ending.load(Ordering::Relaxed) {
-                rt::sleep(Duration::from_millis(dice.from_to(1, 120))).await;
+                rt::sleep(Duration::from_millis(dice.between(1, 120))).await;
                 let done = if dice.percent(25) {
                     read(&net, &mut dice).await
                 } else {
@@ -598,12 +598,9 @@ async fn write(net: &Net, dice: &mut Dice, request: u128) -> Counts {
         let command = command.get_or_insert_with(|| commands::any(dice, &member.state().borrow().clone())).clone();
         let work = member.propose(commands::proposal(request, command));
         // The manager may be gone while it is asked.
-        match rt::timeout(Duration::from_secs(4), work).await {
-            Ok(Ok((index, outcome))) => {
-                oracle::acknowledged(floor, index, &outcome);
-                return Counts { acknowledged: 1, ..Counts::default() };
-            }
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok((index, outcome))) = rt::timeout(Duration::from_secs(4), work).await {
+            oracle::acknowledged(floor, index, &outcome);
+            return Counts { acknowledged: 1, ..Counts::default() };
         }
     }
     Counts { unknown: 1, ..Counts::default() }
