@@ -246,8 +246,8 @@ impl Consensus {
     async fn is_level(&self, proposal: &Proposal) -> Result<(), ProposeError> {
         let needs = proposal.command.level();
         let mut states = self.state();
-        let reached = states.wait_for(|state| state.level >= needs);
-        if let Ok(Ok(_)) = tokio::time::timeout(LEVEL_PATIENCE, reached).await {
+        let reached = async { states.wait_for(|state| state.level >= needs).await.is_ok() };
+        if let Ok(true) = rt::timeout(LEVEL_PATIENCE, reached).await {
             return Ok(());
         }
         let level = self.state().borrow().level;
