@@ -7,7 +7,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Known, Standing};
 
-/// How long a stream may outlive its node's membership. Whoever was removed has that time to hear that it was.
+/// How long a stream may outlive its node's membership. A node that was removed has as long once more: to be told so,
+/// rather than to lose its connection.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// Never ends.
@@ -30,15 +31,15 @@ pub async fn close_departed(known: Known, connections: Connections) {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Now {
     removed: bool,
     manages: bool,
 }
 
-/// Which connections belonged to managers when they were looked at last.
+/// What the nodes of the connections were when they were checked last.
 #[derive(Debug, Default)]
-struct Seen(BTreeMap<u64, bool>);
+struct Seen(BTreeMap<u64, Now>);
 
 impl Seen {
     /// The connections to close. A manager that was demoted connects again with the certificate that it has until it is
@@ -47,12 +48,12 @@ impl Seen {
         let mut seen = BTreeMap::new();
         let mut departed = Vec::new();
         for (id, identity, now) in now {
-            let managed = self.0.get(&id).copied().unwrap_or(false);
-            let demoted = identity.role == Role::Manager && managed && !now.manages;
-            if now.removed || demoted {
+            let before = self.0.get(&id).copied().unwrap_or_default();
+            let demoted = identity.role == Role::Manager && before.manages && !now.manages && !now.removed;
+            if demoted || (before.removed && now.removed) {
                 departed.push((id, identity));
             } else {
-                seen.insert(id, now.manages);
+                seen.insert(id, now);
             }
         }
         self.0 = seen;
@@ -79,7 +80,8 @@ mod tests {
         // Node 1 is demoted: what it had open ends, once.
         assert_eq!(look(&[(1, 1, manager, false, false), (2, 2, worker, false, false)]), [1]);
         assert_eq!(look(&[(3, 1, manager, false, false), (2, 2, worker, false, false)]), [0; 0]);
-        // Removed nodes keep nothing.
+        // Removed nodes are told so, and keep nothing.
+        assert_eq!(look(&[(3, 1, manager, true, false), (2, 2, worker, true, false)]), [0; 0]);
         assert_eq!(look(&[(3, 1, manager, true, false), (2, 2, worker, true, false)]), [3, 2]);
     }
 }
