@@ -55,7 +55,8 @@ step fmt cargo fmt "${packages[@]/#--workspace/--all}" --check
 step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings
 # No build of the workspace has the simulation in it (deploy/simulate.sh), so nothing else would notice that it rots.
 [ $# -gt 0 ] || step simulation cargo clippy --locked -p shoal-raft --features sim --all-targets -- -D warnings
-step docs env RUSTDOCFLAGS=-Dwarnings cargo doc --locked "${packages[@]}" --no-deps --quiet
+# Private items too: most of what a reader looks up is private to its crate.
+step docs env RUSTDOCFLAGS=-Dwarnings cargo doc --locked "${packages[@]}" --no-deps --document-private-items --quiet
 step build cargo build --locked "${packages[@]}" --bins --tests --examples --quiet && step tests tests
 
 passed=$(count passed)

@@ -3,12 +3,12 @@
 //! [`Zone::of`] turns what a host was told into all names of its networks; [`answer`](answer::answer) is a function
 //! from a query to a reply, or to the word that it is somebody else's to answer. Both are pure: no socket, no
 //! clock, no chance. [`Resolver`] carries bytes between them, the containers and the upstream servers. Start
-//! reading at [`answer`].
+//! reading at `answer`.
 //!
 //! **What must hold.** A name of ours never leaves the host: not a service's, not that of a task that ended, not
 //! a bare word nobody bears. An answer is made from the newest zone there is at the moment of asking. A container
 //! sees only the networks it is on, and one that is on internal networks alone reaches no server outside. No container
-//! takes the resolver from the others ([`share`]).
+//! takes the resolver from the others (`share`).
 //!
 //! A network's name is not a domain of ours: `www.web.dev` on a network called `dev` is a public name unless a container
 //! here bears it. The price: `gone.dev`, once `gone` has been removed, is asked for outside.

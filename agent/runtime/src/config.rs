@@ -17,7 +17,7 @@ pub struct RuntimeConfig {
     pub run_dir: PathBuf,
     /// The cgroup above those of the containers, from the root of each hierarchy: `/shoal/m1`.
     pub cgroup_parent: String,
-    /// The program that calls [`crate::supervise`] when started as `PROGRAM supervise DIR`.
+    /// The program that calls [`crate::supervise()`] when started as `PROGRAM supervise DIR`.
     pub supervisor: PathBuf,
 }
 

@@ -1,7 +1,7 @@
 //! The embedded container runtime: images, overlayfs root file systems, OCI containers, logs and exit codes.
 //!
 //! There is no other daemon. [`Runtime`] is the daemon's side: it keeps the image store, starts one small
-//! *supervisor* process per container and reads what supervisors leave on disk. [`supervise`] is that other
+//! *supervisor* process per container and reads what supervisors leave on disk. [`supervise()`] is that other
 //! process: it builds the container, copies its output into the log, waits for it and writes down how it ended.
 //! A supervisor lives in a session and a mount namespace of its own, so the daemon may be killed and started
 //! again without the container noticing, and an exit code is known even if nobody was there to see it.

@@ -2,11 +2,11 @@
 //!
 //! It is a process of its own so that both go on while the daemon is down, restarts or is upgraded. The daemon
 //! starts it, tells it the assignment and whom to serve, and replaces it when it has ended, when it does not answer
-//! ([`keeper`]) and when it is of another build; it goes on with what it was told last when the daemon has gone. What is
+//! (`keeper`) and when it is of another build; it goes on with what it was told last when the daemon has gone. What is
 //! not said again is not forgotten: a daemon that comes back finds out who is served, and stops those that should not be.
 //!
 //! It opens nothing of a container itself: the daemon sends it the sockets. So all that it has of a task is in one value
-//! ([`served`]), and goes with it.
+//! (`served`), and goes with it.
 
 mod client;
 mod keeper;

@@ -7,7 +7,7 @@
 //! | `snapshot-N` | the state up to entry N (`snapshot.rs`) |
 //! | `*.new` | what is not finished; it is removed when the store is opened |
 //!
-//! A store is created once for each time that a host becomes a manager ([`create`]), and opened many times ([`open`]).
+//! A store is created once for each time that a host becomes a manager (`create`), and opened many times (`open`).
 //! Opening never creates: a member that has voted and finds nothing must not vote with an empty log. What cannot be read
 //! is left as it is, and the member does not start ([`Refusal`]).
 
