@@ -5,12 +5,12 @@ use std::{
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rand::{Rng as _, seq::IndexedRandom as _};
 
 use super::stage::{MANAGERS, Stage};
@@ -90,6 +90,27 @@ pub const ROWS: &[Row] = &[
         needs_disks: false,
     },
     Row { name: "A3", what: "a worker's links and rules are deleted", fault: sabotage, clients: 4, needs_disks: false },
+    Row {
+        name: "A4-lost",
+        what: "a worker's daemon hears of no change in its kernel",
+        fault: notifications_lost,
+        clients: 4,
+        needs_disks: false,
+    },
+    Row {
+        name: "A4-refused",
+        what: "a worker's kernel refuses every other send",
+        fault: kernel_refuses,
+        clients: 4,
+        needs_disks: false,
+    },
+    Row {
+        name: "A4-slow",
+        what: "a worker's kernel answers slowly",
+        fault: kernel_slow,
+        clients: 4,
+        needs_disks: false,
+    },
     Row { name: "A5", what: "a manager's host reboots during a deploy", fault: reboot, clients: 4, needs_disks: false },
     Row { name: "A6", what: "a /28 is filled and emptied again", fault: exhaustion, clients: 4, needs_disks: false },
 ];
@@ -264,15 +285,52 @@ fn sync_stalls(stage: &Stage) -> anyhow::Result<()> {
 
 /// Tampers with every sync of a daemon.
 fn inject(stage: &Stage, host: &str, how: &str, lasts: Duration) -> anyhow::Result<()> {
-    let pid = stage.daemon(host)?.to_string();
-    let traced = Command::new("timeout")
-        .args(["--signal=INT", &lasts.as_secs().to_string(), "strace", "-f", "-qq", "-o", "/dev/null", "-p", &pid])
-        .args(["-e", "trace=fsync,fdatasync", "-e", &format!("inject=fsync,fdatasync:{how}")])
-        .output()
-        .context("run strace")?;
-    let said = String::from_utf8_lossy(&traced.stderr);
-    ensure!(!said.contains("Operation not permitted") && !said.contains("invalid"), "strace: {said}");
-    Ok(())
+    Tampering::begin(stage, host, "fsync,fdatasync", how)?.last(lasts)
+}
+
+/// A tracer that changes what a daemon's system calls do.
+struct Tampering {
+    tracer: Child,
+    begun: Instant,
+}
+
+impl Tampering {
+    /// `calls` and `how` as strace's `inject` has them. Returns once the daemon is traced.
+    fn begin(stage: &Stage, host: &str, calls: &str, how: &str) -> anyhow::Result<Self> {
+        let pid = stage.daemon(host)?;
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()]);
+        strace.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}")]);
+        let tracer = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("run strace")?;
+        let mut tampering = Self { tracer, begun: Instant::now() };
+        let status = format!("/proc/{pid}/status");
+        eventually("the daemon is traced", WHOLE_WITHIN, || {
+            // A daemon that the fault has ended already was traced.
+            let Ok(status) = fs::read_to_string(&status) else { return Ok(()) };
+            if let Some(ended) = tampering.tracer.try_wait()? {
+                bail!("strace ended, {ended}");
+            }
+            ensure!(!status.contains("TracerPid:\t0\n"), "it is not");
+            Ok(())
+        })?;
+        Ok(tampering)
+    }
+
+    /// Goes on until this long after the beginning.
+    fn last(mut self, lasts: Duration) -> anyhow::Result<()> {
+        while self.begun.elapsed() < lasts && self.tracer.try_wait()?.is_none() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Tampering {
+    /// An interrupted tracer lets go of the daemon; it is waited for, so that nothing is tampered with later.
+    fn drop(&mut self) {
+        let _ = signal("-INT", &self.tracer.id().to_string());
+        let _ = self.tracer.wait();
+    }
 }
 
 fn leader_paused(stage: &Stage) -> anyhow::Result<()> {
@@ -329,8 +387,89 @@ for ns in /run/shoal/netns/*; do
     done
 done";
 
+/// Everything that the reconciler answers for on a host, without what counts or is numbered anew.
+const PICTURE: &str = "look() {
+    echo \"== $1\"
+    $2 nft list tables | sort | while read table; do $2 nft -s list $table; done
+    $2 ip -br link | sed 's/@[^ ]*//' | sort
+    $2 ip -br address | sed 's/@[^ ]*//' | sort
+    $2 bridge fdb show | grep -v ' dev lo ' | sort
+    $2 ip neigh show nud permanent | sort
+    $2 ip route
+}
+look host
+for ns in /run/shoal/netns/*; do look $ns \"nsenter --net=$ns\"; done";
+
+/// Tampers with all of ours on a worker while `meanwhile` makes it hard to notice or to mend. Then it is as it was.
+fn sabotage_and(stage: &Stage, meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let picture = || stage.lab.exec("w1", ["sh", "-c", PICTURE])?.success();
+    // Two looks that are the same: nothing is on its way.
+    let before = eventually("the worker is at rest", WHOLE_WITHIN, || {
+        let (one, other) = (picture()?, picture()?);
+        same(&one, &other)?;
+        Ok(one)
+    })?;
+    meanwhile()?;
+    eventually("the worker is as it was", WHOLE_WITHIN, || same(&before, &picture()?))
+}
+
+fn same(before: &str, now: &str) -> anyhow::Result<()> {
+    let differs = before.lines().zip(now.lines()).find(|(before, now)| before != now);
+    ensure!(
+        before == now,
+        "{} lines, then {}; the first that differs: {differs:?}",
+        before.lines().count(),
+        now.lines().count()
+    );
+    Ok(())
+}
+
 fn sabotage(stage: &Stage) -> anyhow::Result<()> {
+    sabotage_and(stage, || delete_all(stage))
+}
+
+fn delete_all(stage: &Stage) -> anyhow::Result<()> {
     stage.lab.exec("w1", ["sh", "-c", SABOTAGE])?.success().map(drop)
+}
+
+/// More changes, in each namespace, than a socket's buffer holds.
+const STORM: &str = "storm() {
+    for n in $(seq 500); do
+        echo address add 127.9.9.9/32 dev lo
+        echo address delete 127.9.9.9/32 dev lo
+    done | $1 ip -batch -
+}
+storm
+for ns in /run/shoal/netns/*; do storm \"nsenter --net=$ns\"; done";
+
+/// The daemon stands still while a storm of changes fills its sockets; what is deleted after that is not told.
+fn notifications_lost(stage: &Stage) -> anyhow::Result<()> {
+    sabotage_and(stage, || {
+        let pid = stage.daemon("w1")?.to_string();
+        signal("-STOP", &pid)?;
+        let done = stage.lab.exec("w1", ["sh", "-c", STORM]).and_then(|storm| storm.success());
+        let done = done.and_then(|_| delete_all(stage));
+        signal("-CONT", &pid)?;
+        done
+    })
+}
+
+/// Every other send fails, those to the kernel among them, as when it is out of memory or at something else.
+fn kernel_refuses(stage: &Stage) -> anyhow::Result<()> {
+    let errno = ["ENOBUFS", "EBUSY", "EEXIST"].choose(&mut rand::rng()).copied().unwrap_or("ENOBUFS");
+    sabotage_and(stage, || {
+        let tampering = Tampering::begin(stage, "w1", "sendto", &format!("error={errno}:when=1+2"))?;
+        delete_all(stage)?;
+        tampering.last(LASTS)
+    })
+}
+
+fn kernel_slow(stage: &Stage) -> anyhow::Result<()> {
+    sabotage_and(stage, || {
+        let tampering = Tampering::begin(stage, "w1", "sendto", "delay_enter=100000")?;
+        delete_all(stage)?;
+        tampering.last(LASTS)
+    })
 }
 
 fn reboot(stage: &Stage) -> anyhow::Result<()> {
