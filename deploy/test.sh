@@ -41,6 +41,13 @@ tests() {
     fi
 }
 
+# The seeds that once failed, 500 others, and each mutant until it is noticed. One test at a time: each takes all cores.
+simulation() {
+    cargo clippy --locked -p shoal-raft --features sim --all-targets -- -D warnings || return
+    cargo test --locked --profile sim -p shoal-raft --features sim --test simulation -- --test-threads=1 2>&1 |
+        tee -a "$output"
+}
+
 # The sum of the numbers before a word, in the lines in which the runners sum up. (nextest shows the output of a test
 # that failed, which has such a line too, and indents it.)
 count() {
@@ -53,8 +60,8 @@ count() {
 # is what makes the features of the two the same; the lab tests run the `shoal` that `--bins` leaves in the target dir.
 step fmt cargo fmt "${packages[@]/#--workspace/--all}" --check
 step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings
-# No build of the workspace has the simulation in it (deploy/simulate.sh), so nothing else would notice that it rots.
-[ $# -gt 0 ] || step simulation cargo clippy --locked -p shoal-raft --features sim --all-targets -- -D warnings
+# No build of the workspace has the simulation in it (deploy/simulate.sh): it is checked and run by itself.
+[ $# -gt 0 ] || step simulation simulation
 # Private items too: most of what a reader looks up is private to its crate.
 step docs env RUSTDOCFLAGS=-Dwarnings cargo doc --locked "${packages[@]}" --no-deps --document-private-items --quiet
 step build cargo build --locked "${packages[@]}" --bins --tests --examples --quiet && step tests tests

@@ -68,6 +68,8 @@ mutants! {
     a_shorter_log_that_votes_is_noticed: ShorterAccepted,
     an_address_reused_at_once_is_noticed: AddressReused,
     an_older_generation_is_noticed: OlderGeneration,
+    a_level_that_is_ignored_is_noticed: LevelIgnored,
+    a_failed_sync_that_nobody_hears_of_is_noticed: FailureUnheard,
     a_log_that_may_shrink_is_noticed: LogReversion,
     a_leader_that_leads_on_after_a_restart_is_noticed: LeaderRestored,
 }

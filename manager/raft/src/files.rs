@@ -10,10 +10,9 @@
 //!   pages that it could not write (errseq, "fsyncgate").
 
 use futures::future::BoxFuture;
-use std::{
-    fmt, io,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, io, sync::Arc};
+
+use crate::rt::watch;
 
 mod os;
 
@@ -42,11 +41,49 @@ pub trait Files: fmt::Debug + Send + Sync + 'static {
     /// What the file system has in all, and what of that can still be written.
     fn space(&self) -> io::Result<Space>;
 
-    /// Where the first failed sync is noted, once for all handles on this directory and for the life of the process.
-    fn failure(&self) -> Arc<OnceLock<String>>;
+    /// Once for all handles on this directory, and for the life of the process.
+    fn failure(&self) -> Failure;
 
     /// Runs what blocks: on a thread for that in production, in place in a simulation (which may let time pass first).
     fn work(&self, job: Job) -> BoxFuture<'static, ()>;
+}
+
+/// The first failed sync of a directory. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Failure(Arc<watch::Sender<Option<String>>>);
+
+impl Default for Failure {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Failure {
+    pub(crate) fn note(&self, why: String) {
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(why);
+            is_first
+        });
+    }
+
+    pub fn get(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    /// Resolves when a sync has failed, in whichever thread.
+    pub(crate) async fn happened(&self) -> String {
+        let mut noted = self.0.subscribe();
+        loop {
+            let first = noted.borrow_and_update().clone();
+            if let Some(why) = first {
+                return why;
+            }
+            if noted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 pub type Job = Box<dyn FnOnce() + Send>;

@@ -36,7 +36,7 @@ pub(crate) async fn on_disk<T: Send + 'static>(
 ) -> Result<T, OpenError> {
     let on = Arc::clone(files);
     files::blocking(files, move || work(&on)).await.map_err(|e| match files.failure().get() {
-        Some(why) => OpenError::Failed(why.clone()),
+        Some(why) => OpenError::Failed(why),
         None => OpenError::of(dir, &e),
     })
 }

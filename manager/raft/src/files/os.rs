@@ -6,19 +6,19 @@ use std::{
     fs, io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{File, Files, Job, Space};
+use super::{Failure, File, Files, Job, Space};
 
 /// A sync that failed is remembered by directory, so that opening it again in this process does not trust pages that
 /// the kernel has dropped.
-static FAILURES: Mutex<BTreeMap<PathBuf, Arc<OnceLock<String>>>> = Mutex::new(BTreeMap::new());
+static FAILURES: Mutex<BTreeMap<PathBuf, Failure>> = Mutex::new(BTreeMap::new());
 
 #[derive(Debug)]
 pub struct Os {
     dir: PathBuf,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
 }
 
 impl Os {
@@ -32,7 +32,7 @@ impl Os {
         }
         let dir = dir.canonicalize()?;
         let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
-        let failure = Arc::clone(failures.entry(dir.clone()).or_default());
+        let failure = failures.entry(dir.clone()).or_default().clone();
         drop(failures);
         Ok(Self { dir, failure })
     }
@@ -91,8 +91,8 @@ impl Files for Os {
         Ok(Space { total_bytes: stat.f_blocks * stat.f_frsize, free_bytes: stat.f_bavail * stat.f_frsize })
     }
 
-    fn failure(&self) -> Arc<OnceLock<String>> {
-        Arc::clone(&self.failure)
+    fn failure(&self) -> Failure {
+        self.failure.clone()
     }
 
     fn work(&self, job: Job) -> BoxFuture<'static, ()> {
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_failed_sync_is_remembered_when_the_directory_is_opened_again() {
         let dir = tempfile::tempdir().unwrap();
-        Os::open(dir.path()).unwrap().failure().set("EIO".to_owned()).unwrap();
+        Os::open(dir.path()).unwrap().failure().note("EIO".to_owned());
         assert_eq!(Os::open(dir.path()).unwrap().failure().get().unwrap(), "EIO");
     }
 }

@@ -5,12 +5,20 @@ use openraft::{
     ServerState,
     async_runtime::{Instant as _, WatchReceiver as _},
 };
-use shoal_common::{Generation, LogIndex, NodeId, assignment::Assignment, node::Role};
-use shoal_state::Command;
+use shoal_common::{
+    Generation, Level, LogIndex, NodeId,
+    assignment::Assignment,
+    node::{NodeDescription, Role},
+};
+use shoal_state::{Command, Node, Proposal, State};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -81,6 +89,8 @@ pub(super) struct Host {
     /// Whose store it has, once it has begun to be a manager.
     owner: Owner,
     pub(super) member: Option<Consensus>,
+    /// The member says that it cannot go on.
+    ended: Arc<AtomicBool>,
     /// When it is started again.
     pub(super) back: Option<(rt::Instant, Loss)>,
     /// Its disk has lost something that it had synced: the member must not start with it.
@@ -100,13 +110,15 @@ impl Cluster {
     }
 
     /// A host that becomes a manager, with an empty store.
-    pub(super) async fn add(&mut self, node: NodeId) {
+    pub(super) async fn add(&mut self, node: NodeId, level: Level) {
+        oracle::knows(node, level);
         let disk = Disk::new(self.dice.fork(node.0));
         let owner = Owner { cluster: "simulated".to_owned(), node: node.0, incarnation: "1".to_owned() };
         let host = Host {
             disk,
             owner,
             member: None,
+            ended: Arc::default(),
             back: None,
             rotten: false,
             refused: false,
@@ -164,6 +176,10 @@ impl Cluster {
         match opened {
             Ok(member) => {
                 oracle::note(&format!("{node} starts"));
+                // Often a daemon starts because a newer version was installed.
+                if oracle::level_of(node) < Level::KNOWN && self.dice.percent(30) {
+                    oracle::knows(node, Level::KNOWN);
+                }
                 if let Some(owed) = oracle::owes(node)
                     && !holds(&host.disk, &host.owner, owed)
                 {
@@ -171,6 +187,13 @@ impl Cluster {
                 }
                 host.rotten = false;
                 host.member = Some(member.clone());
+                host.ended = Arc::default();
+                let (ended, ending) = (Arc::clone(&host.ended), member.clone());
+                rt::spawn(async move {
+                    let why = ending.fatal().await;
+                    oracle::note(&format!("{node} ends: {why}"));
+                    ended.store(true, Ordering::Relaxed);
+                });
                 self.net.join(&host.disk, &host.owner, member.clone());
                 rt::spawn(align(member, host.disk.clone()));
             }
@@ -195,6 +218,7 @@ impl Cluster {
         let after = Duration::from_millis(*self.dice.pick(&[0, 20, 300, 1500, 4000]).unwrap_or(&300));
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.disk.stop();
+        host.ended = Arc::default();
         self.net.leave(node);
         if let Some(member) = host.member.take() {
             rt::spawn(async move { member.shutdown().await });
@@ -218,9 +242,7 @@ impl Cluster {
                 self.crash(node, Loss::Some);
                 continue;
             }
-            let ended =
-                host.member.as_ref().is_some_and(|m| m.raft().metrics().borrow_watched().running_state.is_err());
-            if ended {
+            if host.ended.load(Ordering::Relaxed) {
                 // A daemon whose disk or Raft has failed ends; systemd starts it again.
                 self.crash(node, Loss::Nothing);
                 continue;
@@ -326,7 +348,9 @@ impl Cluster {
         self.change(commands::role(node, Role::Worker))
     }
 
+    /// A newer version is installed first: an old one may not come back.
     pub(super) fn promote(&mut self, node: NodeId) -> BoxFuture<'static, bool> {
+        oracle::knows(node, Level::KNOWN);
         self.change(commands::role(node, Role::Manager))
     }
 }
@@ -342,6 +366,22 @@ fn holds(disk: &Disk, owner: &Owner, id: crate::types::LogId) -> bool {
     found.iter().any(|(_, bytes)| crate::codec::decode::<crate::types::Entry>(bytes).is_ok_and(|e| e.log_id == id))
 }
 
+/// As daemons say what they are, and as the leader raises the level once all managers know it.
+async fn raise(member: &Consensus, state: &State) {
+    let news = state.nodes.values().find(|n| n.description.level < oracle::level_of(n.id));
+    let command = match news {
+        Some(Node { id, description, .. }) => {
+            let description = NodeDescription { level: oracle::level_of(*id), ..description.clone() };
+            Command::DescribeNode { node: *id, description }
+        }
+        None if state.known_by_all() > state.level => Command::RaiseLevel { level: state.known_by_all() },
+        None => return,
+    };
+    if let Err(error) = member.propose(Proposal { request: None, ..commands::proposal(0, command) }).await {
+        oracle::note(&format!("the level is not raised: {error}"));
+    }
+}
+
 /// As the daemon's leader does: the members are to be the nodes that are managers.
 async fn align(member: Consensus, disk: Disk) {
     let life = disk.life();
@@ -352,6 +392,7 @@ async fn align(member: Consensus, disk: Disk) {
             continue;
         }
         let state = member.state().borrow().clone();
+        raise(&member, &state).await;
         let wanted: BTreeMap<NodeId, SocketAddr> =
             state.managers().map(|m| (m.id, m.description.control_addr)).collect();
         if let Err(error) = member.align_membership(&wanted).await {

@@ -1,7 +1,7 @@
 //! Changes as users and the leader's loops make them, few names and small networks, so that they meet.
 
 use shoal_common::{
-    LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
+    Level, LogIndex, Mtu, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     network::{Driver, NetworkSpec},
     node::{Liveness, NodeDescription, Role},
     service::{
@@ -10,7 +10,7 @@ use shoal_common::{
     },
     task::{Slot, TaskState},
 };
-use shoal_state::{ClusterSettings, Command, Proposal, RequestId, State, TaskChange, TaskReport};
+use shoal_state::{Checkpoint, ClusterSettings, Command, Proposal, RequestId, State, TaskChange, TaskReport};
 use std::collections::BTreeMap;
 
 use super::dice::Dice;
@@ -19,7 +19,7 @@ pub(super) fn proposal(request: u128, command: Command) -> Proposal {
     Proposal { at: Timestamp(1_000), request: Some(RequestId(request)), command }
 }
 
-pub(super) fn init() -> Command {
+pub(super) fn init(level: Level) -> Command {
     let cluster = ClusterSettings {
         id: "simulated".to_owned(),
         ca_certificate_pem: String::new(),
@@ -31,13 +31,13 @@ pub(super) fn init() -> Command {
         ula_prefix: "fd00:1:2::/48".parse().expect("this is a prefix"),
         data_path_port: 4789,
     };
-    Command::InitCluster { cluster: Box::new(cluster), node: description(1) }
+    Command::InitCluster { cluster: Box::new(cluster), node: description(1, level) }
 }
 
-pub(super) fn register(nth: u64) -> Command {
+pub(super) fn register(nth: u64, level: Level) -> Command {
     Command::RegisterNode {
         role: Role::Manager,
-        description: description(nth),
+        description: description(nth, level),
         public_key_sha256: format!("key of host {nth}"),
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn address(nth: u64) -> std::net::SocketAddr {
     ([192, 0, 2, u8::try_from(nth % 250).unwrap_or(0)], 2377).into()
 }
 
-fn description(nth: u64) -> NodeDescription {
+fn description(nth: u64, level: Level) -> NodeDescription {
     NodeDescription {
         hostname: format!("host-{nth}"),
         control_addr: address(nth),
@@ -67,7 +67,7 @@ fn description(nth: u64) -> NodeDescription {
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
-        level: shoal_common::Level::KNOWN,
+        level,
         addresses: Vec::new(),
         default_bridge: None,
     }
@@ -80,7 +80,8 @@ pub(super) fn any(dice: &mut Dice, state: &State) -> Command {
     let service = pick(dice, state.services.keys().map(|id| id.0)).map(ServiceId);
     let task = pick(dice, state.tasks.keys().map(|id| id.0)).map(TaskId);
     match (dice.below(20), network, service, task) {
-        (0..=2, _, _, _) => label(dice, node),
+        (0, _, _, _) => checkpoint(dice, node),
+        (1..=2, _, _, _) => label(dice, node),
         (3..=4, _, _, _) => create_network(dice),
         (5, Some(network), _, _) => Command::RemoveNetwork { network },
         (6..=7, Some(network), _, _) => create_service(dice, network),
@@ -110,6 +111,11 @@ pub(super) fn any(dice: &mut Dice, state: &State) -> Command {
 fn pick(dice: &mut Dice, ids: impl Iterator<Item = u64>) -> Option<u64> {
     let ids: Vec<u64> = ids.collect();
     dice.pick(&ids).copied()
+}
+
+/// What only managers of a newer level know. Nobody compares it here.
+fn checkpoint(dice: &mut Dice, node: NodeId) -> Command {
+    Command::Checkpoint { node, checkpoint: Checkpoint { index: LogIndex(dice.below(1000)), digest: String::new() } }
 }
 
 /// A register: the last value written is what is read.

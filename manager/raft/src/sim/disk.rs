@@ -5,13 +5,13 @@ use futures::future::BoxFuture;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::dice::Dice;
 use crate::{
-    files::{File, Files, Job, Space},
+    files::{Failure, File, Files, Job, Space},
     rt,
 };
 
@@ -37,7 +37,7 @@ struct Host {
     durable_names: BTreeMap<String, u64>,
     /// Changes of names since the last sync of names, in order.
     renamed: Vec<Naming>,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
     /// The power is cut at this operation, counted down.
     cut_in: Option<u64>,
     /// The sync that fails, counted down.
@@ -91,7 +91,7 @@ impl Disk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             renamed: Vec::new(),
-            failure: Arc::default(),
+            failure: Failure::default(),
             cut_in: None,
             fail_sync_in: None,
             slowness: Slowness::USUAL,
@@ -144,7 +144,7 @@ impl Disk {
         host.off = false;
         host.cut_in = None;
         host.fail_sync_in = None;
-        host.failure = Arc::default();
+        host.failure = Failure::default();
     }
 
     /// Somebody emptied the directory.
@@ -443,8 +443,8 @@ impl Files for Model {
         Ok(Space { total_bytes: CAPACITY, free_bytes: CAPACITY.saturating_sub(used) })
     }
 
-    fn failure(&self) -> Arc<OnceLock<String>> {
-        Arc::clone(&self.disk.host().failure)
+    fn failure(&self) -> Failure {
+        self.disk.host().failure.clone()
     }
 
     /// In place, after a while. What a host without power has begun is never done.

@@ -23,6 +23,8 @@ pub enum Mutant {
     OlderGeneration,
     /// A command is logged though not every manager knows it.
     LevelIgnored,
+    /// A sync that fails outside of Raft ends nobody.
+    FailureUnheard,
     /// openraft's `allow_log_reversion`: a follower's log may be shorter than it was, and the leader sends it again.
     LogReversion,
     /// openraft's `enable_leader_restore`: a leader that starts again leads on, without an election.
@@ -30,7 +32,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::NoSync,
         Mutant::CallbackBeforeSync,
         Mutant::VoteUnsynced,
@@ -40,6 +42,7 @@ impl Mutant {
         Mutant::AddressReused,
         Mutant::OlderGeneration,
         Mutant::LevelIgnored,
+        Mutant::FailureUnheard,
         Mutant::LogReversion,
         Mutant::LeaderRestored,
     ];

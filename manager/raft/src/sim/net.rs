@@ -197,7 +197,13 @@ impl Caller {
 
     fn deliver(&self, to: NodeId, question: Question, answer: Option<oneshot::Sender<Result<Answer, Status>>>) {
         let (net, me) = (self.net.clone(), self.me);
-        let Some(takes) = net.way(me, to) else { return };
+        let what = matches!(question, Question::Snapshot(_)).then_some("a snapshot");
+        let told = move |how: &str| {
+            if let Some(what) = what {
+                oracle::note(&format!("{what} from {me} to {to} {how}"));
+            }
+        };
+        let Some(takes) = net.way(me, to) else { return told("is lost") };
         rt::spawn(async move {
             rt::sleep(takes).await;
             let Some(host) = net.member(to) else {
@@ -208,13 +214,15 @@ impl Caller {
                 }
                 return;
             };
-            let told = question.clone();
+            told("arrives");
+            let asked = question.clone();
             let done = question.put(&host.member, me).await;
             if !host.is_alive() {
                 return;
             }
+            told(if done.is_ok() { "is taken" } else { "is refused" });
             if let Ok(answer) = &done {
-                promise(&host, &told, answer);
+                promise(&host, &asked, answer);
             }
             if let (Some(back), Some(answer)) = (net.way(to, me), answer) {
                 rt::sleep(back).await;

@@ -3,13 +3,14 @@
 //! - O1, O3: what was acknowledged is in the log for good, and every read shows all that was acknowledged before it
 //!   began. The log is the order, so this is linearizability of the whole, and so of each key.
 //! - O2: no address is held twice at any index, and a freed one comes again only when no other has rested longer.
+//! - No entry is logged, and no level is reached, that a manager does not know.
 //! - O5: one index has one entry and one state, on every member, for ever.
 //! - Raft: one leader per term; what a member has promised to others (a vote, entries) is durable before they hear it.
 
 use openraft::EntryPayload;
 use sha2::{Digest as _, Sha256};
-use shoal_common::{LogIndex, NetworkId, NodeId};
-use shoal_state::{Outcome, State, digest, violations};
+use shoal_common::{Level, LogIndex, NetworkId, NodeId};
+use shoal_state::{Node, Outcome, State, digest, violations};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -26,13 +27,22 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Agreed {
     id: LogId,
-    entry: [u8; 32],
+    entry: Fingerprint,
     answer: Answer,
     digest: String,
 }
 
+/// Of an entry: what must be equal everywhere, and the level that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    sum: [u8; 32],
+    level: Level,
+}
+
 #[derive(Debug, Default)]
 struct Oracle {
+    /// What runs on each host.
+    known: BTreeMap<NodeId, Level>,
     agreed: BTreeMap<u64, Agreed>,
     state: Arc<State>,
     voters: Vec<BTreeSet<u64>>,
@@ -111,9 +121,8 @@ pub(super) fn events() -> Vec<String> {
     with(|oracle| std::mem::take(&mut oracle.trace.lines))
 }
 
-/// What of an entry must be equal everywhere.
-pub(crate) fn fingerprint(entry: &Entry) -> [u8; 32] {
-    match &entry.payload {
+pub(crate) fn fingerprint(entry: &Entry) -> Fingerprint {
+    let level = match &entry.payload {
         EntryPayload::Membership(membership) => {
             let configs = membership.get_joint_config().clone();
             with(|oracle| {
@@ -121,14 +130,16 @@ pub(crate) fn fingerprint(entry: &Entry) -> [u8; 32] {
                     oracle.voters = configs;
                 }
             });
+            Level(0)
         }
-        EntryPayload::Blank | EntryPayload::Normal(_) => {}
-    }
-    Sha256::digest(codec::encode(entry).unwrap_or_default()).into()
+        EntryPayload::Blank => Level(0),
+        EntryPayload::Normal(logged) => logged.0.command.level(),
+    };
+    Fingerprint { sum: Sha256::digest(codec::encode(entry).unwrap_or_default()).into(), level }
 }
 
 /// A member has applied an entry.
-pub(crate) fn applied(id: LogId, entry: [u8; 32], answer: &Answer, state: &Arc<State>) {
+pub(crate) fn applied(id: LogId, entry: Fingerprint, answer: &Answer, state: &Arc<State>) {
     let now = Agreed { id, entry, answer: answer.clone(), digest: digest(state) };
     let found = with(|oracle| oracle.apply(now, state));
     if let Some((what, wrongs)) = found {
@@ -166,6 +177,7 @@ impl Oracle {
         }
         wrongs.extend(violations(state).into_iter().map(|v| format!("at entry {index}: {v}")));
         wrongs.extend(self.addresses(index, state));
+        wrongs.extend(self.levels(&now, state));
         for id in ids(state).difference(&ids(&self.state)) {
             if *id <= self.highest_id {
                 wrongs.push(format!("at entry {index}: the id {id} is given out a second time"));
@@ -176,6 +188,15 @@ impl Oracle {
         self.agreed.insert(index, now);
         self.state = Arc::clone(state);
         Some((what, wrongs))
+    }
+
+    /// Every manager can read the entry, and knows the level that there is now.
+    fn levels(&self, now: &Agreed, state: &State) -> Option<String> {
+        let needs = now.entry.level.max(state.level);
+        // One that is just becoming a manager has said what it knows.
+        let knows = |node: &Node| self.known.get(&node.id).copied().unwrap_or(node.description.level);
+        let behind = state.managers().find(|manager| knows(manager) < needs)?;
+        Some(format!("entry {} needs level {needs}, and {} knows {}", now.id.index, behind.id, knows(behind)))
     }
 
     /// A freed address comes again only if no other has rested longer, or was never used.
@@ -270,6 +291,16 @@ pub(super) fn read(floor: u64, state: &State) {
     if let Some(what) = found {
         wrong(what);
     }
+}
+
+/// A version with this level runs on a host from now on.
+pub(super) fn knows(node: NodeId, level: Level) {
+    note(&format!("{node} knows level {level}"));
+    with(|oracle| oracle.known.insert(node, level));
+}
+
+pub(super) fn level_of(node: NodeId) -> Level {
+    with(|oracle| oracle.known.get(&node).copied().unwrap_or_default())
 }
 
 pub(super) fn leads(term: u64, node: NodeId) {

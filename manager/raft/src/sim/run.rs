@@ -4,7 +4,7 @@
 use futures::channel::oneshot;
 use openraft::async_runtime::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
-use shoal_common::NodeId;
+use shoal_common::{Level, NodeId};
 use shoal_state::{Command, Reply};
 use std::{
     cell::RefCell,
@@ -104,6 +104,7 @@ async fn story(mut dice: Dice, told: Arc<Mutex<(u64, Counts)>>) -> Duration {
     let mut story = Story {
         cluster: Cluster::new(dice.fork(2)),
         changes_members: dice.percent(50),
+        old: if dice.percent(50) { Level(0) } else { Level::KNOWN },
         rots: dice.percent(40),
         dice: dice.fork(3),
         ending: Arc::default(),
@@ -127,6 +128,8 @@ struct Story {
     cluster: Cluster,
     dice: Dice,
     changes_members: bool,
+    /// What the hosts know at first.
+    old: Level,
     rots: bool,
     ending: Arc<AtomicBool>,
     /// Of the clients.
@@ -179,7 +182,7 @@ impl Story {
     /// The first manager, and then the others.
     async fn found(&mut self, voters: u64) -> bool {
         let first = NodeId(1);
-        self.cluster.add(first).await;
+        self.cluster.add(first, self.old).await;
         let members = self.cluster.net.members();
         let Some((_, member)) = members.first().cloned() else { return false };
         if let Err(error) = member.bootstrap(commands::address(1)).await {
@@ -190,13 +193,13 @@ impl Story {
             request += 1;
             member.propose(commands::proposal(request, command)).await
         };
-        if let Err(error) = propose(commands::init()).await {
+        if let Err(error) = propose(commands::init(self.old)).await {
             oracle::wrong(format!("the cluster cannot be initialised: {error}"));
             return false;
         }
         for nth in 2..=voters {
-            match propose(commands::register(nth)).await {
-                Ok((_, Ok(Reply::Node(node)))) => self.cluster.add(node).await,
+            match propose(commands::register(nth, self.old)).await {
+                Ok((_, Ok(Reply::Node(node)))) => self.cluster.add(node, self.old).await,
                 other => oracle::wrong(format!("host {nth} cannot be registered: {other:?}")),
             }
         }
@@ -227,6 +230,7 @@ impl Story {
         self.cluster.tend().await;
         self.cluster.look();
         self.cluster.agents();
+        self.begin_new().await;
         self.go_on_changing().await;
         if self.dice.percent(5)
             && let Err(what) = self.cluster.majority_holds()
@@ -349,8 +353,9 @@ impl Story {
     /// What was synced is gone or other than it was, on a minority of the disks. Nothing can be promised beyond.
     async fn rot(&mut self, node: NodeId) {
         let rotten = self.cluster.hosts.values().filter(|h| h.rotten || h.refused).count();
-        let voters = self.cluster.managers().len();
-        if (rotten + 1) * 2 >= voters || !self.changing.is_empty() || self.cluster.managers().len() < 3 {
+        // A minority of those who vote: while the members change, they are fewer than the managers.
+        let few = (rotten + 1) * 2 < self.cluster.managers().len();
+        if !few || !self.changing.is_empty() || !self.is_settled() {
             return;
         }
         let kind = self.dice.below(3);
@@ -364,6 +369,9 @@ impl Story {
         }
         self.pass(Duration::from_millis(1500)).await;
         self.cluster.net.mend();
+        if !self.is_settled() {
+            return;
+        }
         self.cluster.crash(node, Loss::All);
         let Some(host) = self.cluster.hosts.get_mut(&node) else { return };
         if host.refused {
@@ -399,18 +407,25 @@ impl Story {
             let Some((_, member)) = self.dice.pick(&members).cloned() else { return };
             self.cluster.counts.memberships += 1;
             let request = u128::from(self.dice.next());
-            if let Ok((_, Ok(Reply::Node(node)))) =
-                member.propose(commands::proposal(request, commands::register(nth))).await
-                && !self.cluster.hosts.contains_key(&node)
-            {
-                oracle::note(&format!("{node} becomes a manager"));
-                self.cluster.add(node).await;
-            }
+            let level = if self.dice.percent(50) { self.old } else { Level::KNOWN };
+            // Whether it became one the state says, also when no answer came.
+            let _ = member.propose(commands::proposal(request, commands::register(nth, level))).await;
         } else if managers.len() > 2
             && let Some(node) = self.dice.pick(&managers).copied()
         {
             oracle::note(&format!("{node} is to be demoted, and promoted again"));
             self.changing.push(Changing { node, step: Step::Demoting });
+        }
+    }
+
+    /// Who has become a manager begins.
+    async fn begin_new(&mut self) {
+        let state = oracle::state();
+        for manager in state.managers() {
+            if !self.cluster.hosts.contains_key(&manager.id) {
+                oracle::note(&format!("{} becomes a manager", manager.id));
+                self.cluster.add(manager.id, manager.description.level).await;
+            }
         }
     }
 
@@ -508,8 +523,11 @@ impl Story {
     }
 
     fn agree(&self) -> bool {
-        let at: Vec<_> = self.cluster.net.members().iter().map(|(_, m)| m.state().borrow().applied).collect();
-        at.len() == self.cluster.managers().len() && at.windows(2).all(|two| two[0] == two[1])
+        let managers = self.cluster.managers();
+        let members = self.cluster.net.members();
+        let at: Vec<_> = members.iter().filter(|(node, _)| managers.contains(node)).collect();
+        let at: Vec<_> = at.iter().map(|(_, m)| m.state().borrow().applied).collect();
+        at.len() == managers.len() && at.windows(2).all(|two| two[0] == two[1])
     }
 
     /// Every manager that is not about to leave takes a write and a read, which see all that was acknowledged.
@@ -518,7 +536,11 @@ impl Story {
         let is_changing = |node: &NodeId| self.changing.iter().any(|c| c.node == *node);
         let managers: Vec<NodeId> = self.cluster.managers().into_iter().filter(|node| !is_changing(node)).collect();
         for node in managers {
-            let command = commands::any(&mut self.dice, &oracle::state());
+            let state = oracle::state();
+            let mut command = commands::any(&mut self.dice, &state);
+            while command.level() > state.level {
+                command = commands::any(&mut self.dice, &state);
+            }
             let proposal = commands::proposal(u128::from(self.dice.next()), command);
             let floor = oracle::floor();
             if let Some((index, outcome)) =

@@ -3,39 +3,35 @@
 //! The kernel reports a failed write-back to one caller and then forgets it: the next fdatasync returns `Ok` although
 //! the pages are lost. So another thread's success after that failure must not acknowledge anything.
 
-use std::{
-    io,
-    sync::{Arc, OnceLock},
-};
+use std::{io, sync::Arc};
 
-use crate::files::{self, File, Files, Space};
+use crate::files::{self, Failure, File, Files, Space};
 
 /// Clones are the same directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     files: Arc<dyn Files>,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
 }
 
 /// An open file of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     file: Arc<dyn File>,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
 }
 
-fn sound(failure: &OnceLock<String>) -> io::Result<()> {
+fn sound(failure: &Failure) -> io::Result<()> {
     match failure.get() {
         None => Ok(()),
         Some(why) => Err(io::Error::other(format!("nothing is written after a sync that failed: {why}"))),
     }
 }
 
-fn noted<T>(failure: &OnceLock<String>, done: io::Result<T>) -> io::Result<T> {
+fn noted<T>(failure: &Failure, done: io::Result<T>) -> io::Result<T> {
     if let Err(error) = &done {
         tracing::error!(%error, "a sync has failed: what was written before it may be lost");
-        // The first failure counts.
-        let _ = failure.set(error.to_string());
+        failure.note(error.to_string());
     }
     done
 }
@@ -60,7 +56,7 @@ impl Disk {
     }
 
     fn handle(&self, file: Arc<dyn File>) -> Handle {
-        Handle { file, failure: Arc::clone(&self.failure) }
+        Handle { file, failure: self.failure.clone() }
     }
 
     /// Durable when it returns.
@@ -83,6 +79,11 @@ impl Disk {
 
     pub(crate) fn space(&self) -> io::Result<Space> {
         self.files.space()
+    }
+
+    /// Resolves when a sync has failed. Whoever holds the disk must end then: nothing more is written here.
+    pub(crate) async fn failed(&self) -> String {
+        self.failure.happened().await
     }
 
     pub(crate) fn is_sound(&self) -> bool {

@@ -7,10 +7,7 @@ use shoal_state::{Command, Proposal, State};
 use std::{
     fs,
     path::Path,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 use tempfile::TempDir;
 
@@ -21,7 +18,7 @@ use super::{
 };
 use crate::{
     codec,
-    files::{File, Job, Os, Space},
+    files::{Failure, File, Job, Os, Space},
     log_store::{Inner, LogStore},
     suite::owner,
     types::{Entry, LogId, Logged, SnapshotMeta, Vote},
@@ -223,7 +220,7 @@ fn a_torn_end_is_cut_off_and_the_log_goes_on_behind_it() {
 #[derive(Debug)]
 struct Faulty {
     files: Arc<dyn Files>,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
     faults: Arc<Faults>,
 }
 
@@ -240,7 +237,7 @@ struct FaultyFile(Arc<dyn File>, Arc<Faults>);
 impl Faulty {
     fn on(dir: &Path) -> (Arc<dyn Files>, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
-        let failure = Arc::default();
+        let failure = Failure::default();
         (Arc::new(Self { files: files(dir), failure, faults: Arc::clone(&faults) }), faults)
     }
 
@@ -271,8 +268,8 @@ impl Files for Faulty {
     fn space(&self) -> io::Result<Space> {
         self.files.space()
     }
-    fn failure(&self) -> Arc<OnceLock<String>> {
-        Arc::clone(&self.failure)
+    fn failure(&self) -> Failure {
+        self.failure.clone()
     }
     fn work(&self, job: Job) -> BoxFuture<'static, ()> {
         self.files.work(job)
