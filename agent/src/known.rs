@@ -2,9 +2,9 @@
 
 use shoal_common::{
     TaskId, Timestamp,
-    assignment::{Assignment, ContainerAssignment},
+    assignment::{Assignment, ContainerAssignment, TaskAssignment},
     container::{Phase, RunStatus},
-    task::Endpoint,
+    task::{DesiredState, Endpoint},
 };
 use shoal_proto::{convert::RunReport, pb};
 use shoal_runtime::ContainerState;
@@ -41,10 +41,51 @@ pub(crate) fn containers(
             networks: endpoints.clone().map(|e| attached(assignment, e)).collect(),
             endpoints: endpoints.cloned().map(Into::into).collect(),
             host_down: false,
+            service: 0,
         }
     };
-    let containers = assignment.containers.iter().map(container).collect();
+    let tasks = assignment.tasks.iter().map(|(id, task)| of_service(host, assignment, *id, task, there.get(id)));
+    let containers =
+        assignment.containers.iter().map(container).chain(tasks.map(|c| pb::Container { node: node.0, ..c }));
+    let containers = containers.collect();
     Some(pb::ListContainersReply { containers, known_by: host.to_owned() })
+}
+
+/// A task of a service, as its container stands.
+fn of_service(
+    host: &str,
+    assignment: &Assignment,
+    id: TaskId,
+    task: &TaskAssignment,
+    there: Option<&ContainerState>,
+) -> pb::Container {
+    let (phase, since_ms, exit_code) = match there {
+        None | Some(ContainerState::Created) => (Phase::Created, 0, None),
+        Some(ContainerState::Running { started_at_ms, .. }) => (Phase::Running, *started_at_ms, None),
+        Some(ContainerState::Exited(exit)) => (Phase::Exited, exit.finished_at_ms, Some(exit.code)),
+    };
+    let spec = pb::RunSpec {
+        name: format!("{}.{id}", task.name),
+        container: Some(task.container.clone().into()),
+        resources: Some(task.resources.clone().into()),
+        stack: if task.endpoints.is_empty() { "none" } else { "own" }.to_owned(),
+        restart: "no".to_owned(),
+        ..Default::default()
+    };
+    let status = pb::RunStatus { phase: phase.to_string(), start: 1, since_ms, exit_code, ..Default::default() };
+    pb::Container {
+        id: id.0,
+        node_name: host.to_owned(),
+        spec: Some(spec),
+        wanted: if task.desired == DesiredState::Running { "running" } else { "stopped" }.to_owned(),
+        start: 1,
+        status: Some(status),
+        endpoints: task.endpoints.iter().cloned().map(Into::into).collect(),
+        ports: task.ports.iter().copied().map(Into::into).collect(),
+        networks: task.endpoints.iter().map(|e| attached(assignment, e)).collect(),
+        service: task.service.0,
+        ..Default::default()
+    }
 }
 
 fn attached(assignment: &Assignment, endpoint: &Endpoint) -> pb::Attached {

@@ -61,6 +61,7 @@ impl Call {
             Call::NodeContainersContainerLogs => Who::Manager,
             Call::NodeContainersSignal => Who::Manager,
             Call::NodeContainersStats => Who::Manager,
+            Call::NodeContainersDescribeContainers => Who::Manager,
             Call::NodeContainersInspectImage => Who::Manager,
             Call::NodeContainersCheckNetwork => Who::Manager,
             Call::NodeLogsTaskLogs => Who::Manager,

@@ -186,6 +186,11 @@ impl Runtime {
         self.containers().get(id).map(Entry::status).ok_or_else(|| Error::NoSuchContainer(id.to_owned()))
     }
 
+    /// The image that a container was made from, whatever bears its name by now.
+    pub fn image_of(&self, id: &str) -> Result<crate::Image, Error> {
+        self.0.images.image(&self.record(id)?.image_id)
+    }
+
     /// Fires when some container's state changed; call `list` then. Changes may be folded into one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()

@@ -9,7 +9,7 @@ use shoal_common::{Invalid, NetworkId, TaskId, node::Role};
 use shoal_plan::Ns;
 use shoal_proto::pb::{self, node_containers_server};
 use shoal_rt::Peer;
-use shoal_runtime::{ContainerState, Error, ExecConfig};
+use shoal_runtime::{ContainerState, Error, ExecConfig, Image};
 use std::{path::PathBuf, str::FromStr as _};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -75,6 +75,23 @@ fn process_of(pid: i32) -> pb::Process {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
     pb::Process { pid, command }
+}
+
+fn image_says(image: Image, reference: String) -> pb::InspectImageReply {
+    let run = image.config.config;
+    pb::InspectImageReply {
+        image: Some(pb::Image { id: image.id, references: vec![reference], size_bytes: 0, created_ms: 0 }),
+        exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
+        entrypoint: run.entrypoint.unwrap_or_default(),
+        cmd: run.cmd.unwrap_or_default(),
+        env: run.env.unwrap_or_default(),
+        user: run.user.unwrap_or_default(),
+        workdir: run.working_dir.unwrap_or_default(),
+        volumes: run.volumes.unwrap_or_default().into_keys().collect(),
+        labels: run.labels.unwrap_or_default().into_iter().collect(),
+        stop_signal: run.stop_signal.unwrap_or_default(),
+        health: run.healthcheck.map(|check| check.read().into()),
+    }
 }
 
 /// `HUP`, `SIGHUP` or `1`.
@@ -222,17 +239,30 @@ impl node_containers_server::NodeContainers for Sessions {
         self.check(&request)?;
         let reference = request.into_inner().reference;
         let image = self.host.runtime().images().inspect(&reference).map_err(refused)?;
-        let run = image.config.config;
-        Ok(Response::new(pb::InspectImageReply {
-            image: Some(pb::Image { id: image.id, references: vec![reference], size_bytes: 0, created_ms: 0 }),
-            exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
-            entrypoint: run.entrypoint.unwrap_or_default(),
-            cmd: run.cmd.unwrap_or_default(),
-            env: run.env.unwrap_or_default(),
-            user: run.user.unwrap_or_default(),
-            workdir: run.working_dir.unwrap_or_default(),
-            volumes: run.volumes.unwrap_or_default().into_keys().collect(),
-        }))
+        Ok(Response::new(image_says(image, reference)))
+    }
+
+    async fn describe_containers(
+        &self,
+        request: Request<pb::DescribeContainersRequest>,
+    ) -> Result<Response<pb::DescribeContainersReply>, Status> {
+        self.check(&request)?;
+        let runtime = self.host.runtime();
+        let describe = |pb::Asked { container, image: reference }| {
+            let id = containers::id(TaskId(container));
+            let image = match runtime.image_of(&id) {
+                Err(Error::NoSuchContainer(_)) => runtime.images().inspect(&reference),
+                found => found,
+            };
+            let state = runtime.status(&id).map(|status| status.state);
+            pb::Description {
+                container,
+                image: image.ok().map(|image| image_says(image, reference)),
+                oom_killed: matches!(state, Ok(ContainerState::Exited(exit)) if exit.oom),
+            }
+        };
+        let containers = request.into_inner().containers.into_iter().map(describe).collect();
+        Ok(Response::new(pb::DescribeContainersReply { containers }))
     }
 }
 

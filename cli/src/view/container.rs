@@ -7,7 +7,7 @@ use shoal_common::network::BridgeOptions;
 use shoal_proto::pb;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{listed, nanos, some_id, time};
+use super::{listed, made::Made, nanos, some_id, time};
 use crate::units::approximately;
 
 /// A row of `ps`: Docker's names for `--format`.
@@ -37,11 +37,13 @@ fn in_a_row<S: serde::Serializer>(labels: &BTreeMap<String, String>, to: S) -> R
     to.serialize_str(&listed(labels))
 }
 
-pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
+/// `described`: what its host alone knows of it.
+pub(crate) fn row(c: &pb::Container, described: Option<&pb::Description>, now_ms: u64) -> Row {
     let spec = c.spec.clone().unwrap_or_default();
     let container = spec.container.unwrap_or_default();
+    let made = Made::of(&container, described.and_then(|d| d.image.as_ref()));
     let ago = |ms: u64| approximately(Duration::from_millis(now_ms.saturating_sub(ms)));
-    let words: Vec<String> = container.entrypoint.iter().chain(&container.args).cloned().collect();
+    let words: Vec<&str> = made.command().map(String::as_str).collect();
     Row {
         id: some_id("task", c.id),
         image: container.image,
@@ -58,7 +60,7 @@ pub(crate) fn row(c: &pb::Container, now_ms: u64) -> Row {
             stack => stack.to_owned(),
         },
         node: c.node_name.clone(),
-        labels: container.labels,
+        labels: made.labels,
     }
 }
 
@@ -102,11 +104,17 @@ pub(crate) fn hosts(p: &pb::PortSpec) -> Vec<String> {
     }
 }
 
-/// What `inspect` shows, in Docker's shape. `running`: what its host says of it now.
-pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>) -> Value {
+/// What `inspect` shows, in Docker's shape. `described`: what its host alone knows; `running`: what it says of it now.
+pub(crate) fn inspected(
+    c: &pb::Container,
+    described: Option<&pb::Description>,
+    running: Option<&pb::ContainerStats>,
+) -> Value {
     let spec = c.spec.clone().unwrap_or_default();
     let status = c.status.clone().unwrap_or_default();
     let container = spec.container.unwrap_or_default();
+    let made = Made::of(&container, described.and_then(|d| d.image.as_ref()));
+    let exposed: Map<String, Value> = made.exposed_ports.iter().map(|port| (port.clone(), json!({}))).collect();
     let bound = container_ports(&c.ports, |p| p.host_port.to_string());
     let mut networks = Map::new();
     for (n, endpoint) in c.endpoints.iter().enumerate() {
@@ -138,7 +146,6 @@ pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>)
         (port, 0) => port.to_string(),
         (first, last) => format!("{first}-{last}"),
     });
-    let env: Vec<String> = container.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let extra_hosts: Vec<String> = container.extra_hosts.iter().map(|h| format!("{}:{}", h.name, h.address)).collect();
     let (restart, most) = spec.restart.split_once(':').unwrap_or((&spec.restart, "0"));
     let limits = spec.resources.unwrap_or_default().limits.unwrap_or_default();
@@ -163,17 +170,18 @@ pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>)
         },
         "Config": {
             "Hostname": container.hostname.clone().unwrap_or_else(|| spec.name.clone()),
-            "User": container.user.clone().unwrap_or_default(),
+            "User": made.user,
             "Tty": container.tty,
             "OpenStdin": container.stdin,
-            "Env": env,
-            "Cmd": container.args,
-            "Entrypoint": container.entrypoint,
+            "Env": made.env,
+            "Cmd": made.cmd,
+            "Entrypoint": made.entrypoint,
             "Image": container.image,
-            "WorkingDir": container.workdir.clone().unwrap_or_default(),
-            "Labels": container.labels,
-            "Healthcheck": healthcheck(container.health.as_ref()),
-            "StopSignal": container.stop_signal,
+            "ExposedPorts": exposed,
+            "WorkingDir": made.workdir,
+            "Labels": made.labels,
+            "Healthcheck": healthcheck(Some(&made.health)),
+            "StopSignal": made.stop_signal,
             "StopTimeout": container.stop_grace_ms / 1000,
         },
         "HostConfig": {
@@ -210,10 +218,14 @@ pub(crate) fn inspected(c: &pb::Container, running: Option<&pb::ContainerStats>)
             "Networks": networks,
         },
     });
-    // What an image adds to a command is its host's to know, and when one began that has ended nobody's.
-    let words: Vec<&String> = container.entrypoint.iter().chain(&container.args).collect();
-    if let Some((path, args)) = words.split_first().filter(|_| container.has_entrypoint) {
+    // What is not known is left out: a host that is down does not say what the image adds, and nobody when one began
+    // that has ended.
+    let words: Vec<&String> = made.command().collect();
+    if let Some((path, args)) = words.split_first().filter(|_| made.is_whole) {
         (all["Path"], all["Args"]) = (json!(path), json!(args));
+    }
+    if let Some(described) = described {
+        all["State"]["OOMKilled"] = json!(described.oom_killed);
     }
     match running {
         Some(now) => {
@@ -325,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_scripts_ask_an_inspected_one_for_is_where_docker_has_it() {
-        let shown = inspected(&web(), None);
+        let shown = inspected(&web(), None, None);
         let settings = &shown["NetworkSettings"];
         assert_eq!((&settings["IPAddress"], &settings["Gateway"]), (&json!("172.17.0.2"), &json!("172.17.0.1")));
         let others = (&settings["MacAddress"], &settings["GlobalIPv6Address"]);
@@ -340,23 +352,44 @@ mod tests {
     }
 
     #[test]
+    fn what_its_host_knows_of_the_image_and_of_its_end_is_shown() {
+        let mut other = web();
+        let container = other.spec.as_mut().and_then(|s| s.container.as_mut()).expect("there is one");
+        (container.has_entrypoint, container.entrypoint) = (false, Vec::new());
+        let image = pb::InspectImageReply {
+            entrypoint: vec!["/entry".into()],
+            cmd: vec!["default".into()],
+            exposed_ports: vec!["80/tcp".into()],
+            ..Default::default()
+        };
+        let described = pb::Description { container: 9, image: Some(image), oom_killed: true };
+        let shown = inspected(&other, Some(&described), None);
+        assert_eq!((&shown["Path"], &shown["Args"]), (&json!("/entry"), &json!(["serve"])));
+        assert_eq!(shown["Config"]["ExposedPorts"], json!({ "80/tcp": {} }));
+        assert_eq!(shown["State"]["OOMKilled"], json!(true));
+        assert_eq!(row(&other, Some(&described), 0).command, "/entry serve");
+    }
+
+    #[test]
     fn what_is_not_known_of_an_inspected_one_is_left_out() {
         let mut other = web();
         other.networks[0].name = "blue".into();
         other.status = Some(pb::RunStatus { phase: "exited".into(), ..Default::default() });
         let created = pb::RunStatus { phase: "created".into(), since_ms: 1_000, ..Default::default() };
         assert_eq!(
-            inspected(&pb::Container { status: Some(created), ..web() }, None)["State"]["StartedAt"],
+            inspected(&pb::Container { status: Some(created), ..web() }, None, None)["State"]["StartedAt"],
             json!(NEVER)
         );
         let container = other.spec.as_mut().and_then(|s| s.container.as_mut()).expect("there is one");
         (container.has_entrypoint, container.entrypoint) = (false, Vec::new());
-        let shown = inspected(&other, None);
+        let shown = inspected(&other, None, None);
         assert_eq!(shown["NetworkSettings"]["IPAddress"], json!(""), "that is the default bridge's");
         assert_eq!(shown["NetworkSettings"]["Networks"]["blue"]["IPAddress"], json!("172.17.0.2"));
         assert_eq!((&shown["State"]["Pid"], &shown["NetworkSettings"]["SandboxKey"]), (&json!(0), &json!("")));
-        assert!(inspected(&web(), None)["State"].get("Pid").is_none(), "its host did not say");
-        for (part, key) in [(&shown, "Path"), (&shown, "Args"), (&shown["State"], "StartedAt")] {
+        assert!(inspected(&web(), None, None)["State"].get("Pid").is_none(), "its host did not say");
+        for (part, key) in
+            [(&shown, "Path"), (&shown, "Args"), (&shown["State"], "StartedAt"), (&shown["State"], "OOMKilled")]
+        {
             assert!(part.get(key).is_none(), "{key}");
         }
     }

@@ -9,6 +9,7 @@ mod cluster;
 pub(crate) mod container;
 mod form;
 pub(crate) mod image;
+mod made;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod service;

@@ -1,7 +1,7 @@
 //! What a user called by name or id.
 
 use shoal_common::{Invalid, NodeId};
-use shoal_state::{Container, Network, Node, Rejection, Service, State};
+use shoal_state::{Network, Node, Rejection, Service, State};
 
 use super::status::Refusal;
 
@@ -26,10 +26,6 @@ pub(super) fn network<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'
 /// `host` and `none` are with every host, and no networks of the state: `why` is what of them cannot be done.
 pub(super) fn refuse_stack(name: &str, why: impl Fn(String) -> Refusal) -> Result<(), Refusal> {
     if matches!(name, "host" | "none") { Err(why(name.to_owned())) } else { Ok(()) }
-}
-
-pub(super) fn container<'a>(state: &'a State, name: &str, on: NodeId) -> Result<&'a Container, Rejection> {
-    state.find_container(name, on).ok_or_else(|| unknown("container", name))
 }
 
 pub(super) fn node<'a>(state: &'a State, name: &str) -> Result<&'a Node, Rejection> {

@@ -1,6 +1,6 @@
 //! Why a call is refused, and the one map from that to a gRPC status.
 
-use shoal_common::{Invalid, NodeId};
+use shoal_common::{Invalid, Name, NodeId, TaskId};
 use shoal_raft::ProposeError;
 use shoal_state::Rejection;
 use std::time::Duration;
@@ -27,6 +27,10 @@ pub(crate) enum Refusal {
     StackJoined(String),
     #[error("network {0} cannot be left: a container has it for good")]
     StackLeft(String),
+    #[error("{0} runs: stop it first, or remove it with --force; its service makes another one in its place")]
+    TaskRuns(TaskId),
+    #[error("{task} is a task of service {service}, which alone can be told to {what}")]
+    TaskOfService { task: TaskId, service: Name, what: &'static str },
     #[error("it has not come so far within {0:?}")]
     TooLate(Duration),
     #[error("this host is no manager any more: ask again")]
@@ -48,7 +52,9 @@ impl Refusal {
             Refusal::Unanswered(error) => of_propose(error),
             Refusal::TooMuch(_) => Code::ResourceExhausted,
             Refusal::NotYours { .. } | Refusal::ManagersOnly(_) => Code::PermissionDenied,
-            Refusal::StackJoined(_) | Refusal::StackLeft(_) => Code::FailedPrecondition,
+            Refusal::StackJoined(_) | Refusal::StackLeft(_) | Refusal::TaskRuns(_) | Refusal::TaskOfService { .. } => {
+                Code::FailedPrecondition
+            }
             Refusal::TooLate(_) => Code::DeadlineExceeded,
             Refusal::Ending => Code::Unavailable,
             Refusal::BadCertificate(_) => Code::Internal,

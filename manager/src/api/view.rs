@@ -134,10 +134,6 @@ pub(super) fn users(state: &State, networks: &BTreeSet<NetworkId>) -> BTreeMap<N
 }
 
 pub(super) fn container(state: &State, container: &Container) -> pb::Container {
-    let attached = |e: &Endpoint| match state.networks.get(&e.network) {
-        Some(network) => pb::Attached { name: network.name().to_string(), subnets: subnets(network) },
-        None => pb::Attached::default(),
-    };
     pb::Container {
         id: container.id.0,
         node: container.node.0,
@@ -149,8 +145,17 @@ pub(super) fn container(state: &State, container: &Container) -> pb::Container {
         endpoints: container.endpoints.iter().cloned().map(Into::into).collect(),
         ports: container.ports.iter().copied().map(Into::into).collect(),
         created_ms: container.created.0,
-        networks: container.endpoints.iter().map(attached).collect(),
+        networks: container.endpoints.iter().map(|e| attached(state, e.network)).collect(),
         host_down: state.nodes.get(&container.node).is_some_and(|node| node.liveness == Liveness::Down),
+        service: 0,
+    }
+}
+
+/// What an endpoint is on.
+pub(super) fn attached(state: &State, network: NetworkId) -> pb::Attached {
+    match state.networks.get(&network) {
+        Some(network) => pb::Attached { name: network.name().to_string(), subnets: subnets(network) },
+        None => pb::Attached::default(),
     }
 }
 

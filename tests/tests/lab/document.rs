@@ -8,6 +8,7 @@ mod many;
 mod one_host;
 mod operations;
 mod outside;
+mod services;
 mod terminal;
 
 use anyhow::{Context as _, ensure};

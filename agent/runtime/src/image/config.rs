@@ -60,7 +60,7 @@ pub struct ImageHealthCheck {
 
 impl ImageHealthCheck {
     /// A test that cannot be understood is none.
-    fn read(&self) -> HealthCheck {
+    pub fn read(&self) -> HealthCheck {
         let given = |nanos: u64| (nanos > 0).then(|| Duration::from_nanos(nanos));
         HealthCheck {
             test: HealthTest::of_words(self.test.as_deref().unwrap_or_default()).unwrap_or_default(),

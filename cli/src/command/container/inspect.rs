@@ -60,7 +60,8 @@ async fn of_kind(client: &Client, a: &Inspect, kind: &str, name: &str) -> Result
     match kind {
         "container" => {
             let found = super::one(client, name, &a.on.node).await?;
-            Ok(view::container::inspected(&found, running(client, &found).await.as_ref()))
+            let (described, running) = tokio::join!(super::described(client, &found), running(client, &found));
+            Ok(view::container::inspected(&found, described.as_ref(), running.as_ref()))
         }
         "network" => inspected(client, name, &a.on).await?.into_iter().next().ok_or_else(none),
         "service" => {

@@ -1,7 +1,10 @@
 //! `ps` and `stats`: rows of containers.
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use shoal_proto::pb;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::timeout;
 
 use crate::{
     args::container::Ps,
@@ -21,6 +24,7 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
     a.rows.filter.iter().try_for_each(check)?;
     let request = pb::ListContainersRequest { containers: Vec::new(), node: a.on.node.clone(), all_nodes: a.all_nodes };
     let mut found = client.list_containers(request).await?;
+    let described = descriptions(client, &found).await;
     // The newest first, as Docker.
     found.sort_by_key(|c| std::cmp::Reverse(c.id));
     let now = now().0;
@@ -28,7 +32,7 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
     let asked_for_status = a.rows.filter.iter().any(|f| f.key == "status");
     let mut shown = Vec::new();
     for container in &found {
-        let row = row(container, now);
+        let row = row(container, described.get(&container.id), now);
         let is_up = matches!(row.state.as_str(), "running" | "restarting");
         let mut wanted = a.all || last.is_some() || asked_for_status || is_up;
         for filter in &a.rows.filter {
@@ -58,6 +62,25 @@ pub(super) async fn ps(client: &Client, a: &Ps) -> Result<(), Failure> {
         };
         out::table(&header, shown.iter().map(cells).collect())
     })
+}
+
+/// The rest of a list does not wait for one host.
+const HOST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What hosts say of their containers: those that can be asked, all at once.
+pub(super) async fn descriptions(client: &Client, of: &[pb::Container]) -> BTreeMap<u64, pb::Description> {
+    let mut by_node: BTreeMap<u64, Vec<pb::Asked>> = BTreeMap::new();
+    for container in of.iter().filter(|c| !c.host_down) {
+        let image = container.spec.clone().and_then(|s| s.container).unwrap_or_default().image;
+        by_node.entry(container.node).or_default().push(pb::Asked { container: container.id, image });
+    }
+    let asked = by_node.into_iter().map(|(node, containers)| async move {
+        let request = pb::DescribeContainersRequest { containers };
+        timeout(HOST_PATIENCE, client.containers(Some(node)).describe_containers(request)).await
+    });
+    // Of a host that does not answer is shown what the managers know.
+    let answers = join_all(asked).await.into_iter().flatten().flatten();
+    answers.flat_map(|a| a.into_inner().containers).map(|d| (d.container, d)).collect()
 }
 
 /// Docker's: of paused and dead ones there are none here.

@@ -84,6 +84,11 @@ pub(super) async fn one(client: &Client, name: &str, node: &str) -> Result<pb::C
     found.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no container {name}")))
 }
 
+/// What its host alone knows of it.
+async fn described(client: &Client, container: &pb::Container) -> Option<pb::Description> {
+    list::descriptions(client, std::slice::from_ref(container)).await.remove(&container.id)
+}
+
 fn phase(container: &pb::Container) -> &str {
     container.status.as_ref().map_or("", |status| status.phase.as_str())
 }
@@ -183,7 +188,7 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
         if !matches!(found.status.clone().unwrap_or_default().phase.as_str(), "running" | "restarting") {
             return Err(Failure::new(Exit::Conflict, format!("container {name} does not run")));
         }
-        if is_kill {
+        if is_kill && found.service == 0 {
             // Wanted so: its restart policy does not start it again.
             let container = reference(&name, &a.named.on.node);
             let request = pb::StopContainerRequest { container, grace_ms: Some(0) };

@@ -1,14 +1,14 @@
 //! Containers.
 
-use shoal_common::{Invalid, NodeId, TaskId, container::Attachment, node::Role};
+use shoal_common::{Invalid, Name, NodeId, TaskId, container::Attachment, node::Role};
 use shoal_proto::{
     convert::{attachment, run_spec},
     pb,
 };
-use shoal_state::{Command, Container, Reply, RequestId, State};
+use shoal_state::{Command, Container, Rejection, Reply, RequestId, State, Task};
 use std::time::Duration;
 
-use super::Asker;
+use super::{Asker, task};
 use crate::{
     Manager,
     api::{
@@ -45,7 +45,7 @@ pub(super) async fn start(
     asker: Asker,
     asked: pb::StartContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let container = named(manager, asker, asked.container).await?.0;
+    let container = by_hand(manager, asker, asked.container, "start").await?.0;
     reply(manager, new_request(), Command::StartContainer { container, again: asked.again }).await
 }
 
@@ -54,7 +54,13 @@ pub(super) async fn stop(
     asker: Asker,
     asked: pb::StopContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let container = named(manager, asker, asked.container).await?.0;
+    let container = match (named(manager, asker, asked.container).await?, asked.grace_ms) {
+        (Named::Container(id, _), _) => id,
+        (Named::Task(id, _), None) => return task::stop(manager, id).await,
+        (Named::Task(task, service), Some(_)) => {
+            return Err(Refusal::TaskOfService { task, service, what: "stop it within another time than its own" });
+        }
+    };
     let grace = asked.grace_ms.map(Duration::from_millis);
     reply(manager, new_request(), Command::StopContainer { container, grace }).await
 }
@@ -64,7 +70,10 @@ pub(super) async fn remove(
     asker: Asker,
     asked: pb::RemoveContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let container = named(manager, asker, asked.container).await?.0;
+    let container = match named(manager, asker, asked.container).await? {
+        Named::Container(id, _) => id,
+        Named::Task(id, _) => return task::remove(manager, id, asked.force).await,
+    };
     let (force, volumes) = (asked.force, asked.volumes);
     reply(manager, new_request(), Command::RemoveContainer { container, force, volumes }).await
 }
@@ -74,7 +83,7 @@ pub(super) async fn rename(
     asker: Asker,
     asked: pb::RenameContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let container = named(manager, asker, asked.container).await?.0;
+    let container = by_hand(manager, asker, asked.container, "rename it").await?.0;
     let name = asked.name.parse().map_err(|e: Invalid| e.at("name"))?;
     reply(manager, new_request(), Command::RenameContainer { container, name }).await
 }
@@ -84,7 +93,7 @@ pub(super) async fn connect(
     asker: Asker,
     asked: pb::ConnectContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let (container, node) = named(manager, asker, asked.container).await?;
+    let (container, node) = by_hand(manager, asker, asked.container, "connect it to a network").await?;
     let wish = asked.attachment.ok_or_else(|| Invalid::new("attachment", "", "the network to connect to"))?;
     find::refuse_stack(&wish.network, Refusal::StackJoined)?;
     let state = manager.consensus.read().await?;
@@ -97,7 +106,7 @@ pub(super) async fn disconnect(
     asker: Asker,
     asked: pb::DisconnectContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let (container, node) = named(manager, asker, asked.container).await?;
+    let (container, node) = by_hand(manager, asker, asked.container, "leave a network").await?;
     find::refuse_stack(&asked.network, Refusal::StackLeft)?;
     let network = find::network(&*manager.consensus.read().await?, &asked.network, node)?.id;
     reply(manager, new_request(), Command::DisconnectContainer { container, network }).await
@@ -110,31 +119,86 @@ pub(super) async fn list(
 ) -> Result<pb::ListContainersReply, Refusal> {
     let state = manager.consensus.read().await?;
     let node = asker.node(&state, &asked.node)?;
-    let found: Vec<&Container> = if !asked.containers.is_empty() {
-        let found = asked.containers.iter().map(|name| find::container(&state, name, node));
-        found.collect::<Result<_, _>>()?
+    let found: Vec<Found> = if !asked.containers.is_empty() {
+        asked.containers.iter().map(|name| either(&state, name, node)).collect::<Result<_, _>>()?
     } else if asked.all_nodes {
-        state.containers.values().map(AsRef::as_ref).collect()
+        let tasks = state.tasks.values().filter(|task| task.node.is_some());
+        let containers = state.containers.values().map(|c| Found::Container(c.as_ref()));
+        containers.chain(tasks.map(|task| Found::Task(task.as_ref()))).collect()
     } else {
-        state.containers_of_node(node).collect()
+        let containers = state.containers_of_node(node).map(Found::Container);
+        containers.chain(state.tasks_of_node(node).map(Found::Task)).collect()
     };
-    for container in &found {
-        asker.may(container.node)?;
+    for one in &found {
+        asker.may(one.node())?;
     }
     Ok(pb::ListContainersReply {
-        containers: found.into_iter().map(|c| view::container(&state, c)).collect(),
+        containers: found.into_iter().map(|one| one.shown(&state)).collect(),
         known_by: String::new(),
     })
 }
 
-/// The container that is meant, and its host.
-async fn named(manager: &Manager, asker: Asker, asked: Option<pb::ContainerRef>) -> Result<(TaskId, NodeId), Refusal> {
+/// What bears the name or id of a container.
+enum Found<'a> {
+    Container(&'a Container),
+    Task(&'a Task),
+}
+
+impl Found<'_> {
+    /// A task without a node has no container, and nobody's host is asked about it.
+    fn node(&self) -> NodeId {
+        match self {
+            Found::Container(container) => container.node,
+            Found::Task(task) => task.node.unwrap_or(NodeId(0)),
+        }
+    }
+
+    fn shown(&self, state: &State) -> pb::Container {
+        match self {
+            Found::Container(container) => view::container(state, container),
+            Found::Task(task) => task::shown(state, task),
+        }
+    }
+}
+
+/// Those that were run by hand have the older right to a name.
+fn either<'a>(state: &'a State, name: &str, on: NodeId) -> Result<Found<'a>, Rejection> {
+    match (state.find_container(name, on), task::find(state, name, on)) {
+        (Some(container), _) => Ok(Found::Container(container)),
+        (None, Some(task)) => Ok(Found::Task(task)),
+        (None, None) => Err(find::unknown("container", name)),
+    }
+}
+
+/// What is meant, and on which host it is or of which service.
+enum Named {
+    Container(TaskId, NodeId),
+    Task(TaskId, Name),
+}
+
+async fn named(manager: &Manager, asker: Asker, asked: Option<pb::ContainerRef>) -> Result<Named, Refusal> {
     let asked = asked.ok_or_else(|| Invalid::new("container", "", "the name or id of a container"))?;
     let state: std::sync::Arc<State> = manager.consensus.read().await?;
     let node = asker.node(&state, &asked.node)?;
-    let container = find::container(&state, &asked.container, node)?;
-    asker.may(container.node)?;
-    Ok((container.id, container.node))
+    let found = either(&state, &asked.container, node)?;
+    asker.may(found.node())?;
+    Ok(match found {
+        Found::Container(container) => Named::Container(container.id, container.node),
+        Found::Task(task) => Named::Task(task.id, task.service_name.clone()),
+    })
+}
+
+/// As [`named`], for what is not done to a task of a service.
+async fn by_hand(
+    manager: &Manager,
+    asker: Asker,
+    asked: Option<pb::ContainerRef>,
+    what: &'static str,
+) -> Result<(TaskId, NodeId), Refusal> {
+    match named(manager, asker, asked).await? {
+        Named::Container(id, node) => Ok((id, node)),
+        Named::Task(task, service) => Err(Refusal::TaskOfService { task, service, what }),
+    }
 }
 
 async fn reply(manager: &Manager, request: RequestId, command: Command) -> Result<pb::ContainerReply, Refusal> {

@@ -6,6 +6,7 @@
 
 mod container;
 mod own;
+mod task;
 mod wait;
 
 use futures::future::BoxFuture;

@@ -3,12 +3,13 @@
 use shoal_common::{
     Invalid, TaskId,
     container::{Phase, Wanted},
+    task::TaskState,
 };
 use shoal_proto::pb;
 use shoal_state::{Container, State};
 use std::time::Duration;
 
-use super::Asker;
+use super::{Asker, task};
 use crate::{
     Manager,
     api::{status::Refusal, view},
@@ -24,8 +25,20 @@ enum Goal {
 }
 
 impl Goal {
-    fn is_reached(self, container: Option<&Container>) -> bool {
-        let Some(container) = container else { return true };
+    /// By a container or a task; what is neither is gone.
+    fn is_reached(self, state: &State, id: TaskId) -> bool {
+        match (state.containers.get(&id), state.tasks.get(&id)) {
+            (Some(container), _) => self.is_reached_by(container),
+            (None, Some(task)) => match self {
+                Goal::Running(_) => task.status.state >= TaskState::Running,
+                Goal::Ended(_) => task.status.state.is_terminal(),
+                Goal::Gone => false,
+            },
+            (None, None) => true,
+        }
+    }
+
+    fn is_reached_by(self, container: &Container) -> bool {
         let status = &container.status;
         match self {
             Goal::Running(start) => {
@@ -55,12 +68,16 @@ pub(super) async fn until(
     let id = TaskId(asked.id);
     // What was acknowledged before is seen here.
     let state = manager.consensus.read().await?;
-    if let Some(container) = state.containers.get(&id) {
-        asker.may(container.node)?;
+    let host = |state: &State| {
+        let of_task = || state.tasks.get(&id).and_then(|task| task.node);
+        state.containers.get(&id).map(|container| container.node).or_else(of_task)
+    };
+    if let Some(node) = host(&state) {
+        asker.may(node)?;
     }
     let mut states = manager.consensus.state();
-    let is_reached = |state: &State| goal.is_reached(state.containers.get(&id).map(AsRef::as_ref));
-    let lost = |state: &State| state.containers.get(&id).map_or(Ok(()), |c| state.refuse_down(c.node));
+    let is_reached = |state: &State| goal.is_reached(state, id);
+    let lost = |state: &State| host(state).map_or(Ok(()), |node| state.refuse_down(node));
     let reached = states.wait_for(|state| is_reached(state) || lost(state).is_err());
     let limit = match asked.limit_ms {
         0 => Duration::MAX,
@@ -72,7 +89,9 @@ pub(super) async fn until(
     if !is_reached(&state) {
         lost(&state)?;
     }
-    Ok(pb::AwaitContainerReply { container: state.containers.get(&id).map(|c| view::container(&state, c)) })
+    let container = state.containers.get(&id).map(|container| view::container(&state, container));
+    let or_task = || state.tasks.get(&id).map(|task| task::shown(&state, task));
+    Ok(pb::AwaitContainerReply { container: container.or_else(or_task) })
 }
 
 #[cfg(test)]
@@ -82,7 +101,7 @@ mod tests {
     #[test]
     fn what_is_gone_has_reached_every_goal() {
         for goal in [Goal::Running(3), Goal::Ended(3), Goal::Gone] {
-            assert!(goal.is_reached(None));
+            assert!(goal.is_reached(&State::default(), TaskId(7)));
         }
     }
 }
