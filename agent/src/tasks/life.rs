@@ -7,7 +7,7 @@ use shoal_runtime::{ContainerState, SetAside};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{health::Watch, names::Serving, run::Unstarted, step::Image, wait::Doing};
+use super::{drain::Drain, health::Watch, names::Serving, run::Unstarted, step::Image, wait::Doing};
 use crate::reconcile::Failure;
 
 /// How long a task's network may fail to be wired before the task is given up: another host may do better.
@@ -38,8 +38,8 @@ pub(super) struct Life {
     pub(super) backoff: Backoff,
     /// It waits for a network that cannot be wired.
     pub(super) unwired_since: Option<Instant>,
-    /// It is to end, and the other hosts are hearing of that.
-    pub(super) draining_since: Option<Instant>,
+    /// It is to end, and hosts are hearing of that.
+    pub(super) drain: Option<Drain>,
     pub(super) health: Option<Checks>,
     /// When it was seen to have ended by itself.
     pub(super) ended_at: Option<Instant>,
@@ -85,7 +85,7 @@ impl Default for Life {
             rests_because: String::new(),
             backoff: Backoff::new(RETRY.0, RETRY.1),
             unwired_since: None,
-            draining_since: None,
+            drain: None,
             health: None,
             ended_at: None,
             grace: ContainerSpec::DEFAULT_STOP_GRACE,

@@ -4,6 +4,7 @@
 //! at a time for each task.
 
 mod config;
+mod drain;
 mod health;
 mod life;
 mod links;
@@ -42,6 +43,7 @@ use crate::{
     reconcile::Converged,
     report::Reports,
 };
+use drain::Drain;
 use health::{Probed, Watch};
 use life::{Checks, Life, Run};
 use names::Names;
@@ -57,9 +59,6 @@ const STARTS: usize = 8;
 /// are those that ended by themselves: somebody will want to know why.
 const KEPT: usize = 10;
 const KEPT_FOR: Duration = Duration::from_secs(300);
-/// Between a task's leaving its VIPs and names and its stop signal: the other hosts hear of it within this, so that
-/// nobody is sent to a container that is ending.
-const DRAIN: Duration = Duration::from_millis(300);
 
 pub(crate) struct Tasks {
     host: Host,
@@ -147,7 +146,7 @@ impl Tasks {
             [
                 l.rest_until,
                 l.out_of_patience_at(),
-                l.draining_since.map(|at| at + DRAIN),
+                l.drain.map(|drain| drain.due()),
                 l.run.restart_at,
                 l.health.as_ref().and_then(|checks| checks.watch.as_ref()?.due()),
             ]
@@ -326,7 +325,7 @@ impl Tasks {
         }
         life.rest_until = None;
         if step != Step::Stop {
-            life.draining_since = None;
+            life.drain = None;
         }
         match step {
             Step::Wait => {}
@@ -339,9 +338,13 @@ impl Tasks {
             Step::WriteHosts(never) => match never {},
             // One that the managers have forgotten has no network any more: nothing reaches it.
             Step::Stop if task.is_some_and(|task| !task.endpoints.is_empty()) => {
-                let since = *life.draining_since.get_or_insert(now);
-                if now >= since + DRAIN {
-                    life.draining_since = None;
+                let drain = life.drain.get_or_insert_with(|| Drain::begin(assignment.generation, now));
+                let is_applied = {
+                    let converged = self.converged.borrow();
+                    drain.is_left(converged.seen) && converged.failure(assignment, id).is_none()
+                };
+                if drain.is_over(is_applied, now) {
+                    life.drain = None;
                     self.stop(id);
                 }
             }

@@ -249,3 +249,55 @@ fn a_port_of_each_tasks_own_host_leads_to_that_task_and_places_one_on_each_host(
         Ok(())
     })
 }
+
+/// Asks all hosts in turn, a new connection each time, and prints a line for each that is not answered: when, whom, why.
+const HAMMER: &str = r#"use IO::Socket::INET; use Time::HiRes "time"; $| = 1; my $n = 0; my $end = time + shift @ARGV;
+while (time < $end) {
+    for my $host (@ARGV) {
+        my $why;
+        my $socket = IO::Socket::INET->new(PeerAddr => $host, PeerPort => 8080, Proto => "tcp", Timeout => 3);
+        if ($socket) {
+            print $socket "GET / HTTP/1.0\r\n\r\n";
+            my $line = <$socket> // "";
+            $why = "answered: $line" unless $line =~ /200/;
+        } else { $why = "$@" }
+        $n++;
+        printf "%.3f %s %s\n", time, $host, $why if $why;
+    }
+}
+print "asked $n\n";"#;
+
+#[test]
+fn a_rolling_update_and_a_scale_up_refuse_nobody() -> anyhow::Result<()> {
+    story(Shape { managers: 1, workers: 2 }, |lab| {
+        lab.import("page")?;
+        lab.shoal("m1", ["network", "create", "-d", "overlay", "blue"])?.success()?;
+        let create = ["service", "create", "--name", "web", "--network", "blue", "-p", "8080:80"];
+        lab.shoal("m1", [&create[..], &["--update-parallelism", "1", "page", "serve"]].concat())?.success()?;
+        for (_, ip, _) in HOSTS {
+            answers(lab, "m1", &format!("http://{ip}:8080/"))?;
+        }
+        let hammer = |from: &'static str| {
+            std::thread::scope(|scope| {
+                let line = [&["perl", "-e", HAMMER, "20"][..], &HOSTS.map(|(_, ip, _)| ip)].concat();
+                let asking = scope.spawn(move || lab.exec(from, line));
+                for change in [
+                    &["service", "scale", "web=4"][..],
+                    &["service", "update", "--env-add", "ROUND=1", "web"],
+                    &["service", "scale", "web=2"],
+                    &["service", "scale", "web=5"],
+                    &["service", "scale", "web=1"],
+                ] {
+                    lab.shoal("m1", change)?.success()?;
+                }
+                asking.join().map_err(|_| anyhow::anyhow!("who asks has panicked"))?
+            })
+        };
+        let told = hammer("w2")?.success()?;
+        let asked = told.lines().last().and_then(|l| l.strip_prefix("asked ")).context("how many were asked")?;
+        eprintln!("{asked} asked");
+        ensure!(asked.parse::<usize>()? > 100, "too few to tell: {told}");
+        ensure!(told.lines().count() == 1, "refused or lost:\n{told}");
+        Ok(())
+    })
+}
