@@ -156,22 +156,36 @@ async fn a_worker_asks_about_its_own_only() {
     let create = pb::CreateContainerRequest { node: node(), spec: Some(Default::default()), ..Default::default() };
     let refused = [
         client.create_container(create).await.map(drop),
-        client.start_container(pb::StartContainerRequest { container: container(), again: false }).await.map(drop),
-        client.stop_container(pb::StopContainerRequest { container: container(), grace_ms: None }).await.map(drop),
+        client
+            .start_container(pb::StartContainerRequest { container: container(), ..Default::default() })
+            .await
+            .map(drop),
+        client
+            .stop_container(pb::StopContainerRequest { container: container(), ..Default::default() })
+            .await
+            .map(drop),
         client
             .remove_container(pb::RemoveContainerRequest { container: container(), ..Default::default() })
             .await
             .map(drop),
         client
-            .rename_container(pb::RenameContainerRequest { container: container(), name: "d".to_owned() })
+            .rename_container(pb::RenameContainerRequest {
+                container: container(),
+                name: "d".to_owned(),
+                ..Default::default()
+            })
             .await
             .map(drop),
         client
-            .connect_container(pb::ConnectContainerRequest { container: container(), attachment: None })
+            .connect_container(pb::ConnectContainerRequest { container: container(), ..Default::default() })
             .await
             .map(drop),
         client
-            .disconnect_container(pb::DisconnectContainerRequest { container: container(), network: "n".to_owned() })
+            .disconnect_container(pb::DisconnectContainerRequest {
+                container: container(),
+                network: "n".to_owned(),
+                ..Default::default()
+            })
             .await
             .map(drop),
         client.list_containers(pb::ListContainersRequest { node: node(), ..Default::default() }).await.map(drop),

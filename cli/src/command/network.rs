@@ -188,14 +188,19 @@ pub(super) fn has_label(labels: &std::collections::BTreeMap<String, String>, wan
 
 async fn connect(client: &Client, c: &Connect, wish: Option<pb::Attachment>) -> Result<(), Failure> {
     let container = pb::ContainerRef { container: c.container.clone(), node: c.on.node.clone() };
-    let request = pb::ConnectContainerRequest { container: Some(container), attachment: wish };
+    let request =
+        pb::ConnectContainerRequest { container: Some(container), attachment: wish, request_id: request_id() };
     client.hosts().connect_container(request).await?;
     Ok(())
 }
 
 async fn disconnect(client: &Client, d: &Disconnect) -> Result<(), Failure> {
     let container = pb::ContainerRef { container: d.container.clone(), node: d.on.node.clone() };
-    let request = pb::DisconnectContainerRequest { container: Some(container), network: d.network.clone() };
+    let request = pb::DisconnectContainerRequest {
+        container: Some(container),
+        network: d.network.clone(),
+        request_id: request_id(),
+    };
     client.hosts().disconnect_container(request).await?;
     Ok(())
 }

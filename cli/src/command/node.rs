@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use super::{cluster::resolve_self, each, inspect_each, show, tasks};
 use crate::{
     args::{Listing, node::Node, node::Update},
-    client::Client,
+    client::{Client, request_id},
     failure::Failure,
     out,
     view::node::{inspected, row},
@@ -28,7 +28,10 @@ pub(super) async fn run(host: &Path, verb: &Node) -> Result<(), Failure> {
         Node::Rm(rm) => {
             each(&rm.names.nodes, |name| async move {
                 let node = resolve_self(client, &name).await?;
-                client.control().remove_node(pb::RemoveNodeRequest { node, force: rm.force }).await?;
+                client
+                    .control()
+                    .remove_node(pb::RemoveNodeRequest { node, force: rm.force, request_id: request_id() })
+                    .await?;
                 Ok(name)
             })
             .await
@@ -72,7 +75,7 @@ async fn ls(client: &Client, listing: &Listing) -> Result<(), Failure> {
 async fn set_role(client: &Client, names: &[String], role: pb::Role) -> Result<(), Failure> {
     each(names, |name| async move {
         let node = resolve_self(client, &name).await?;
-        let request = pb::UpdateNodeRequest { node, role: role.into(), ..Default::default() };
+        let request = pb::UpdateNodeRequest { node, role: role.into(), request_id: request_id(), ..Default::default() };
         client.control().update_node(request).await?;
         Ok(match role {
             pb::Role::Manager => format!("Node {name} becomes a manager."),
@@ -87,6 +90,7 @@ async fn update(client: &Client, u: &Update) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to change: give --availability, --role, --label-add or --label-rm"));
     }
     let request = pb::UpdateNodeRequest {
+        request_id: request_id(),
         node: resolve_self(client, &u.node).await?,
         availability: u.availability.map_or(0, |a| pb::Availability::from(a).into()),
         role: u.role.map_or(0, |r| pb::Role::from(r).into()),

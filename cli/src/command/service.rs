@@ -46,7 +46,10 @@ pub(super) async fn run(host: &Path, verb: &Service) -> Result<(), Failure> {
         Service::Rm(rm) => {
             let client = &Client::connect(host).await?;
             each(&rm.services, |service| async move {
-                client.control().remove_service(pb::RemoveServiceRequest { service: service.clone() }).await?;
+                client
+                    .control()
+                    .remove_service(pb::RemoveServiceRequest { service: service.clone(), request_id: request_id() })
+                    .await?;
                 Ok(service)
             })
             .await

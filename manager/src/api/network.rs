@@ -1,7 +1,7 @@
 //! Networks.
 
 use shoal_common::{Invalid, NetworkId, network::NetworkSpec, node::Role, task::Endpoint};
-use shoal_proto::{convert::network_spec, pb};
+use shoal_proto::{Call, convert::network_spec, pb};
 use shoal_state::{Command, Rejection, Reply, State};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ pub(super) async fn create(
     asker: Asker,
     asked: pb::CreateNetworkRequest,
 ) -> Result<pb::CreateNetworkReply, Refusal> {
-    let request = request(&asked.request_id)?;
+    let request = request(&asked.request_id, asker.by(), Call::ControlCreateNetwork, &asked)?;
     let spec = asked.spec.ok_or_else(|| Invalid::new("spec", "", "the network that is to be"))?;
     let state = manager.consensus.read().await?;
     let spec: NetworkSpec = network_spec(spec, |name| asker.node(&state, name))?;

@@ -4,14 +4,14 @@ use shoal_common::{
     Invalid,
     node::{Availability, Role},
 };
-use shoal_proto::{convert::enumerated_unless_unspecified, pb};
+use shoal_proto::{Call, convert::enumerated_unless_unspecified, pb};
 use shoal_state::Command;
 
 use super::{
     find,
     status::Refusal,
     view,
-    write::{new_request, write},
+    write::{By, request, write},
 };
 use crate::Manager;
 
@@ -33,6 +33,7 @@ pub(super) async fn update(manager: &Manager, asked: pb::UpdateNodeRequest) -> R
     if let Some(value) = asked.labels_add.get("") {
         return Err(Invalid::new("labels_add", format!("={value}"), "labels that have a key").into());
     }
+    let request = request(&asked.request_id, By::Managers, Call::ControlUpdateNode, &asked)?;
     let node = find::node(&*manager.consensus.read().await?, &asked.node)?.id;
     let command = Command::UpdateNode {
         node,
@@ -41,12 +42,13 @@ pub(super) async fn update(manager: &Manager, asked: pb::UpdateNodeRequest) -> R
         labels_add: asked.labels_add,
         labels_remove: asked.labels_remove,
     };
-    write(manager, new_request(), command).await?;
+    write(manager, request, command).await?;
     Ok(pb::UpdateNodeReply {})
 }
 
 pub(super) async fn remove(manager: &Manager, asked: pb::RemoveNodeRequest) -> Result<pb::RemoveNodeReply, Refusal> {
+    let request = request(&asked.request_id, By::Managers, Call::ControlRemoveNode, &asked)?;
     let node = find::node(&*manager.consensus.read().await?, &asked.node)?.id;
-    write(manager, new_request(), Command::RemoveNode { node, force: asked.force }).await?;
+    write(manager, request, Command::RemoveNode { node, force: asked.force }).await?;
     Ok(pb::RemoveNodeReply {})
 }

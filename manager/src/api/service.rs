@@ -1,14 +1,14 @@
 //! Services.
 
 use shoal_common::{Invalid, LogIndex, NodeId, service::ServiceSpec};
-use shoal_proto::{convert::service_spec, pb};
+use shoal_proto::{Call, convert::service_spec, pb};
 use shoal_state::{Command, Rejection, Reply, RequestId, State};
 
 use super::{
     find,
     status::Refusal,
     view,
-    write::{new_request, request, reused, write},
+    write::{By, request, reused, write},
 };
 use crate::Manager;
 
@@ -19,7 +19,7 @@ pub(super) async fn create(
     manager: &Manager,
     asked: pb::CreateServiceRequest,
 ) -> Result<pb::CreateServiceReply, Refusal> {
-    let request = request(&asked.request_id)?;
+    let request = request(&asked.request_id, By::Managers, Call::ControlCreateService, &asked)?;
     let state = manager.consensus.read().await?;
     let command = Command::CreateService { spec: Box::new(spec(&state, asked.spec, manager.node)?) };
     match write(manager, request, command).await? {
@@ -34,7 +34,7 @@ pub(super) async fn update(
     manager: &Manager,
     asked: pb::UpdateServiceRequest,
 ) -> Result<pb::UpdateServiceReply, Refusal> {
-    let first = request(&asked.request_id)?;
+    let first = request(&asked.request_id, By::Managers, Call::ControlUpdateService, &asked)?;
     let mut tries = if asked.version == 0 { 0..ANY_VERSION_TRIES } else { 0..1 };
     loop {
         let request = nth_try(first, tries.next().unwrap_or(0));
@@ -70,8 +70,9 @@ pub(super) async fn remove(
     manager: &Manager,
     asked: pb::RemoveServiceRequest,
 ) -> Result<pb::RemoveServiceReply, Refusal> {
+    let request = request(&asked.request_id, By::Managers, Call::ControlRemoveService, &asked)?;
     let service = find::service(&*manager.consensus.read().await?, &asked.service)?.id;
-    write(manager, new_request(), Command::RemoveService { service }).await?;
+    write(manager, request, Command::RemoveService { service }).await?;
     Ok(pb::RemoveServiceReply { id: service.0 })
 }
 

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::each_at_once;
 use crate::{
     args::container::{Container, Exec, Inspect, Kill, Logs, Named, One, Port, Ps, Rename, Rm, Start, Stats, Stop},
-    client::Client,
+    client::{Client, request_id},
     failure::{Exit, Failure},
     out,
     progress::follow::now,
@@ -107,7 +107,7 @@ async fn gone(client: &Client, of: &pb::ContainerReply) {
 
 /// Started, and seen to run; else why not.
 async fn started(client: &Client, name: &str, node: &str, again: bool) -> Result<pb::ContainerReply, Failure> {
-    let request = pb::StartContainerRequest { container: reference(name, node), again };
+    let request = pb::StartContainerRequest { container: reference(name, node), again, request_id: request_id() };
     let reply = client.hosts().start_container(request).await?.into_inner();
     match until(client, &reply, "running").await? {
         Some(found) => could_start(&found).map(|()| reply),
@@ -159,7 +159,11 @@ async fn start(client: &Client, a: &Start) -> Result<ExitCode, Failure> {
 async fn stop(client: &Client, a: &Stop) -> Result<(), Failure> {
     each_at_once(&a.named.containers, |name| async move {
         let grace_ms = a.time.map(|seconds| seconds.saturating_mul(1000));
-        let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
+        let request = pb::StopContainerRequest {
+            container: reference(&name, &a.named.on.node),
+            grace_ms,
+            request_id: request_id(),
+        };
         let reply = client.hosts().stop_container(request).await?.into_inner();
         until(client, &reply, "ended").await?;
         Ok(name)
@@ -171,7 +175,11 @@ async fn restart(client: &Client, a: &Stop) -> Result<(), Failure> {
     each_at_once(&a.named.containers, |name| async move {
         if let Some(seconds) = a.time {
             let grace_ms = Some(seconds.saturating_mul(1000));
-            let request = pb::StopContainerRequest { container: reference(&name, &a.named.on.node), grace_ms };
+            let request = pb::StopContainerRequest {
+                container: reference(&name, &a.named.on.node),
+                grace_ms,
+                request_id: request_id(),
+            };
             let reply = client.hosts().stop_container(request).await?.into_inner();
             until(client, &reply, "ended").await?;
         }
@@ -191,7 +199,7 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
         if is_kill && found.service == 0 {
             // Wanted so: its restart policy does not start it again.
             let container = reference(&name, &a.named.on.node);
-            let request = pb::StopContainerRequest { container, grace_ms: Some(0) };
+            let request = pb::StopContainerRequest { container, grace_ms: Some(0), request_id: request_id() };
             client.hosts().stop_container(request).await?;
         }
         let request = pb::SignalRequest { container: found.id, signal: a.signal.clone() };
@@ -205,7 +213,8 @@ async fn kill(client: &Client, a: &Kill) -> Result<(), Failure> {
 async fn rm(client: &Client, a: &Rm) -> Result<(), Failure> {
     each_at_once(&a.named.containers, |name| async move {
         let container = reference(&name, &a.named.on.node);
-        let request = pb::RemoveContainerRequest { container, force: a.force, volumes: a.volumes };
+        let request =
+            pb::RemoveContainerRequest { container, force: a.force, volumes: a.volumes, request_id: request_id() };
         let reply = client.hosts().remove_container(request).await?.into_inner();
         until(client, &reply, "gone").await?;
         Ok(name)
@@ -317,7 +326,7 @@ async fn port(client: &Client, a: &Port) -> Result<(), Failure> {
 
 async fn rename(client: &Client, a: &Rename) -> Result<(), Failure> {
     let container = reference(&a.container, &a.on.node);
-    let request = pb::RenameContainerRequest { container, name: a.name.to_string() };
+    let request = pb::RenameContainerRequest { container, name: a.name.to_string(), request_id: request_id() };
     client.hosts().rename_container(request).await?;
     Ok(())
 }

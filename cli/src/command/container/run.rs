@@ -49,14 +49,15 @@ pub(super) async fn run(host: &Path, a: &Run) -> Result<ExitCode, Failure> {
     let found = one(&client, &id, &a.create.node).await?;
     let session = if foreground { Some(session::attach(&client, &found, input).await?) } else { None };
     let container = reference(&id, &a.create.node);
-    let request = pb::StartContainerRequest { container, again: false };
+    let request = pb::StartContainerRequest { container, again: false, request_id: request_id() };
     let started = match client.hosts().start_container(request).await {
         Ok(started) => started.into_inner(),
         Err(status) => {
             // As Docker, it stays; with --rm nothing does.
             if a.create.rm {
                 let container = reference(&id, &a.create.node);
-                let request = pb::RemoveContainerRequest { container, force: true, volumes: true };
+                let request =
+                    pb::RemoveContainerRequest { container, force: true, volumes: true, request_id: request_id() };
                 // The first failure is the one to tell.
                 let _ = client.hosts().remove_container(request).await;
             }

@@ -2,6 +2,7 @@
 
 use shoal_common::{Invalid, Name, NodeId, TaskId, container::Attachment, node::Role};
 use shoal_proto::{
+    Call,
     convert::{attachment, run_spec},
     pb,
 };
@@ -15,7 +16,7 @@ use crate::{
         find,
         status::Refusal,
         view,
-        write::{new_request, request, reused, write},
+        write::{request, reused, write},
     },
 };
 
@@ -27,7 +28,7 @@ pub(super) async fn create(
     asker: Asker,
     asked: pb::CreateContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
-    let request = request(&asked.request_id)?;
+    let request = request(&asked.request_id, asker.by(), Call::HostControlCreateContainer, &asked)?;
     let state = manager.consensus.read().await?;
     let node = asker.node(&state, &asked.node)?;
     if asker.role == Role::Worker && state.containers_of_node(node).count() >= CONTAINERS {
@@ -45,8 +46,9 @@ pub(super) async fn start(
     asker: Asker,
     asked: pb::StartContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlStartContainer, &asked)?;
     let container = by_hand(manager, asker, asked.container, "start").await?.0;
-    reply(manager, new_request(), Command::StartContainer { container, again: asked.again }).await
+    reply(manager, request, Command::StartContainer { container, again: asked.again }).await
 }
 
 pub(super) async fn stop(
@@ -54,6 +56,7 @@ pub(super) async fn stop(
     asker: Asker,
     asked: pb::StopContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlStopContainer, &asked)?;
     let container = match (named(manager, asker, asked.container).await?, asked.grace_ms) {
         (Named::Container(id, _), _) => id,
         (Named::Task(id, _), None) => return task::stop(manager, id).await,
@@ -62,7 +65,7 @@ pub(super) async fn stop(
         }
     };
     let grace = asked.grace_ms.map(Duration::from_millis);
-    reply(manager, new_request(), Command::StopContainer { container, grace }).await
+    reply(manager, request, Command::StopContainer { container, grace }).await
 }
 
 pub(super) async fn remove(
@@ -70,12 +73,13 @@ pub(super) async fn remove(
     asker: Asker,
     asked: pb::RemoveContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlRemoveContainer, &asked)?;
     let container = match named(manager, asker, asked.container).await? {
         Named::Container(id, _) => id,
         Named::Task(id, _) => return task::remove(manager, id, asked.force).await,
     };
     let (force, volumes) = (asked.force, asked.volumes);
-    reply(manager, new_request(), Command::RemoveContainer { container, force, volumes }).await
+    reply(manager, request, Command::RemoveContainer { container, force, volumes }).await
 }
 
 pub(super) async fn rename(
@@ -83,9 +87,10 @@ pub(super) async fn rename(
     asker: Asker,
     asked: pb::RenameContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlRenameContainer, &asked)?;
     let container = by_hand(manager, asker, asked.container, "rename it").await?.0;
     let name = asked.name.parse().map_err(|e: Invalid| e.at("name"))?;
-    reply(manager, new_request(), Command::RenameContainer { container, name }).await
+    reply(manager, request, Command::RenameContainer { container, name }).await
 }
 
 pub(super) async fn connect(
@@ -93,12 +98,13 @@ pub(super) async fn connect(
     asker: Asker,
     asked: pb::ConnectContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlConnectContainer, &asked)?;
     let (container, node) = by_hand(manager, asker, asked.container, "connect it to a network").await?;
     let wish = asked.attachment.ok_or_else(|| Invalid::new("attachment", "", "the network to connect to"))?;
     find::refuse_stack(&wish.network, Refusal::StackJoined)?;
     let state = manager.consensus.read().await?;
     let attachment: Attachment = attachment(wish, |name| find::network(&state, name, node).map(|n| n.id))?;
-    reply(manager, new_request(), Command::ConnectContainer { container, attachment }).await
+    reply(manager, request, Command::ConnectContainer { container, attachment }).await
 }
 
 pub(super) async fn disconnect(
@@ -106,10 +112,11 @@ pub(super) async fn disconnect(
     asker: Asker,
     asked: pb::DisconnectContainerRequest,
 ) -> Result<pb::ContainerReply, Refusal> {
+    let request = request(&asked.request_id, asker.by(), Call::HostControlDisconnectContainer, &asked)?;
     let (container, node) = by_hand(manager, asker, asked.container, "leave a network").await?;
     find::refuse_stack(&asked.network, Refusal::StackLeft)?;
     let network = find::network(&*manager.consensus.read().await?, &asked.network, node)?.id;
-    reply(manager, new_request(), Command::DisconnectContainer { container, network }).await
+    reply(manager, request, Command::DisconnectContainer { container, network }).await
 }
 
 pub(super) async fn list(

@@ -24,7 +24,7 @@ use std::{
 };
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{find, status::Refusal};
+use super::{find, status::Refusal, write::By};
 use crate::{Manager, Seat, peer};
 
 pub use own::Own;
@@ -83,6 +83,11 @@ impl Asker {
         }
         let node = find::node(state, named)?.id;
         self.may(node).map(|()| node)
+    }
+
+    /// Whose ids of requests its own are.
+    pub(in crate::api) fn by(self) -> By {
+        if self.role == Role::Manager { By::Managers } else { By::Host(self.node) }
     }
 
     pub(crate) fn may(self, node: NodeId) -> Result<(), Refusal> {

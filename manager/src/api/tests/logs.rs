@@ -94,7 +94,7 @@ async fn following_ends_when_the_service_is_gone_and_everything_was_said() {
     stage.start(web, 1, away).await;
     let mut following = ask(&stage, "web", true, None).await.unwrap();
     assert_eq!(short(following.next().await.unwrap()), "(w2)");
-    let request = pb::RemoveServiceRequest { service: "web".into() };
+    let request = pb::RemoveServiceRequest { service: "web".into(), ..Default::default() };
     stage.control.remove_service(Request::new(request)).await.unwrap();
     assert!(following.next().await.is_none());
 }
