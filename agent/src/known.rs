@@ -67,7 +67,7 @@ fn of_service(
     let spec = pb::RunSpec {
         name: format!("{}.{id}", task.name),
         container: Some(task.container.clone().into()),
-        resources: Some(task.resources.clone().into()),
+        resources: Some(task.resources.into()),
         stack: if task.endpoints.is_empty() { "none" } else { "own" }.to_owned(),
         restart: "no".to_owned(),
         ..Default::default()

@@ -55,6 +55,8 @@ struct Oracle {
     leaders: BTreeMap<u64, NodeId>,
     /// The logs that a member has said to hold, by index.
     promised: BTreeMap<NodeId, BTreeMap<u64, LogId>>,
+    /// Somebody was taken out of the group, and begins with nothing.
+    has_let_go: bool,
     wrong: Option<String>,
     trace: Trace,
 }
@@ -326,7 +328,14 @@ pub(super) fn promised(node: NodeId, id: LogId) {
 
 /// Its host has been taken out of the group, and begins with nothing.
 pub(super) fn released(node: NodeId) {
-    with(|oracle| oracle.promised.remove(&node));
+    with(|oracle| {
+        oracle.promised.remove(&node);
+        oracle.has_let_go = true;
+    });
+}
+
+pub(super) fn has_let_go() -> bool {
+    with(|oracle| oracle.has_let_go)
 }
 
 /// The last committed entry that this member has told others to hold.

@@ -55,7 +55,7 @@ pub(super) fn shown(state: &State, task: &Task) -> pb::Container {
     let spec = pb::RunSpec {
         name: name(task),
         container: Some(task.container.clone().into()),
-        resources: Some(task.resources.clone().into()),
+        resources: Some(task.resources.into()),
         stack: if task.networks.is_empty() { "none" } else { "own" }.to_owned(),
         networks: networks.collect(),
         restart: "no".to_owned(),
