@@ -214,11 +214,12 @@ impl Reading {
 
     fn sysctls(&mut self) -> Result<(), Error> {
         let ns = self.namespace.ns;
-        let is_set = |link: &Link| match ns {
-            Ns::Host => true,
+        // Finding a file below /proc/sys/net takes longer the more links and namespaces there are.
+        let is_set = |name: &LinkName, link: &Link| match ns {
+            Ns::Host => !names::is_host_port(name),
             Ns::Sandbox(_) | Ns::Task(_) => link.kind == LinkKind::Bridge,
         };
-        let links = self.seen.links.iter().filter(|(_, link)| is_set(link));
+        let links = self.seen.links.iter().filter(|(name, link)| is_set(name, link));
         let of_links = links.flat_map(|(name, _)| {
             names::LINK_SYSCTLS.iter().map(move |(before, after)| format!("{before}{name}{after}"))
         });

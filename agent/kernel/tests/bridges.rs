@@ -12,8 +12,8 @@ use fixture::{
     traffic::{ask, call, echo, echo_datagrams},
 };
 use shoal_common::assignment::Assignment;
-use shoal_plan::Ns;
-use std::net::IpAddr;
+use shoal_plan::{Ns, names};
+use std::{collections::BTreeSet, net::IpAddr};
 
 const PORT: u16 = 80;
 const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
@@ -78,6 +78,18 @@ async fn neighbours_on_a_bridge_meet_and_bridges_do_not() {
     // Nor do they get at the overlay's sandbox, whose end of the way out the host reaches.
     a.run(Ns::Host, "ping -c 1 -W 2 240.0.32.11");
     assert!(!a.attempt(task(31), "ping -c 1 -W 1 240.0.32.11").status.success());
+}
+
+/// Or each start on a host reads files of each container that is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_containers_port_no_sysctl_is_read() {
+    let [a, _b] = wired(&cluster()).await;
+    let seen = a.kernel.observe(&[Ns::Host].into()).await.unwrap();
+    let host = &seen.namespaces[&Ns::Host];
+    assert_eq!(host.links.keys().filter(|link| names::is_host_port(link)).count(), 6);
+    let of_links: BTreeSet<&str> = host.sysctls.keys().filter_map(|path| names::sysctl_link(path)).collect();
+    let ports: Vec<_> = of_links.iter().filter(|link| link.starts_with("shp")).collect();
+    assert!(of_links.contains("shoal0") && ports.is_empty(), "{of_links:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

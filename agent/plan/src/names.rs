@@ -49,7 +49,8 @@ pub const SYSCTLS: &[&str] = &[
 /// For how long half-closed connections are tracked.
 pub const CLOSE_WAIT: &str = "net/netfilter/nf_conntrack_tcp_timeout_close_wait";
 
-/// Sysctls of one link that are read for each of ours in the host's namespace, and in a sandbox for its bridge.
+/// Sysctls of one link that are read for each of ours in the host's namespace that is not a container's port
+/// ([`is_host_port`]), and in a sandbox for its bridge.
 pub const LINK_SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/conf/", "/send_redirects"),
     ("net/ipv4/conf/", "/route_localnet"),
@@ -69,15 +70,21 @@ pub fn is_ours(link: &LinkName) -> bool {
     let name = link.as_str();
     let digits = |prefix, radix| name.strip_prefix(prefix).and_then(|d| u64::from_str_radix(d, radix).ok());
     let uplink = digits(HOST_LINK_PREFIX, 16).and_then(|n| Vni::try_from(u32::try_from(n).ok()?).ok());
-    let port = name.strip_prefix(HOST_PORT_PREFIX).and_then(|rest| {
-        let (id, link) = rest.split_once('-')?;
-        Some((u64::from_str_radix(id, 36).ok()?, u8::from_str_radix(link, 36).ok()?))
-    });
     let bridge = digits(HOST_BRIDGE_PREFIX, 10).is_some_and(|id| host_bridge(NetworkId(id)) == *link);
     name.starts_with(PASSING_PREFIX)
         || bridge
         || uplink.is_some_and(|vni| host_uplink(vni) == *link)
-        || port.is_some_and(|(id, nth)| host_port(TaskId(id), nth) == *link)
+        || is_host_port(link)
+}
+
+/// Whether a link in the host's namespace is a container's port on a bridge. There are as many as containers, and their
+/// sysctls stay as the kernel has them, so nobody reads those.
+pub fn is_host_port(link: &LinkName) -> bool {
+    let port = link.as_str().strip_prefix(HOST_PORT_PREFIX).and_then(|rest| {
+        let (id, nth) = rest.split_once('-')?;
+        Some((u64::from_str_radix(id, 36).ok()?, u8::from_str_radix(nth, 36).ok()?))
+    });
+    port.is_some_and(|(id, nth)| host_port(TaskId(id), nth) == *link)
 }
 
 fn link(name: String) -> LinkName {

@@ -213,6 +213,16 @@ fn converge(model: &mut Model, desired: &World) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
+    /// Nobody reads them, so one that was wanted would be set again in each round.
+    #[test]
+    fn of_a_containers_port_no_sysctl_is_wanted(cluster in cluster()) {
+        let wanted = desired(&cluster);
+        for path in wanted.namespaces.get(&Ns::Host).iter().flat_map(|host| host.sysctls.keys()) {
+            let link = names::sysctl_link(path).and_then(|link| link.parse().ok());
+            prop_assert!(!link.is_some_and(|link| names::is_host_port(&link)), "{}", path);
+        }
+    }
+
     #[test]
     fn a_plan_reaches_what_is_desired_and_then_there_is_nothing_to_do(before in cluster(), after in cluster()) {
         let (before, after) = (desired(&before), desired(&after));
