@@ -13,6 +13,7 @@ pub mod dispatcher;
 pub mod leader;
 mod peer;
 pub mod seat;
+mod stepping;
 
 pub use dispatcher::Heard;
 pub use seat::{Fault, Manager, Seat, seat};

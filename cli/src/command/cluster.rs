@@ -96,6 +96,10 @@ fn words(info: &view::Info) -> Result<(), Failure> {
     if !h.warning.is_empty() {
         lines.push(("Warning", h.warning.clone()));
     }
+    if c.as_ref().is_some_and(|c| c.managers == 2) {
+        let why = "of two managers none may fail, for a majority of two is both: promote a third one";
+        lines.push(("Warning", why.to_owned()));
+    }
     if !h.node.is_empty() {
         lines.push(("Node", h.node.clone()));
         lines.push(("Role", h.role.clone()));

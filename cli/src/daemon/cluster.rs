@@ -51,6 +51,8 @@ const SEAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the managers are given to write that a host leaves.
 const DEPART_LIMIT: Duration = Duration::from_secs(3);
+/// For the others to let go of a manager that leaves.
+const STEP_DOWN_LIMIT: Duration = Duration::from_secs(15);
 /// What the tasks of a host that leaves are given to end.
 const MOVE_LIMIT: Duration = Duration::from_secs(30);
 /// To whoever asks a host that is in no cluster any more.
@@ -303,12 +305,15 @@ impl Cluster {
         let removed = agent.status().removed;
         if identity.role == Role::Manager && !force && !removed {
             return Err(Status::failed_precondition(format!(
-                "this host is a manager: demote it first (shoal node demote {}), or leave with --force, which may cost \
-                 the cluster its quorum",
+                "this host is a manager: demote it first (shoal node demote {}), or leave with --force, which does so \
+                 itself where there is a quorum",
                 identity.node
             )));
         }
         if !removed {
+            if identity.role == Role::Manager {
+                self.step_down(&credentials).await;
+            }
             depart(&credentials, &agent).await;
         }
         let mut active = self.active.lock().await;
@@ -318,6 +323,23 @@ impl Cluster {
             None => return Ok(()),
         }
         self.clear().await.map_err(|why| failed(anyhow::Error::msg(why)))
+    }
+
+    /// A manager that simply went would count as a voter for ever: of two, the other one could decide nothing any more.
+    /// So it becomes a worker first, if there is a quorum to say so.
+    async fn step_down(&self, credentials: &Credentials) {
+        let stepped = async {
+            self.seats.manager().map_err(|status| status.message().to_owned())?.step_down().await?;
+            // Its certificate says so once the others have let it go.
+            let mut now = credentials.changes();
+            now.wait_for(|identity| identity.role == Role::Worker).await.map(drop).map_err(|e| e.to_string())
+        };
+        let why = match tokio::time::timeout(STEP_DOWN_LIMIT, stepped).await {
+            Ok(Ok(())) => return,
+            Ok(Err(why)) => why,
+            Err(_) => format!("not within {STEP_DOWN_LIMIT:?}"),
+        };
+        tracing::warn!(why, "this manager leaves without having become a worker");
     }
 
     /// Takes everything apart that makes this host a member. A daemon that is cut off in between goes on with it.

@@ -294,6 +294,26 @@ fn nodes_are_promoted_demoted_drained_removed_and_leave() -> anyhow::Result<()> 
     })
 }
 
+#[test]
+fn of_two_managers_one_may_leave_and_the_other_still_decides() -> anyhow::Result<()> {
+    story(Shape { managers: 2, workers: 1 }, |lab| {
+        let said = lab.shoal("m1", ["info"])?.success()?;
+        ensure!(said.contains("of two managers none may fail"), "{said}");
+        let leader = leader(lab, "m1")?;
+        let other = if leader == "m1" { "m2" } else { "m1" };
+        // The one that leads, who takes the majority with it unless the other is told before.
+        lab.shoal(&leader, ["leave", "--force"])?.success()?;
+        nothing_is_left(lab, &leader)?;
+        lab.shoal(other, ["network", "create", "-d", "overlay", "after"])?.success()?;
+        let now = nodes(lab, other)?;
+        ensure!(now[&leader].status == "Down" && now[other].raft == "leader", "{now:?}");
+        let said = lab.shoal(other, ["info"])?.success()?;
+        ensure!(!said.contains("of two managers"), "{said}");
+        // Alone, it has nobody to tell, and leaves all the same.
+        lab.shoal(other, ["leave", "--force"])?.success().map(drop)
+    })
+}
+
 fn addresses(tasks: &[Task]) -> BTreeSet<String> {
     let all = tasks.iter().flat_map(|t| &t.endpoints);
     all.map(|e| e.v4.split('/').next().unwrap_or_default().to_owned()).collect()
