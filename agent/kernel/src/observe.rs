@@ -132,9 +132,8 @@ impl Reading {
     /// Our links by index, and the names of those in the host's namespace that are not ours; what else is to be known of
     /// links is noted aside.
     fn links(&mut self, links: &[LinkMessage]) -> (BTreeMap<u32, (LinkName, Link)>, BTreeMap<u32, LinkName>) {
-        let index_name = |index: u32| {
-            links.iter().find(|l| l.header.index == index).and_then(route::name).and_then(|n| n.parse().ok())
-        };
+        let by_index: BTreeMap<u32, &LinkMessage> = links.iter().map(|link| (link.header.index, link)).collect();
+        let index_name = |index: u32| by_index.get(&index).and_then(|l| route::name(l)).and_then(|n| n.parse().ok());
         let (mut named, mut others) = (BTreeMap::new(), BTreeMap::new());
         for message in links {
             let Some(name) = route::name(message) else { continue };
@@ -215,23 +214,18 @@ impl Reading {
     fn sysctls(&mut self) -> Result<(), Error> {
         let ns = self.namespace.ns;
         // Finding a file below /proc/sys/net takes longer the more links and namespaces there are.
-        let is_set = |name: &LinkName, link: &Link| match ns {
-            Ns::Host => !names::is_host_port(name),
-            Ns::Sandbox(_) | Ns::Task(_) => link.kind == LinkKind::Bridge,
-        };
-        let links = self.seen.links.iter().filter(|(name, link)| is_set(name, link));
-        let of_links = links.flat_map(|(name, _)| {
-            names::LINK_SYSCTLS.iter().map(move |(before, after)| format!("{before}{name}{after}"))
-        });
-        let wanted: Vec<String> = names::SYSCTLS.iter().map(|path| (*path).to_owned()).chain(of_links).collect();
+        let links = self.seen.links.keys().filter(|name| ns == Ns::Host && !names::is_host_port(name));
+        let of_links = links
+            .flat_map(|name| names::LINK_SYSCTLS.iter().map(move |(before, after)| format!("{before}{name}{after}")));
+        let wanted: Vec<String> = names::sysctls(ns).iter().map(|path| (*path).to_owned()).chain(of_links).collect();
         let failed = |source| Error::Sysctl { ns, source };
         let mut kept = self.namespace.sysctls.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen.sysctls = kept.read().map_err(failed)?;
         if !wanted.iter().all(|path| self.seen.sysctls.contains_key(path)) {
             let open = self.namespace.enter(|| sysctl::Open::find(&wanted)).and_then(|open| open).map_err(failed)?;
             self.seen.sysctls = open.read().map_err(failed)?;
-            // Sandboxes are few and looked at whenever an endpoint of theirs moves; of tasks there are many.
-            if matches!(ns, Ns::Sandbox(_)) && open.has(&wanted) {
+            // The host and sandboxes are few and looked at whenever an endpoint moves; of tasks there are many.
+            if !matches!(ns, Ns::Task(_)) && open.has(&wanted) {
                 *kept = open;
             }
         }

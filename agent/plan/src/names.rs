@@ -3,6 +3,8 @@
 use ipnet::IpNet;
 use shoal_common::{LinkName, NetworkId, TaskId, Vni, network::BridgeOptions};
 
+use crate::ns::Ns;
+
 /// The nftables table (family `inet`) in each namespace of ours, the host's included. Nobody else's rules go there.
 pub const TABLE: &str = "shoal";
 
@@ -27,32 +29,41 @@ pub const MARK: &str = "shoal";
 /// get into the way of what a container binds; port 53 itself stays free for it.
 pub const RESOLVER_PORT: u16 = 61_053;
 
-/// Sysctls that are read in every namespace of ours.
-pub const SYSCTLS: &[&str] = &[
-    "net/ipv4/ip_forward",
-    "net/ipv6/conf/all/forwarding",
-    "net/bridge/bridge-nf-call-iptables",
-    "net/bridge/bridge-nf-call-ip6tables",
-    "net/ipv4/conf/all/send_redirects",
-    "net/ipv4/conf/default/send_redirects",
-    "net/ipv6/conf/all/disable_ipv6",
-    "net/ipv6/conf/default/disable_ipv6",
-    "net/ipv6/conf/all/accept_dad",
-    "net/ipv6/conf/default/accept_dad",
-    "net/ipv6/conf/default/accept_ra",
-    "net/ipv4/conf/br0/send_redirects",
-    "net/ipv4/ip_unprivileged_port_start",
-    "net/ipv4/ping_group_range",
-    CLOSE_WAIT,
-];
+/// Sysctls that are read in a namespace of ours: those that are ever set there. (To find one by its name takes the
+/// kernel longer the more namespaces there are.)
+pub const fn sysctls(ns: Ns) -> &'static [&'static str] {
+    match ns {
+        Ns::Host => &["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"],
+        Ns::Sandbox(_) => &[
+            "net/ipv4/ip_forward",
+            "net/ipv6/conf/all/forwarding",
+            "net/bridge/bridge-nf-call-iptables",
+            "net/bridge/bridge-nf-call-ip6tables",
+            "net/ipv4/conf/all/send_redirects",
+            "net/ipv4/conf/default/send_redirects",
+            "net/ipv6/conf/all/disable_ipv6",
+            "net/ipv6/conf/default/disable_ipv6",
+            "net/ipv6/conf/all/accept_dad",
+            "net/ipv6/conf/default/accept_dad",
+            CLOSE_WAIT,
+        ],
+        Ns::Task(_) => &[
+            "net/ipv6/conf/all/disable_ipv6",
+            "net/ipv6/conf/default/disable_ipv6",
+            "net/ipv6/conf/all/accept_dad",
+            "net/ipv6/conf/default/accept_dad",
+            "net/ipv6/conf/default/accept_ra",
+            "net/ipv4/ip_unprivileged_port_start",
+        ],
+    }
+}
 
 /// For how long half-closed connections are tracked.
 pub const CLOSE_WAIT: &str = "net/netfilter/nf_conntrack_tcp_timeout_close_wait";
 
 /// Sysctls of one link that are read for each of ours in the host's namespace that is not a container's port
-/// ([`is_host_port`]), and in a sandbox for its bridge.
+/// ([`is_host_port`]).
 pub const LINK_SYSCTLS: &[(&str, &str)] = &[
-    ("net/ipv4/conf/", "/send_redirects"),
     ("net/ipv4/conf/", "/route_localnet"),
     ("net/ipv6/conf/", "/disable_ipv6"),
     ("net/ipv6/conf/", "/accept_ra"),

@@ -57,7 +57,7 @@ pub struct Namespace {
     pub routes: BTreeSet<Route>,
     /// nftables tables with our name ([`crate::names::TABLE`]).
     pub tables: BTreeMap<Family, Table>,
-    /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::SYSCTLS`]
+    /// Path below `/proc/sys` to value, of the sysctls that we set: an observer reads those in [`crate::names::sysctls`]
     /// (and [`crate::names::LINK_SYSCTLS`]), and leaves out those that do not exist.
     pub sysctls: BTreeMap<String, String>,
     /// Observed, in the host's namespace and in sandboxes: where connections go that the kernel tracks. Those that are

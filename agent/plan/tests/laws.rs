@@ -215,11 +215,19 @@ proptest! {
 
     /// Nobody reads them, so one that was wanted would be set again in each round.
     #[test]
-    fn of_a_containers_port_no_sysctl_is_wanted(cluster in cluster()) {
-        let wanted = desired(&cluster);
-        for path in wanted.namespaces.get(&Ns::Host).iter().flat_map(|host| host.sysctls.keys()) {
-            let link = names::sysctl_link(path).and_then(|link| link.parse().ok());
-            prop_assert!(!link.is_some_and(|link| names::is_host_port(&link)), "{}", path);
+    fn no_sysctl_is_wanted_that_nobody_reads(cluster in cluster()) {
+        let is_read_of_link = |path: &str| {
+            let is_known = |link: &str| {
+                names::LINK_SYSCTLS.iter().any(|(before, after)| path == format!("{before}{link}{after}"))
+                    && !link.parse().is_ok_and(|link| names::is_host_port(&link))
+            };
+            names::sysctl_link(path).is_some_and(is_known)
+        };
+        for (ns, namespace) in &desired(&cluster).namespaces {
+            for path in namespace.sysctls.keys() {
+                let is_read = names::sysctls(*ns).contains(&path.as_str());
+                prop_assert!(is_read || *ns == Ns::Host && is_read_of_link(path), "{} of {}", path, ns);
+            }
         }
     }
 
