@@ -190,7 +190,9 @@ pub(crate) fn open(files: &Arc<dyn Files>, owner: &Owner) -> io::Result<Opened> 
     let known =
         Known { acked: mark.mark.acked_seq, kept_from: mark.mark.kept_from, first: purged.map(|p| p.index + 1) };
     let mut log = Segments::open(&disk, &owner.incarnation, known)?;
-    // As in `Segments::open`: what was read must be on the disk before anybody is told of it.
+    // As in `Segments::open`: what was read must be on the disk before anybody is told of it. From here on all of the
+    // log counts as acknowledged: the mark lagged, and a member that is idle writes no other.
+    mark.mark.acked_seq = log.synced();
     mark.keep()?;
     disk.sync_names()?;
     // On a full disk it would soon have to end again.

@@ -254,6 +254,10 @@ impl Cluster {
         }
     }
 
+    pub(super) fn is_up(&self, node: NodeId) -> bool {
+        self.hosts.get(&node).is_some_and(|host| host.member.is_some() && !host.disk.is_off())
+    }
+
     /// How each member sees itself, for whoever looks for a fault.
     pub(super) fn describe(&self) {
         for (node, host) in &self.hosts {

@@ -362,7 +362,7 @@ impl Story {
         let rotten = self.cluster.hosts.values().filter(|h| h.rotten || h.refused).count();
         // A minority of those who vote: while the members change, they are fewer than the managers.
         let few = (rotten + 1) * 2 < self.cluster.managers().len();
-        if !few || !self.changing.is_empty() || !self.is_settled() {
+        if !few || !self.changing.is_empty() || !self.is_settled() || !self.cluster.is_up(node) {
             return;
         }
         let kind = self.dice.below(3);
@@ -376,7 +376,7 @@ impl Story {
         }
         self.pass(Duration::from_millis(1500)).await;
         self.cluster.net.mend();
-        if !self.is_settled() {
+        if !self.is_settled() || !self.cluster.is_up(node) {
             return;
         }
         self.cluster.crash(node, Loss::All);

@@ -182,6 +182,22 @@ fn an_older_log_beside_the_mark_of_what_was_acknowledged_is_behind() {
     assert_eq!(code_of(open_in(dir.path())), Some(Code::Behind));
 }
 
+/// The mark lags. An idle member writes no other for hours, and what its log loses then must be noticed all the same.
+#[test]
+fn what_a_member_starts_with_counts_as_acknowledged_from_then_on() {
+    let (dir, mut writer) = created();
+    writer.write(vec![append(1, 0..5, 100)], None).unwrap();
+    let older = copy(dir.path());
+    writer.write(vec![append(1, 5..9, 100)], None).unwrap();
+    drop(writer);
+    fs::copy(older.path().join("mark"), dir.path().join("mark")).unwrap();
+    assert_eq!(content(&open_in(dir.path()).unwrap()).unwrap().2.len(), 9, "the mark lags, and the log has more");
+    for name in files(older.path()).list().unwrap().iter().filter(|name| segments::is_segment(name)) {
+        fs::copy(older.path().join(name), dir.path().join(name)).unwrap();
+    }
+    assert_eq!(code_of(open_in(dir.path())), Some(Code::Behind));
+}
+
 /// Row M3: of a write that nobody was told of, any sectors may be on the disk.
 #[test]
 fn a_torn_end_is_cut_off_and_the_log_goes_on_behind_it() {
