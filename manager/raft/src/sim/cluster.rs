@@ -340,10 +340,12 @@ impl Cluster {
         let proposal = commands::proposal(u128::from(self.dice.next()), command);
         self.counts.memberships += 1;
         Box::pin(async move {
-            match chosen {
-                Some(member) => matches!(member.propose(proposal).await, Ok((_, Ok(_)))),
-                None => false,
+            let Some(member) = chosen else { return false };
+            let done = member.propose(proposal).await;
+            if !matches!(done, Ok((_, Ok(_)))) {
+                oracle::note(&format!("a change of the managers failed: {done:?}"));
             }
+            done.is_ok_and(|(_, outcome)| outcome.is_ok())
         })
     }
 

@@ -2,7 +2,10 @@
 //! lost, and some come twice. A way from one host to another may be cut in one direction.
 
 use futures::{StreamExt as _, channel::oneshot};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
+use openraft::{
+    async_runtime::Select2,
+    raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse},
+};
 use shoal_common::NodeId;
 use shoal_proto::pb::ReadIndexReply;
 use std::{
@@ -216,7 +219,9 @@ impl Caller {
             };
             told("arrives");
             let asked = question.clone();
-            let done = question.put(&host.member, me).await;
+            let put = Box::pin(question.put(&host.member, me));
+            // A host that is gone answers nothing more; its connections break (see [`KEEPALIVE`]).
+            let Select2::First(done) = rt::select2(put, gone(&host)).await else { return };
             if !host.is_alive() {
                 return;
             }
@@ -236,6 +241,12 @@ impl Caller {
             Answer::Payload(payload) => Ok(payload),
             Answer::Index(_) => Err(SendError::Codec { node: to, why: "an index where bytes are due".to_owned() }),
         }
+    }
+}
+
+async fn gone(host: &Host) {
+    while host.is_alive() {
+        rt::sleep(KEEPALIVE).await;
     }
 }
 

@@ -215,13 +215,16 @@ impl Story {
         self.until(SEATED_WITHIN, "all managers vote", |story| story.is_settled()).await
     }
 
-    /// Everybody who should vote does, and nobody else.
+    /// Everybody who should vote does, and nobody else; and the last change of that is committed.
     fn is_settled(&self) -> bool {
         let wanted = self.cluster.managers();
-        self.cluster.net.members().iter().any(|(_, member)| {
-            let now = member.leadership().borrow().clone();
-            now.is_self && now.voters == wanted && now.learners.is_empty()
-        })
+        let committed = oracle::voters();
+        committed.len() == 1
+            && committed[0] == wanted.iter().map(|node| node.0).collect()
+            && self.cluster.net.members().iter().any(|(_, member)| {
+                let now = member.leadership().borrow().clone();
+                now.is_self && now.voters == wanted && now.learners.is_empty()
+            })
     }
 
     /// Lets time pass, in steps.
@@ -459,6 +462,8 @@ impl Story {
                 }
                 Step::Demoting
             }
+            // A promotion of before, whose answer was lost, came after all.
+            Step::Leaving if oracle::state().is_manager(node) => Step::Demoting,
             Step::Leaving => {
                 let out = oracle::voters().iter().all(|config| !config.contains(&node.0)) && self.is_out(node);
                 if !out {
