@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{chain, resolver::Client};
 
-/// Before the resolver is asked again for ports that somebody else has.
+/// Before the resolver is asked again for the same ports: somebody else may have ended who had one.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// After a question that it could not be asked.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -134,8 +134,9 @@ impl Asker {
             let again = match self.resolver.hold(wanted.clone()).await {
                 // Else what it answered for is gone already.
                 Ok(closed) if *ended.borrow() == number => {
+                    let is_empty = wanted.is_empty();
                     self.note(wanted, closed);
-                    if self.held.borrow().closed.is_empty() { None } else { Some(TRY_AGAIN) }
+                    (!is_empty).then_some(TRY_AGAIN)
                 }
                 Ok(_) => Some(Duration::ZERO),
                 Err(error) => {

@@ -49,6 +49,8 @@ impl Ports {
                 let _ = listening.await;
             }
         }
+        // One that has ended (it never does by itself) listens no more.
+        open.retain(|_, open| !open.listening.is_finished());
         let (mut closed, mut taken) = (BTreeMap::new(), Vec::new());
         for (listener, to) in wanted {
             if let Some(open) = open.get(&listener) {

@@ -61,6 +61,24 @@ async fn a_port_leads_where_it_was_told_last_and_is_free_when_nobody_wants_it() 
 }
 
 #[tokio::test]
+async fn a_port_whose_listener_has_ended_is_listened_at_again() {
+    let ports = Ports::default();
+    let listener = free(Transport::Tcp, localhost());
+    let there = server("there").await;
+    assert!(ports.hold([(listener, vec![there])].into()).await.is_empty());
+    // As after a panic: by itself, and nobody asked for it.
+    {
+        let mut open = ports.open.lock().await;
+        let listening = &mut open.get_mut(&listener).unwrap().listening;
+        listening.abort();
+        assert!(listening.await.is_err());
+    }
+    assert_eq!(ask(listener.at).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert!(ports.hold([(listener, vec![there])].into()).await.is_empty());
+    assert_eq!(ask(listener.at).await.unwrap(), "there");
+}
+
+#[tokio::test]
 async fn a_port_that_others_have_is_theirs_and_they_are_named() {
     let ports = Ports::default();
     let theirs = StdTcpListener::bind((localhost(), 0)).unwrap();
