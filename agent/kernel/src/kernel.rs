@@ -161,6 +161,11 @@ impl Kernel {
         self.0.path(ns)
     }
 
+    /// Whether the namespace is there, as far as can be seen.
+    pub fn has_netns(&self, ns: Ns) -> bool {
+        self.0.path(ns).exists()
+    }
+
     /// A handle on a namespace, for sockets of ours in it.
     pub fn netns(&self, ns: Ns) -> Result<NetNs, Error> {
         let opened = netns::open(&self.0.path(ns)).map_err(|source| Error::Open { ns, source })?;

@@ -22,6 +22,7 @@ use shoal_common::{
     task::{DesiredState, TaskState},
 };
 use shoal_dns::Scope;
+use shoal_plan::Ns;
 use shoal_proto::convert::{Report, RunReport};
 use shoal_rt::tasks::caught;
 use shoal_runtime::ContainerState;
@@ -442,6 +443,7 @@ impl Tasks {
             container,
             image: &life.image,
             wired,
+            has_netns: self.host.kernel().has_netns(Ns::Task(id)),
             named: scope.networks.is_empty() || life.is_served(&scope),
             unwritten,
             failure: life.failure.as_ref(),

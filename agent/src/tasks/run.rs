@@ -19,6 +19,8 @@ pub(crate) struct View<'a, T, H> {
     pub(crate) image: &'a Image,
     /// Its network namespace is as it should be, or it needs none.
     pub(crate) wired: bool,
+    /// It still has a network namespace of its own, with its addresses.
+    pub(crate) has_netns: bool,
     /// Its resolver listens, or it needs none.
     pub(crate) named: bool,
     /// What its `/etc/hosts` does not say yet.
@@ -77,6 +79,8 @@ impl Told {
 pub(crate) fn next<T: Copy, H: Copy>(view: &View<'_, T, H>) -> (Step<T, H>, Option<Told>) {
     match (view.wanted, view.container) {
         (Wanted::Created, None) => (Step::Wait, None),
+        // Its addresses and its name are free for others once this is told.
+        (Wanted::Removed, None) if view.has_netns => (Step::Wait, None),
         (Wanted::Removed, None) => (Step::Wait, Told::plain(Phase::Removed)),
         (Wanted::Removed, Some((ContainerState::Exited(_), _))) => (Step::Remove, None),
         (Wanted::Stopped, None) => (Step::Wait, stopped(view)),
@@ -165,6 +169,7 @@ mod tests {
             container,
             image: &Image::Here,
             wired: true,
+            has_netns: false,
             named: true,
             unwritten: None,
             failure: None,
@@ -198,6 +203,8 @@ mod tests {
         ] {
             assert_eq!(said(&view(wanted, container)), (step, phase), "{wanted} {container:?}");
         }
+        let leaving = View { has_netns: true, ..view(Wanted::Removed, None) };
+        assert_eq!(said(&leaving), (Step::Wait, None), "its addresses are still here");
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Session {
         let typing = input.stdin.then(|| tokio::spawn(type_in(typed, keys, left)));
         let ended = loop {
             let message = tokio::select! {
-                message = output.message() => message,
+                // That we leave is known before the stream ends for it.
+                biased;
                 Some(()) = leaves.recv() => {
                     // It says no more than that it has heard so.
                     let heard = async { while let Ok(Some(_)) = output.message().await {} };
@@ -129,6 +130,7 @@ impl Session {
                     break left_alone(ExitCode::SUCCESS);
                 }
                 code = killed(&mut raw) => break left_alone(ExitCode::from(code)),
+                message = output.message() => message,
             };
             match message {
                 Ok(Some(message)) => {
@@ -253,9 +255,12 @@ async fn type_in(to: mpsc::Sender<pb::AttachInput>, mut keys: Option<Keys>, left
         let (Pressed::Through(bytes) | Pressed::Leave(bytes)) = &pressed;
         message.stdin.clone_from(bytes);
         message.leave = matches!(pressed, Pressed::Leave(_));
-        let sent = to.send(message).await;
-        if matches!(pressed, Pressed::Leave(_)) {
+        let leaves = message.leave;
+        if leaves {
             let _ = left.send(()).await;
+        }
+        let sent = to.send(message).await;
+        if leaves {
             return;
         }
         if read == 0 || sent.is_err() {
