@@ -19,7 +19,7 @@ pub(crate) fn id(task: TaskId) -> String {
 
 /// Containers that are no task's are somebody else's.
 pub(crate) fn of(runtime: &Runtime) -> Containers {
-    runtime.list().into_iter().filter_map(|c| Some((c.id.parse().ok()?, c.state))).collect()
+    runtime.pick(|id, state, _| Some((id.parse().ok()?, state.clone()))).into_iter().collect()
 }
 
 /// The label that says for which of its user's starts a container was started.
@@ -28,7 +28,7 @@ pub(crate) const START_LABEL: &str = "shoal.start";
 /// Of containers that were run by hand: the user's start that each was started for.
 pub(crate) fn starts(runtime: &Runtime) -> BTreeMap<TaskId, u64> {
     let start = |labels: &Labels| labels.get(START_LABEL)?.parse().ok();
-    runtime.list().into_iter().filter_map(|c| Some((c.id.parse().ok()?, start(&c.labels)?))).collect()
+    runtime.pick(|id, _, labels| Some((id.parse().ok()?, start(labels)?))).into_iter().collect()
 }
 
 fn is_alive(state: &ContainerState) -> bool {

@@ -3,12 +3,11 @@
 //! It goes round when the assignment changed, when a container came or went, when the kernel changed, and every
 //! [`LOOK_AGAIN`]. Each time it does the same: look, plan, apply.
 
-use futures::FutureExt;
 use shoal_common::{
     Generation, Mtu, NetworkId, TaskId,
     assignment::{Assignment, NetworkAssignment, NetworkKind, TaskAssignment},
 };
-use shoal_kernel::{Changes, Kernel, OpError};
+use shoal_kernel::{Kernel, OpError};
 use shoal_plan::{HostFacts, Ns, Op, World, desired, link_of, listeners, plan};
 use shoal_rt::Backoff;
 use shoal_runtime::Runtime;
@@ -19,7 +18,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +34,9 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Between the kernel's first word of a change and our look: one change is told by several notifications.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The same after a change of our own, which the kernel tells us, too. Where one follows another, the look that each
+/// begins with is enough.
+const OWN_SETTLE: Duration = Duration::from_millis(200);
 /// Looks in a row before the loop rests a while. The second sees what the first could not do.
 const ROUNDS: usize = 3;
 /// What the first pass waits for the resolver to say which ports it has. Later passes do not wait: they leave out what it
@@ -81,6 +83,9 @@ impl Failure {
 impl Converged {
     /// Why this task's network is not there yet, if something went wrong.
     pub(crate) fn failure(&self, assignment: &Assignment, task: TaskId) -> Option<Failure> {
+        if self.failures.is_empty() && self.unlistened.is_empty() {
+            return None;
+        }
         let unlistened = || {
             let why = "the resolver of this host does not listen at its published ports yet".to_owned();
             self.unlistened.contains(&task).then_some(Failure { why, stays: false })
@@ -121,6 +126,10 @@ pub(crate) struct Reconciler {
     /// Operations that failed when their namespace was last looked at.
     failed: Vec<Op>,
     failed_operations: usize,
+    /// Told by the kernel, and not looked at since.
+    dirty: BTreeSet<Ns>,
+    /// When we last changed something.
+    acted: Option<Instant>,
     first: bool,
 }
 
@@ -164,6 +173,8 @@ impl Reconciler {
             failures: BTreeMap::new(),
             failed: Vec::new(),
             failed_operations: 0,
+            dirty: BTreeSet::new(),
+            acted: None,
             first: true,
         }
     }
@@ -188,14 +199,11 @@ impl Reconciler {
         let mut periodic = interval(LOOK_AGAIN);
         periodic.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
-        let mut retry_at = None;
+        let (mut retry_at, mut settled_at) = (None, None);
         loop {
-            let retry = async {
-                match retry_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            // A look for another reason may have shown it.
+            settled_at = settled_at.filter(|_| !self.dirty.is_empty());
+            let (retry, settled) = (until(retry_at), until(settled_at));
             let due = tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.assignment.changed() => match changed {
@@ -211,7 +219,12 @@ impl Reconciler {
                     Err(_) => return,
                 },
                 () = &mut asking => return,
-                dirty = kernel.next() => Due::These(settled(dirty, &mut kernel).await),
+                dirty = kernel.next() => {
+                    self.dirty.extend(dirty);
+                    settled_at.get_or_insert_with(|| self.settled_at());
+                    continue;
+                }
+                () = settled => Due::These(std::mem::take(&mut self.dirty)),
                 Some(check) = self.checks.recv() => {
                     // Who asked may have gone.
                     let _ = check.answer.send(self.check(check.network).await);
@@ -231,6 +244,13 @@ impl Reconciler {
                 retry_at = Some(Instant::now() + backoff.delay());
             }
         }
+    }
+
+    /// When to look at what the kernel says now.
+    fn settled_at(&self) -> Instant {
+        let own = self.acted.map(|at| at + OWN_SETTLE);
+        let soon = Instant::now() + SETTLE;
+        own.map_or(soon, |own| own.max(soon))
     }
 
     /// One time round. Whether nothing failed.
@@ -285,8 +305,8 @@ impl Reconciler {
     /// Whether the largest packet of the underlay is another than before. The MTU of its link changes while we run: by its
     /// administrator, by DHCP, by a tunnel that comes up below it.
     async fn look_at_underlay(&mut self) -> bool {
-        let now = match self.kernel.host_facts(self.facts.vtep).await {
-            Ok(facts) => facts.mtu,
+        let now = match self.kernel.underlay_mtu(self.facts.vtep).await {
+            Ok(now) => now,
             // Without its address the host is reached by nobody: what there is stays as it is.
             Err(error) => {
                 tracing::debug!(error = chain(&error), "cannot look at the underlay");
@@ -311,6 +331,7 @@ impl Reconciler {
                 Ok(scope) => (scope, due == Due::Everything),
                 Err(error) => return self.broken(&error),
             };
+            self.dirty.retain(|ns| !scope.contains(ns));
             let actual = match self.kernel.observe(&scope).await {
                 Ok(actual) => actual,
                 // Nothing was seen, so nothing is reported as wrong and nothing loses its state.
@@ -331,6 +352,9 @@ impl Reconciler {
                 tracing::info!(operations, %first, "the kernel was changed by somebody else: repairing");
             }
             let failed = self.kernel.apply_all(&ops).await;
+            if !ops.is_empty() {
+                self.acted = Some(Instant::now());
+            }
             self.done.extend(&scope);
             self.failed_operations = failed.len();
             self.note(&failed, &scope);
@@ -463,12 +487,11 @@ fn too_large(network: &NetworkAssignment, facts: &HostFacts) -> Option<(u32, u32
     network.mtu.filter(|mtu| *mtu > carried).map(|mtu| (mtu.get(), carried.get()))
 }
 
-async fn settled(mut dirty: BTreeSet<Ns>, changes: &mut Changes) -> BTreeSet<Ns> {
-    sleep(SETTLE).await;
-    if let Some(more) = changes.next().now_or_never() {
-        dirty.extend(more);
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
-    dirty
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The kernel of this host, as the agent sees it.
 
 use rtnetlink::packet_route::link::LinkMessage;
+use shoal_common::Mtu;
 use shoal_plan::{Ns, Op, World, nft::Family};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -183,6 +184,12 @@ impl Kernel {
     pub async fn host_facts(&self, advertise: IpAddr) -> Result<HostFacts, Error> {
         let inner = self.0.clone();
         blocking(move || Ok(underlay::facts(&mut inner.host.route(), advertise, is_ours)?)).await
+    }
+
+    /// The largest packet of the link that bears this address.
+    pub async fn underlay_mtu(&self, advertise: IpAddr) -> Result<Mtu, Error> {
+        let inner = self.0.clone();
+        blocking(move || Ok(underlay::mtu(&mut inner.host.route(), advertise, is_ours)?)).await
     }
 
     /// The address under which other hosts most likely reach this one.

@@ -106,7 +106,8 @@ impl Reading {
             }
         }
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            for route in if named.is_empty() {
+            // The host's routes are its own.
+            for route in if named.is_empty() || ns == Ns::Host {
                 Vec::new()
             } else {
                 route::routes(&mut socket, family).map_err(failed("routes"))?

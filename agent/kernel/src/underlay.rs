@@ -78,9 +78,6 @@ pub(crate) fn facts(
         return Err(Error::NotHere(advertise, there));
     };
     let name = route::name(link).unwrap_or_default();
-    let mtu = link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None });
-    let mtu = mtu.unwrap_or_default();
-    let narrow = || Error::Narrow { link: name.to_owned(), mtu };
     let other = |a: &&Address| {
         let lasts = a.reaches_out && a.ip.is_ipv4() != advertise.is_ipv4();
         lasts && a.link == link.header.index
@@ -89,14 +86,33 @@ pub(crate) fn facts(
     Ok(HostFacts {
         addresses: [advertise].into_iter().chain(other).collect(),
         link: name.parse().map_err(|_| Error::NotHere(advertise, BTreeSet::new()))?,
-        // Loopback's 65536 is more than an IP packet holds.
-        mtu: Mtu::try_from(mtu.min(65_535)).map_err(|_| narrow())?,
+        mtu: mtu_of(link)?,
         subnets: addresses
             .iter()
             .filter(|a| a.reaches_out && of(a).is_some_and(|l| !l.header.flags.contains(LinkFlags::Loopback)))
             .filter_map(|a| a.net)
             .collect(),
     })
+}
+
+/// The MTU of the link that bears an address: asked again and again, so no other link is asked for. Links for which
+/// `ours` holds do not count.
+pub(crate) fn mtu(socket: &mut Socket, advertise: IpAddr, ours: impl Fn(&LinkMessage) -> bool) -> Result<Mtu, Error> {
+    let addresses: Vec<Address> = route::addresses(socket).map_err(Error::Read)?.iter().filter_map(address).collect();
+    for address in addresses.iter().filter(|a| a.ip == advertise) {
+        if let Some(link) = route::link(socket, address.link).map_err(Error::Read)?.filter(|link| !ours(link)) {
+            return mtu_of(&link);
+        }
+    }
+    Err(Error::NotHere(advertise, addresses.iter().filter(|a| a.reaches_out).map(|a| a.ip).collect()))
+}
+
+fn mtu_of(link: &LinkMessage) -> Result<Mtu, Error> {
+    let mtu = link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None });
+    let mtu = mtu.unwrap_or_default();
+    let narrow = || Error::Narrow { link: route::name(link).unwrap_or_default().to_owned(), mtu };
+    // Loopback's 65536 is more than an IP packet holds.
+    Mtu::try_from(mtu.min(65_535)).map_err(|_| narrow())
 }
 
 /// The address that others most likely reach this host by: that of the link of the default route, IPv4 first;

@@ -7,6 +7,7 @@ mod start;
 mod volumes;
 
 use futures::stream::BoxStream;
+use shoal_common::name::Labels;
 use std::{
     collections::BTreeMap,
     fs,
@@ -180,6 +181,12 @@ impl Runtime {
 
     pub fn list(&self) -> Vec<ContainerStatus> {
         self.containers().values().map(Entry::status).collect()
+    }
+
+    /// What `pick` makes of each container's id, state and labels. It is called often, so nothing else is copied; it must
+    /// not come back here.
+    pub fn pick<T>(&self, pick: impl Fn(&str, &ContainerState, &Labels) -> Option<T>) -> Vec<T> {
+        self.containers().values().filter_map(|e| pick(&e.record.id, &e.state, &e.record.labels)).collect()
     }
 
     pub fn status(&self, id: &str) -> Result<ContainerStatus, Error> {

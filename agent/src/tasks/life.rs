@@ -1,6 +1,6 @@
 //! What this process knows of one task, or of one container that was run by hand, beyond what can be looked up.
 
-use shoal_common::{container::RestartMode, service::ContainerSpec};
+use shoal_common::{Generation, container::RestartMode, service::ContainerSpec};
 use shoal_dns::Scope;
 use shoal_rt::Backoff;
 use shoal_runtime::{ContainerState, SetAside};
@@ -70,6 +70,8 @@ pub(super) struct Run {
     pub(super) restart_at: Option<Instant>,
     /// What its `/etc/hosts` was last made to say, and in which container: when that one started.
     pub(super) hosts: Option<(u64, Vec<String>)>,
+    /// In which container that was seen to be right, and under which assignment: until either is another, it is.
+    pub(super) hosts_right: Option<(u64, Generation)>,
 }
 
 impl Default for Life {
@@ -98,7 +100,7 @@ impl Run {
     /// `restarts`: on record, from before this process.
     pub(super) fn new(start: u64, restarts: u32) -> Self {
         let pause = Backoff::new(RESTART.0, RESTART.1);
-        Self { start, restarts, running_since: None, pause, restart_at: None, hosts: None }
+        Self { start, restarts, running_since: None, pause, restart_at: None, hosts: None, hosts_right: None }
     }
 
     pub(super) fn is_seen_running(&mut self, now: Instant) {

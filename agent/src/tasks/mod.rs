@@ -425,7 +425,13 @@ impl Tasks {
             life.without_port(container.map(|(state, _)| state), converged.closed.get(&id).filter(|_| wired));
             wired
         };
+        let generation = assignment.generation;
         let hosts = match container {
+            Some((&ContainerState::Running { started_at_ms, .. }, _))
+                if life.run.hosts_right == Some((started_at_ms, generation)) =>
+            {
+                None
+            }
             Some((&ContainerState::Running { started_at_ms, .. }, _)) => {
                 let status = self.host.runtime().status(&containers::id(id)).ok();
                 // It is called as it was at its start.
@@ -435,6 +441,9 @@ impl Tasks {
         };
         let known = &assigned.known;
         let unwritten = hosts.as_ref().filter(|hosts| life.run.hosts.as_ref() != Some(*hosts));
+        if let (Some((started_at_ms, _)), None) = (&hosts, unwritten) {
+            life.run.hosts_right = Some((*started_at_ms, generation));
+        }
         let (step, told) = run::next(&run::View {
             assigned,
             wanted: assigned.wanted,
@@ -443,7 +452,7 @@ impl Tasks {
             container,
             image: &life.image,
             wired,
-            has_netns: self.host.kernel().has_netns(Ns::Task(id)),
+            has_netns: assigned.wanted == Wanted::Removed && self.host.kernel().has_netns(Ns::Task(id)),
             named: scope.networks.is_empty() || life.is_served(&scope),
             unwritten,
             failure: life.failure.as_ref(),

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{
     Refusal, Socket,
-    attr::{Message, request},
+    attr::{Message, attributes, push, request},
 };
 
 /// A request with these flags besides REQUEST and ACK.
@@ -47,14 +47,54 @@ fn table<T>(
     Ok(found)
 }
 
-/// All links, without their statistics.
+/// All links, and of each what [`lean`] leaves.
 pub(crate) fn links(socket: &mut Socket) -> Result<Vec<LinkMessage>, Refusal> {
     let mut ask = LinkMessage::default();
     ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    table(socket, &RouteNetlinkMessage::GetLink(ask), |message| match message {
-        RouteNetlinkMessage::NewLink(link) => Some(link),
-        _ => None,
-    })
+    let mut found = Vec::new();
+    socket.dump(&encode(&RouteNetlinkMessage::GetLink(ask), 0), |message| {
+        let payload = lean(message.payload);
+        if let Some(RouteNetlinkMessage::NewLink(link)) = decode(Message { payload: &payload, ..message }) {
+            found.push(link);
+        }
+    })?;
+    Ok(found)
+}
+
+/// `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+/// IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_IFALIAS, IFLA_LINK_NETNSID.
+const OF_LINK: [u16; 7] = [1, 3, 4, 5, 10, 20, 37];
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+/// IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD.
+const OF_PORT: [u16; 4] = [4, 8, 9, 27];
+
+/// A link's message without what nobody here asks. The kernel tells 1.5 KB of a bridge's port, and a host may have
+/// hundreds; to read all of it took a tenth of the time of a look at such a host.
+fn lean(payload: &[u8]) -> Vec<u8> {
+    let (header, rest) = payload.split_at(payload.len().min(IFINFOMSG));
+    let mut kept = header.to_vec();
+    for (kind, value) in attributes(rest) {
+        if kind == IFLA_LINKINFO {
+            let mut info = Vec::new();
+            for (kind, value) in attributes(value) {
+                if kind == IFLA_INFO_SLAVE_DATA {
+                    let mut port = Vec::new();
+                    for (kind, value) in attributes(value).filter(|(kind, _)| OF_PORT.contains(kind)) {
+                        push(&mut port, kind, value);
+                    }
+                    push(&mut info, kind, &port);
+                } else {
+                    push(&mut info, kind, value);
+                }
+            }
+            push(&mut kept, kind, &info);
+        } else if OF_LINK.contains(&kind) {
+            push(&mut kept, kind, value);
+        }
+    }
+    kept
 }
 
 /// All addresses, of both families.
@@ -100,13 +140,18 @@ pub(crate) fn index(socket: &mut Socket, name: &str) -> Result<u32, Refusal> {
 
 /// The name of the link of this index.
 pub(crate) fn name_of(socket: &mut Socket, index: u32) -> Result<Option<String>, Refusal> {
+    Ok(link(socket, index)?.as_ref().and_then(name).map(ToOwned::to_owned))
+}
+
+/// The link of this index.
+pub(crate) fn link(socket: &mut Socket, index: u32) -> Result<Option<LinkMessage>, Refusal> {
     let mut ask = LinkMessage::default();
     ask.header.index = index;
     ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let mut found = None;
     let asked = socket.get(&encode(&RouteNetlinkMessage::GetLink(ask), 0), |message| {
         if let Some(RouteNetlinkMessage::NewLink(link)) = decode(message) {
-            found = name(&link).map(ToOwned::to_owned);
+            found = Some(link);
         }
     });
     match asked {

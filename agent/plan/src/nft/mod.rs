@@ -12,6 +12,7 @@ use shoal_common::LinkName;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::LazyLock,
 };
 
 pub use bridge::{Port, ports};
@@ -345,6 +346,12 @@ pub fn sandbox(of: &Sandbox) -> Table {
 
 /// A task: what it asks 127.0.0.11 goes to the resolver's own port, so that port 53 stays free for the container.
 pub fn task() -> Table {
+    // The same for all, and a host may have hundreds.
+    static TABLE: LazyLock<Table> = LazyLock::new(to_resolver);
+    TABLE.clone()
+}
+
+fn to_resolver() -> Table {
     let resolver = IpAddr::from([127, 0, 0, 11]);
     let redirect = |transport| {
         let matches = [Match::To([resolver].into()), Match::Port(transport, 53)];
