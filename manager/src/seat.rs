@@ -24,6 +24,8 @@ pub struct Manager {
 pub struct Seat {
     manager: watch::Receiver<Option<Manager>>,
     fault: Arc<watch::Sender<Option<Fault>>>,
+    /// Whether it is known what this host is: a daemon that begins reads its files first.
+    known: Arc<watch::Sender<bool>>,
 }
 
 /// Why a host that should be a manager is none.
@@ -35,10 +37,10 @@ pub struct Fault {
     pub lasting: bool,
 }
 
-/// An empty seat, and what fills it.
+/// An empty seat, and what fills it. Nobody knows yet whether it stays empty ([`Seat::set_known`]).
 pub fn seat() -> (watch::Sender<Option<Manager>>, Seat) {
     let (tx, rx) = watch::channel(None);
-    (tx, Seat { manager: rx, fault: Arc::new(watch::Sender::new(None)) })
+    (tx, Seat { manager: rx, fault: Arc::new(watch::Sender::new(None)), known: Arc::new(watch::Sender::new(false)) })
 }
 
 impl Seat {
@@ -68,6 +70,23 @@ impl Seat {
             _ = manager.wait_for(Option::is_some) => {}
             _ = fault.wait_for(Option::is_some) => {}
         }
+    }
+
+    /// What this host is counts from now on.
+    pub fn set_known(&self) {
+        self.known.send_replace(true);
+    }
+
+    /// For the host's own users, who may ask before the daemon has read what this host is: they wait, and do not hear
+    /// that it is no manager.
+    pub async fn manager_once_known(&self) -> Result<Manager, Status> {
+        let mut known = self.known.subscribe();
+        // An error means that the daemon is ending.
+        tokio::select! {
+            () = self.settled() => {}
+            _ = known.wait_for(|known| *known) => {}
+        }
+        self.manager()
     }
 
     /// Resolves when the manager of now has left.

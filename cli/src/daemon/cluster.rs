@@ -46,7 +46,7 @@ const JOIN_LIMIT: Duration = Duration::from_secs(15);
 /// For the leader to reach a new manager, over an election if there is one.
 const REACHED_LIMIT: Duration = Duration::from_secs(15);
 
-/// What a manager is given to open its log before it answers anybody.
+/// What a manager is given to open its log before its users hear that it is none.
 const SEAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the managers are given to write that a host leaves.
@@ -119,8 +119,17 @@ impl Cluster {
         &self.config
     }
 
-    /// Goes on where the daemon stopped; nothing to do for a host in no cluster.
-    pub(crate) async fn resume(&self) -> anyhow::Result<()> {
+    /// Until a host of this role has read its log, which may be long. Whoever asks meanwhile for what only a manager
+    /// answers waits, too.
+    pub(crate) async fn settle(&self, role: Option<Role>) {
+        if role == Some(Role::Manager) {
+            let _ = tokio::time::timeout(SEAT_LIMIT, self.seats.settled()).await;
+        }
+        self.seats.set_known();
+    }
+
+    /// Goes on where the daemon stopped, as what the host is in its cluster; nothing to do for one in none.
+    pub(crate) async fn resume(&self) -> anyhow::Result<Option<Role>> {
         let mut active = self.active.lock().await;
         let identity = Identity::load(&self.config.identity()).context("cannot read this host's identity")?;
         let path = self.config.joined();
@@ -128,7 +137,10 @@ impl Cluster {
         let begun = joined.as_ref().is_some_and(|joined| joined.stage != Stage::Member);
         let (identity, joined) = match (identity, joined) {
             (Some(identity), Some(joined)) if joined.stage != Stage::Leaving => (identity, joined),
-            (Some(_), Some(_)) => return self.clear().await.map_err(anyhow::Error::msg),
+            (Some(_), Some(_)) => {
+                self.clear().await.map_err(anyhow::Error::msg)?;
+                return Ok(None);
+            }
             (Some(_), None) => {
                 anyhow::bail!("{} is missing, and this host has an identity: restore it", path.display())
             }
@@ -137,7 +149,7 @@ impl Cluster {
                 if let Err(error) = self.clear().await {
                     tracing::warn!(error, "what an earlier cluster left on this host is not all gone");
                 }
-                return Ok(());
+                return Ok(None);
             }
             (None, _) => {
                 // A file system that is not mounted yet, or a file that somebody moved: what is here may be all that a
@@ -151,18 +163,14 @@ impl Cluster {
                 );
                 tracing::error!(why, "this host does not know who it is");
                 self.seats.set_fault(Some(Fault { why, lasting: true }));
-                return Ok(());
+                return Ok(None);
             }
         };
         let listener = incoming::listen(self.config.listen_addr).await?;
         let description = self.describe(joined.control_addr).await?;
         let role = identity.role;
         *active = Some(self.activate(Credentials::new(identity), joined, description, listener, None));
-        if role == Role::Manager {
-            // Whoever asks it first shall not hear that it is none.
-            let _ = tokio::time::timeout(SEAT_LIMIT, self.seats.settled()).await;
-        }
-        Ok(())
+        Ok(Some(role))
     }
 
     pub(crate) async fn standing(&self) -> Option<Standing> {

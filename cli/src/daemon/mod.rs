@@ -97,7 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let tasks = Tasks::new(Fatal::default());
     let cluster = Arc::new(Cluster::new(config.clone(), host, tasks.fatal().clone()));
-    cluster.resume().await?;
+    let role = cluster.resume().await?;
 
     let listener = listen(&config.socket)?;
     let beyond: shoal_manager::api::Beyond = {
@@ -127,7 +127,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
+    // Before the log is read, which may take long: this host can say how it is, and let one into its containers.
     tasks.forever("server of the local socket", server);
+    cluster.settle(role).await;
     tracing::info!(socket = %config.socket.display(), "ready");
     // Under systemd only; elsewhere it does nothing.
     let _ = sd_notify::notify(true, &[sd_notify::NotifyState::Ready]);

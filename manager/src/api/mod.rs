@@ -43,10 +43,10 @@ pub struct Control {
 
 macro_rules! answer {
     ($self:ident, $call:path) => {
-        Ok(Response::new($call(&$self.seat.manager()?).await?))
+        Ok(Response::new($call(&$self.seat.manager_once_known().await?).await?))
     };
     ($self:ident, $call:path, $request:ident) => {
-        Ok(Response::new($call(&$self.seat.manager()?, $request.into_inner()).await?))
+        Ok(Response::new($call(&$self.seat.manager_once_known().await?, $request.into_inner()).await?))
     };
 }
 
@@ -82,17 +82,17 @@ impl control_server::Control for Control {
     }
 
     async fn create_network(&self, r: Request<pb::CreateNetworkRequest>) -> Answer<pb::CreateNetworkReply> {
-        let manager = self.seat.manager()?;
+        let manager = self.seat.manager_once_known().await?;
         Ok(Response::new(network::create(&manager, users_of(&manager), r.into_inner()).await?))
     }
 
     async fn list_networks(&self, r: Request<pb::ListNetworksRequest>) -> Answer<pb::ListNetworksReply> {
-        let manager = self.seat.manager()?;
+        let manager = self.seat.manager_once_known().await?;
         Ok(Response::new(network::list(&manager, users_of(&manager), r.into_inner()).await?))
     }
 
     async fn remove_network(&self, r: Request<pb::RemoveNetworkRequest>) -> Answer<pb::RemoveNetworkReply> {
-        let manager = self.seat.manager()?;
+        let manager = self.seat.manager_once_known().await?;
         Ok(Response::new(network::remove(&manager, users_of(&manager), r.into_inner()).await?))
     }
 

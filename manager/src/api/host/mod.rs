@@ -107,7 +107,11 @@ enum Place {
 
 impl HostControl {
     async fn place<T>(&self, request: &Request<T>) -> Result<Place, Status> {
-        match (self.seat.manager(), &self.local) {
+        let seated = match &self.local {
+            Some(_) => self.seat.manager_once_known().await,
+            None => self.seat.manager(),
+        };
+        match (seated, &self.local) {
             (Ok(manager), Some(_)) => {
                 let asker = Asker { node: manager.node, role: Role::Manager };
                 Ok(Place::Here(manager, asker))

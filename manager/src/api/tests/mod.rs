@@ -14,9 +14,26 @@ use self::stage::{Stage, refused};
 #[tokio::test]
 async fn a_host_that_is_no_manager_says_so() {
     let (_fills, seat) = crate::seat();
+    seat.set_known();
     let control = super::Control { seat };
     let answer = control.list_tasks(Request::new(pb::ListTasksRequest::default())).await;
     assert_eq!(answer.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn who_asks_a_daemon_that_still_reads_its_log_waits_for_it() {
+    for fault in [None, Some("E-LOG-DAMAGED: it cannot be read")] {
+        let (_fills, seat) = crate::seat();
+        let control = super::Control { seat: seat.clone() };
+        let mut answer = control.list_tasks(Request::new(pb::ListTasksRequest::default()));
+        assert!(futures::poll!(&mut answer).is_pending(), "it is not known yet what this host is");
+        match fault {
+            None => seat.set_known(),
+            Some(why) => seat.set_fault(Some(crate::Fault { why: why.to_owned(), lasting: true })),
+        }
+        let refused = answer.await.unwrap_err();
+        assert!(refused.message().contains(fault.unwrap_or("this host is not a manager")), "{refused}");
+    }
 }
 
 #[tokio::test]
