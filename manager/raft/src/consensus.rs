@@ -25,7 +25,7 @@ use tonic::Code;
 
 use crate::{
     Connector, Settings, codec,
-    files::Files,
+    files::{Failure, Files},
     lines::{Connections, Kind, Lines, SendError},
     log_store::{self, LogStore},
     machine::{Machine, Shown},
@@ -77,6 +77,8 @@ struct Inner {
     /// What the leader said of the others last, if that was another.
     told: Mutex<BTreeMap<NodeId, String>>,
     space: watch::Receiver<space::Level>,
+    /// Of the tasks above: one of them has panicked.
+    defect: Failure,
     /// It was asked to end.
     ending: AtomicBool,
     /// When the leader was heard last.
@@ -161,9 +163,10 @@ impl Consensus {
         let raft = Raft::new(settings.owner.node, Arc::new(config), peers.clone(), log.clone(), machine)
             .await
             .map_err(|e| OpenError::Raft(e.to_string()))?;
-        let leadership = follow(&raft, &settings);
-        rt::spawn(stand(raft.clone(), settings.stands_from));
-        let space = space::watch(raft.clone(), opened.disk.clone(), log.short_of_space());
+        let defect = Failure::default();
+        let leadership = follow(&raft, &settings, &defect);
+        rt::owned("candidature", &defect, stand(raft.clone(), settings.stands_from));
+        let space = space::watch(raft.clone(), opened.disk.clone(), log.short_of_space(), &defect);
         Ok(Self(Arc::new(Inner {
             settings,
             raft,
@@ -175,6 +178,7 @@ impl Consensus {
             leadership,
             told: Mutex::default(),
             space,
+            defect,
             ending: AtomicBool::new(false),
             led: Mutex::default(),
         })))
@@ -353,8 +357,8 @@ impl Consensus {
             return self.raft_ended().await;
         }
         let disk = async { format!("a sync of this manager's files has failed: {}", self.0.disk.failed().await) };
-        match rt::select2(self.raft_ended(), disk).await {
-            Select2::First(why) | Select2::Second(why) => why,
+        match rt::select3(self.raft_ended(), disk, self.0.defect.happened()).await {
+            Select3::First(why) | Select3::Second(why) | Select3::Third(why) => why,
         }
     }
 
@@ -654,11 +658,11 @@ fn next_change(
 }
 
 /// Leadership as it changes. A leader that no majority answers any more does not count as one.
-fn follow(raft: &Raft, settings: &Settings) -> watch::Receiver<Leadership> {
+fn follow(raft: &Raft, settings: &Settings, defect: &Failure) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let (tx, rx) = watch::channel(leadership(&metrics.borrow_watched(), settings));
     let settings = settings.clone();
-    rt::spawn(async move {
+    rt::owned("leadership", defect, async move {
         loop {
             let now = leadership(&metrics.borrow_and_update(), &settings);
             tx.send_if_modified(|shown| {

@@ -48,7 +48,7 @@ pub trait Files: fmt::Debug + Send + Sync + 'static {
     fn work(&self, job: Job) -> BoxFuture<'static, ()>;
 }
 
-/// The first failed sync of a directory. Clones are the same.
+/// What went wrong first, for good: of a directory the first failed sync. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Failure(Arc<watch::Sender<Option<String>>>);
 
@@ -71,7 +71,7 @@ impl Failure {
         self.0.borrow().clone()
     }
 
-    /// Resolves when a sync has failed, in whichever thread.
+    /// Resolves when it has happened, in whichever thread.
     pub(crate) async fn happened(&self) -> String {
         let mut noted = self.0.subscribe();
         loop {

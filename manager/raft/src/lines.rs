@@ -112,7 +112,10 @@ impl Connections {
             return known.clone();
         }
         let connector = Arc::clone(&self.connector);
-        let made = async move { connector.connect(node, addr).await.map_err(|e| shoal_rt::connect::root_cause(&*e)) };
+        let made = async move {
+            let connected = shoal_rt::tasks::caught(connector.connect(node, addr)).await.map_err(|e| e.to_string())?;
+            connected.map_err(|e| shoal_rt::connect::root_cause(&*e))
+        };
         let connecting = made.boxed().shared();
         rt::spawn(connecting.clone());
         channels.insert((node, addr), connecting.clone());

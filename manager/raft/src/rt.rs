@@ -6,6 +6,8 @@
 use openraft::async_runtime::{AsyncRuntime, Select2, Select3};
 use std::time::Duration;
 
+use crate::files::Failure;
+
 #[cfg(not(feature = "sim"))]
 mod kind {
     pub(crate) type Runtime = openraft_rt_tokio::TokioRuntime;
@@ -37,6 +39,18 @@ where
     drop(Runtime::spawn(future));
 }
 
+/// The same, of a task that its member cannot do without: a panic is noted in `defect`. In a simulation it ends the seed.
+pub(crate) fn owned(what: &'static str, defect: &Failure, future: impl Future<Output = ()> + Send + 'static) {
+    let defect = defect.clone();
+    spawn(async move {
+        if cfg!(feature = "sim") {
+            future.await;
+        } else if let Err(panic) = shoal_rt::tasks::caught(future).await {
+            defect.note(format!("the task \"{what}\" has ended: {panic}"));
+        }
+    });
+}
+
 pub(crate) async fn sleep(duration: Duration) {
     Runtime::sleep(duration).await;
 }
@@ -66,4 +80,19 @@ where
     C: Future + Send,
 {
     Runtime::select3(a, b, c).await
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_an_owned_task_is_heard() {
+        let defect = Failure::default();
+        let beyond = |text: &'static str, index: usize| async move { assert!(text.as_bytes()[index] > 0) };
+        owned("leadership", &defect, beyond("abc", 1));
+        owned("space", &defect, beyond("abc", 3));
+        let why = defect.happened().await;
+        assert!(why.starts_with("the task \"space\" has ended: it panicked: index out of bounds"), "{why}");
+    }
 }

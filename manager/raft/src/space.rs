@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    files::Space,
+    files::{Failure, Space},
     rt::{self, watch},
     store::disk::Disk,
     types::Raft,
@@ -48,9 +48,9 @@ fn level(space: Space, short: bool) -> Level {
 }
 
 /// Follows it until nobody listens any more.
-pub(crate) fn watch(raft: Raft, disk: Disk, short: Arc<AtomicBool>) -> watch::Receiver<Level> {
+pub(crate) fn watch(raft: Raft, disk: Disk, short: Arc<AtomicBool>, defect: &Failure) -> watch::Receiver<Level> {
     let (tx, rx) = watch::channel(Level::Enough);
-    rt::spawn(async move {
+    rt::owned("space", defect, async move {
         let mut handed_over: Option<u32> = None;
         loop {
             let on = disk.clone();
