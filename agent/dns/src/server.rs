@@ -1,11 +1,12 @@
 //! The sockets of one container, served.
 
+use futures::FutureExt as _;
 use std::{
     io,
     net::SocketAddr,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::UdpSocket,
@@ -33,6 +34,9 @@ const BATCH: usize = 64;
 /// Queries of one container by UDP on their way to upstream servers. More are dropped, and their client asks again.
 /// Fewer while others need the room: [`Share`].
 const FORWARDS_PER_CONTAINER: usize = 128;
+
+/// After a panic, so that one that comes back at once does not take a whole processor.
+const BEGIN_AGAIN: Duration = Duration::from_millis(100);
 
 /// A container's sockets that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -111,17 +115,30 @@ impl Resolver {
         listener.set_nonblocking(true).map_err(ServeError::Tcp)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Tcp)?;
         let views = Arc::new(Views { asker, zone, share: Share::of(&self.pool) });
-        Ok(tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = serve_udp(Arc::new(udp), Arc::clone(&views)) => {}
-                () = tcp::serve(listener, views) => {}
-            }
-        }))
+        let udp = Arc::new(udp);
+        let serving = async move {
+            served_on(|| async {
+                tokio::select! {
+                    () = serve_udp(&udp, &views) => {}
+                    () = tcp::serve(&listener, &views) => {}
+                }
+            })
+            .await;
+        };
+        Ok(tokio::spawn(async move { shutdown.run_until_cancelled(serving).await.unwrap_or(()) }))
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, views: Arc<Views>) {
+/// Begins again after a panic: nobody looks after one container's names until its resolver is another process.
+async fn served_on<F: Future<Output = ()>>(serve: impl Fn() -> F) {
+    // The panic hook has logged where it happened.
+    while AssertUnwindSafe(serve()).catch_unwind().await.is_err() {
+        tracing::error!("a defect of shoal: answering a container's queries has panicked; it is begun again");
+        tokio::time::sleep(BEGIN_AGAIN).await;
+    }
+}
+
+async fn serve_udp(socket: &Arc<UdpSocket>, views: &Arc<Views>) {
     let mut forwards = JoinSet::new();
     loop {
         tokio::select! {
@@ -131,7 +148,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, views: Arc<Views>) {
                     tracing::debug!(%error, "a container's DNS socket ended");
                     return;
                 }
-                let answered = answer_batch(&socket, &views, &mut forwards);
+                let answered = answer_batch(socket, views, &mut forwards);
                 if answered == BATCH {
                     tokio::task::yield_now().await;
                 }

@@ -24,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves a container's connections until it is dropped, and they with it.
-pub(crate) async fn serve(listener: TcpListener, views: Arc<Views>) {
+pub(crate) async fn serve(listener: &TcpListener, views: &Arc<Views>) {
     let limit = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -32,7 +32,7 @@ pub(crate) async fn serve(listener: TcpListener, views: Arc<Views>) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let views = Arc::clone(&views);
+                let views = Arc::clone(views);
                 connections.spawn(async move {
                     if let Err(error) = converse(stream, &views).await {
                         tracing::debug!(%error, "a container's DNS connection broke");

@@ -8,7 +8,7 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::{net::TcpStream, time::timeout};
 
 /// A test that takes longer than this has failed.
@@ -247,4 +247,15 @@ async fn after_shutdown_the_sockets_are_free_and_connections_closed() {
     let end = timeout(DEADLINE, read_frame(&mut stream)).await.expect("an end");
     assert!(matches!(end, Ok(None) | Err(_)), "{end:?}");
     UdpSocket::bind(served.address).await.expect("the port is free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn serving_begins_again_after_a_panic() {
+    let begun = AtomicUsize::new(0);
+    super::served_on(|| async {
+        let times = begun.fetch_add(1, Ordering::Relaxed);
+        assert!(times == 2, "a query that was not thought of");
+    })
+    .await;
+    assert_eq!(begun.into_inner(), 3);
 }
