@@ -130,6 +130,51 @@ fn a_joiner_is_not_fooled_and_cannot_fool() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_manager_that_the_others_cannot_reach_joins_whole_or_not_at_all() -> anyhow::Result<()> {
+    story(Shape { managers: 2, workers: 1 }, |lab| {
+        lab.shoal("w1", ["leave"])?.success()?;
+        lab.shoal("m1", ["node", "rm", "--force", "w1"])?.success()?;
+        let before = everything(lab)?;
+        let token = lab.shoal("m1", ["join-token", "-q", "manager"])?.success()?.trim().to_owned();
+        let join = || lab.shoal("w1", ["join", "--token", &token, "172.31.0.12:2377"]);
+        // Drops what comes from there to the port of managers.
+        let closed = |from: &str| {
+            let rules = format!(
+                "table inet closed\ndelete table inet closed\ntable inet closed {{\nchain in {{\n\
+                 type filter hook input priority 0\nip saddr {from} tcp dport 2377 drop\n}}\n}}\n"
+            );
+            lab.exec("w1", ["nft", &rules])?.success()
+        };
+        let is_as_before = || -> anyhow::Result<()> {
+            ensure!(lab.shoal("w1", ["info"])?.success()?.contains("inactive"), "it is in the cluster");
+            let after = everything(lab)?;
+            ensure!(after.lines().count() == before.lines().count(), "{before} became {after}");
+            Ok(())
+        };
+
+        // By the manager that it asks.
+        closed("172.31.0.12")?;
+        let said = join()?.failure(CONFLICT)?;
+        ensure!(said.contains("cannot reach the host back at 172.31.0.101:2377"), "{said}");
+        is_as_before()?;
+        // By the leader only, which is another.
+        closed("172.31.0.11")?;
+        let said = join()?.failure(NO_MANAGER)?;
+        ensure!(said.contains("has reached this host at 172.31.0.101:2377"), "{said}");
+        is_as_before()?;
+
+        lab.exec("w1", ["nft", "delete", "table", "inet", "closed"])?.success()?;
+        join()?.success()?;
+        eventually("three managers", Duration::from_secs(20), || {
+            let listed = lab.shoal("m1", ["node", "ls"])?.success()?;
+            let managers = listed.lines().filter(|l| l.contains("Leader") || l.contains(" Reachable")).count();
+            ensure!(managers == 3, "{listed}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
 fn a_network_that_is_full_says_so_and_the_next_task_starts_by_itself_when_there_is_room() -> anyhow::Result<()> {
     story(Shape { managers: 1, workers: 1 }, |lab| {
         lab.import("page")?;
