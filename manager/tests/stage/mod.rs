@@ -157,7 +157,7 @@ pub(crate) fn description(name: &str, control_addr: SocketAddr) -> NodeDescripti
         os: "linux".to_owned(),
         arch: "x86_64".to_owned(),
         version: "0.1.0".to_owned(),
-        level: Default::default(),
+        level: shoal_common::Level::KNOWN,
         addresses: vec![],
         default_bridge: None,
     }
