@@ -70,12 +70,13 @@ mod tests {
     use super::*;
     use crate::fixture;
     use shoal_runtime::Exit;
+    use std::sync::Arc;
 
     #[test]
     fn a_namespace_lives_until_its_container_has_ended() {
         let mut assignment = fixture::assignment(1, &[1, 2, 3, 4, 5]);
         for ending in [4, 5] {
-            assignment.tasks.get_mut(&TaskId(ending)).unwrap().desired = DesiredState::Shutdown;
+            Arc::make_mut(assignment.tasks.get_mut(&TaskId(ending)).unwrap()).desired = DesiredState::Shutdown;
         }
         let running = ContainerState::Running { pid: 1, started_at_ms: 1 };
         let exited = ContainerState::Exited(Exit { code: 0, oom: false, finished_at_ms: 1, reason: None });

@@ -11,7 +11,7 @@ use shoal_common::{
     service::{ContainerSpec, Resources},
     task::{DesiredState, Endpoint, Slot, TaskState},
 };
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 pub(crate) const HERE: NodeId = NodeId(1);
 pub(crate) const ELSEWHERE: NodeId = NodeId(2);
@@ -89,7 +89,7 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
             aliases: vec![],
             serving: true,
         };
-        ((NETWORK, TaskId(id)), entry)
+        ((NETWORK, TaskId(id)), Arc::new(entry))
     };
     Assignment {
         generation: Generation(generation),
@@ -113,7 +113,7 @@ pub(crate) fn assignment(generation: u64, tasks: &[u64]) -> Assignment {
         .into(),
         endpoints: tasks.iter().map(|id| entry(*id, HERE)).chain([entry(99, ELSEWHERE)]).collect(),
         services: [].into(),
-        tasks: tasks.iter().map(|id| (TaskId(*id), task(*id))).collect(),
+        tasks: tasks.iter().map(|id| (TaskId(*id), Arc::new(task(*id)))).collect(),
         containers: [].into(),
         ingress: [].into(),
     }

@@ -8,7 +8,7 @@ use shoal_common::{
 };
 use shoal_proto::{convert::RunReport, pb};
 use shoal_runtime::ContainerState;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::containers::Containers;
 
@@ -21,7 +21,7 @@ pub(crate) fn containers(
     there: &Containers,
 ) -> Option<pb::ListContainersReply> {
     let node = assignment.node.as_ref()?.id;
-    let container = |(id, assigned): (&TaskId, &ContainerAssignment)| {
+    let container = |(id, assigned): (&TaskId, &Arc<ContainerAssignment>)| {
         let status = status(&assigned.known, told.get(id), there.get(id));
         // Its ports are given back with its end.
         let has_ended = status.phase == Phase::Exited && status.start == assigned.start;
@@ -130,7 +130,7 @@ mod tests {
 
     /// With this container.
     fn assignment(container: ContainerAssignment) -> Assignment {
-        Assignment { containers: [(DB, container)].into(), ..fixture::assignment(3, &[]) }
+        Assignment { containers: [(DB, Arc::new(container))].into(), ..fixture::assignment(3, &[]) }
     }
 
     fn only(assignment: &Assignment, told: &[RunReport], there: &[(TaskId, ContainerState)]) -> pb::Container {

@@ -455,7 +455,7 @@ impl Reconciler {
         let pending = self.ports.pending();
         let waits = |task: &TaskId| {
             let of_service = |task: &TaskAssignment| pending.services.contains(&task.service);
-            pending.containers.contains(task) || assignment.tasks.get(task).is_some_and(of_service)
+            pending.containers.contains(task) || assignment.tasks.get(task).is_some_and(|task| of_service(task))
         };
         let unlistened: BTreeSet<TaskId> = self.namespaces.wanted.iter().filter(|task| waits(task)).copied().collect();
         let is_wired = |task: &TaskId| needs(assignment, *task).iter().all(right) && !unlistened.contains(task);

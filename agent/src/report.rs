@@ -211,7 +211,7 @@ mod tests {
         merged.acknowledged(&merged.batch());
         assert!(merged.explain(TaskId(1), "pulling") && !merged.explain(TaskId(1), "pulling"));
         let mut assignment = fixture::assignment(1, &[1, 2]);
-        assignment.tasks.get_mut(&TaskId(1)).unwrap().known = TaskState::Preparing;
+        Arc::make_mut(assignment.tasks.get_mut(&TaskId(1)).unwrap()).known = TaskState::Preparing;
         merged.compare(&assignment);
         let said = Report { message: "pulling".to_owned(), ..report(1, TaskState::Preparing) };
         assert_eq!(merged.batch().tasks, [said]);
@@ -255,7 +255,7 @@ mod tests {
         let sent = merged.batch();
         merged.acknowledged(&sent);
         let mut assignment = fixture::assignment(1, &[1, 2]);
-        assignment.tasks.get_mut(&TaskId(1)).unwrap().known = TaskState::Running;
+        Arc::make_mut(assignment.tasks.get_mut(&TaskId(1)).unwrap()).known = TaskState::Running;
         assert!(merged.compare(&assignment));
         assert_eq!(merged.batch().tasks, [report(2, TaskState::Running)]);
         assert!(!merged.latest.contains_key(&TaskId(3)));

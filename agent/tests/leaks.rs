@@ -17,6 +17,7 @@ use shoal_plan::Ns;
 use std::{
     fmt, fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -114,7 +115,7 @@ async fn batch(daemon: &Daemon, record: &Record, first: u64) {
 
 fn scripted(ids: &[u64], script: &str) -> Assignment {
     let mut assignment = told::many(ids);
-    for task in assignment.tasks.values_mut() {
+    for task in assignment.tasks.values_mut().map(Arc::make_mut) {
         task.container.args = ["sh", "-c", script].map(String::from).to_vec();
         task.container.stop_grace = Duration::from_millis(200);
     }

@@ -12,17 +12,21 @@ use fixture::{
 };
 use shoal_common::{
     TaskId,
-    assignment::Assignment,
+    assignment::{Assignment, TaskAssignment},
     task::{DesiredState, TaskState},
 };
 use shoal_plan::Ns;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const SANDBOX: Ns = Ns::Sandbox(NETWORK);
 
+fn task(assignment: &mut Assignment, id: u64) -> &mut TaskAssignment {
+    Arc::make_mut(assignment.tasks.get_mut(&TaskId(id)).unwrap())
+}
+
 fn running(generation: u64, tasks: &[u64], script: &str) -> Assignment {
     let mut assignment = told::assignment(generation, tasks);
-    for task in assignment.tasks.values_mut() {
+    for task in assignment.tasks.values_mut().map(Arc::make_mut) {
         task.container.args = ["sh", "-c", script].map(String::from).to_vec();
         task.container.stop_grace = Duration::from_millis(200);
     }
@@ -75,7 +79,7 @@ async fn a_task_is_wired_and_named_before_it_starts_repaired_while_it_runs_and_g
     assert_eq!(before, fixture::inode(&daemon.host.kernel().netns_path(Ns::Task(TaskId(1)))));
 
     // One is told to end; the other one does not notice.
-    record.change(|a| a.tasks.get_mut(&TaskId(1)).unwrap().desired = DesiredState::Shutdown);
+    record.change(|a| task(a, 1).desired = DesiredState::Shutdown);
     eventually("the end is told", || record.last(1) == Some(TaskState::Shutdown)).await;
     eventually("nothing is left of it", || {
         !daemon.has(Ns::Task(TaskId(1))) && daemon.host.runtime().status("task-1").is_err()
@@ -84,7 +88,7 @@ async fn a_task_is_wired_and_named_before_it_starts_repaired_while_it_runs_and_g
     assert!(daemon.runs(2) && daemon.has(SANDBOX));
     assert_eq!(daemon.names(2, "web.1"), "");
 
-    record.change(|a| a.tasks.get_mut(&TaskId(2)).unwrap().desired = DesiredState::Shutdown);
+    record.change(|a| task(a, 2).desired = DesiredState::Shutdown);
     eventually("the network is gone from the host", || !daemon.has(SANDBOX) && !daemon.has(Ns::Task(TaskId(2)))).await;
     let links = String::from_utf8(daemon.inside(Ns::Host, "ip -o link; nft list tables").stdout).unwrap();
     assert!(!links.contains("shx") && !links.contains("shoal"), "{links}");
@@ -294,8 +298,8 @@ async fn what_cannot_run_is_told_with_its_reason() {
     let ca = Authority::new();
     let machine = Machine::new(&ca);
     let mut assignment = running(5, &[1, 2], "exit 0");
-    assignment.tasks.get_mut(&TaskId(1)).unwrap().container.image = "127.0.0.1:1/nowhere:1".to_owned();
-    assignment.tasks.get_mut(&TaskId(2)).unwrap().container.args = vec!["/bin/nothing".to_owned()];
+    task(&mut assignment, 1).container.image = "127.0.0.1:1/nowhere:1".to_owned();
+    task(&mut assignment, 2).container.args = vec!["/bin/nothing".to_owned()];
     let record = Record::new(assignment);
     let manager = record.serve(ca.credentials(ELSEWHERE)).await;
     let daemon = machine.daemon(manager.addr).await;
@@ -316,7 +320,7 @@ async fn a_task_that_waits_says_what_for() {
     let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let image = format!("{}/slow:1", registry.local_addr().unwrap());
     let mut assignment = running(5, &[1], "exec sleep 1000");
-    assignment.tasks.get_mut(&TaskId(1)).unwrap().container.image.clone_from(&image);
+    task(&mut assignment, 1).container.image.clone_from(&image);
     let record = Record::new(assignment);
     let manager = record.serve(ca.credentials(ELSEWHERE)).await;
     let daemon = machine.daemon(manager.addr).await;
@@ -403,7 +407,7 @@ async fn when_its_manager_dies_a_host_goes_to_the_next_one_well_within_the_node_
     let took = took + eventually("it is heard from", || record.heartbeats() > beats).await;
     eprintln!("heard from again after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    record.change(|a| a.tasks.get_mut(&TaskId(1)).unwrap().desired = DesiredState::Shutdown);
+    record.change(|a| task(a, 1).desired = DesiredState::Shutdown);
     eventually("it obeys the other one", || record.last(1) == Some(TaskState::Shutdown)).await;
     daemon.stop().await;
 }
@@ -441,7 +445,7 @@ async fn cost_of_many_tasks() {
     let before = cpu();
     tokio::time::sleep(Duration::from_secs(10)).await;
     eprintln!("10 s of rest: {:.3} s of CPU", cpu()[0] - before[0]);
-    record.change(|a| a.tasks.values_mut().for_each(|t| t.desired = DesiredState::Shutdown));
+    record.change(|a| a.tasks.values_mut().map(Arc::make_mut).for_each(|t| t.desired = DesiredState::Shutdown));
     let took = eventually("all have ended", || daemon.host.runtime().list().is_empty()).await;
     eprintln!("all ended in {took:?}");
     daemon.stop().await;
@@ -453,7 +457,7 @@ async fn the_words_of_a_container_that_failed_outlive_its_task() {
     let machine = Machine::new(&ca);
     let record = Record::new(running(5, &[1, 2], "exec sleep 1000"));
     record.change(|a| {
-        let container = &mut a.tasks.get_mut(&TaskId(1)).unwrap().container;
+        let container = &mut task(a, 1).container;
         container.args = ["sh", "-c", "echo last words; exit 3"].map(String::from).to_vec();
     });
     let manager = record.serve(ca.credentials(ELSEWHERE)).await;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,8 @@ use crate::{
     task::{DesiredState, Endpoint, Slot, TaskState},
 };
 
-/// What one node must make true.
+/// What one node must make true. Rows of which there are many are shared: an assignment that differs in one of them is
+/// made and compared without a look at the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assignment {
@@ -29,14 +31,14 @@ pub struct Assignment {
     /// The networks that a task of this node is on.
     pub networks: BTreeMap<NetworkId, NetworkAssignment>,
     /// Every endpoint of those networks, on this node and elsewhere.
-    pub endpoints: BTreeMap<(NetworkId, TaskId), EndpointAssignment>,
+    pub endpoints: BTreeMap<(NetworkId, TaskId), Arc<EndpointAssignment>>,
     /// Every service of those networks.
     pub services: BTreeMap<(NetworkId, ServiceId), ServiceAssignment>,
     /// The tasks of this node that have not ended.
-    pub tasks: BTreeMap<TaskId, TaskAssignment>,
+    pub tasks: BTreeMap<TaskId, Arc<TaskAssignment>>,
     /// The containers that were run on this node by hand. Their ids and those of tasks are of one sequence.
     #[serde(default)]
-    pub containers: BTreeMap<TaskId, ContainerAssignment>,
+    pub containers: BTreeMap<TaskId, Arc<ContainerAssignment>>,
     /// The services that every host of the cluster publishes ports for.
     #[serde(default)]
     pub ingress: BTreeMap<ServiceId, IngressAssignment>,
@@ -232,11 +234,11 @@ pub struct AssignmentDelta {
     pub to: Generation,
     pub node: Option<NodeAssignment>,
     pub networks: MapDelta<NetworkId, NetworkAssignment>,
-    pub endpoints: MapDelta<(NetworkId, TaskId), EndpointAssignment>,
+    pub endpoints: MapDelta<(NetworkId, TaskId), Arc<EndpointAssignment>>,
     pub services: MapDelta<(NetworkId, ServiceId), ServiceAssignment>,
-    pub tasks: MapDelta<TaskId, TaskAssignment>,
+    pub tasks: MapDelta<TaskId, Arc<TaskAssignment>>,
     #[serde(default)]
-    pub containers: MapDelta<TaskId, ContainerAssignment>,
+    pub containers: MapDelta<TaskId, Arc<ContainerAssignment>>,
     #[serde(default)]
     pub ingress: MapDelta<ServiceId, IngressAssignment>,
 }

@@ -65,7 +65,7 @@ fn host(services: u32, tasks: u32) -> Assignment {
                 aliases: vec![],
                 serving: true,
             };
-            a.endpoints.insert((BLUE, TaskId(n.into())), endpoint);
+            a.endpoints.insert((BLUE, TaskId(n.into())), Arc::new(endpoint));
         }
     }
     a

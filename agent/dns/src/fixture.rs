@@ -120,7 +120,7 @@ pub(crate) fn assignment() -> Assignment {
     a.services.insert((GREEN, ServiceId(5)), service("api", EndpointMode::Vip, [Some("10.0.2.2"), None]));
     a.services.insert((VAULT, ServiceId(6)), service("safe", EndpointMode::Vip, [Some("10.0.3.2"), None]));
 
-    let mut add = |task: u64, e: EndpointAssignment| a.endpoints.insert((e.endpoint.network, TaskId(task)), e);
+    let mut add = |task: u64, e: EndpointAssignment| a.endpoints.insert((e.endpoint.network, TaskId(task)), e.into());
     for (n, serving) in [(1u64, true), (2, true), (3, false)] {
         let mut e = endpoint(BLUE, 1, &format!("web.{n}"), &format!("10.0.1.1{n}"), serving);
         e.endpoint.v6 = Some(format!("fd00:1::1{n}").parse().unwrap());

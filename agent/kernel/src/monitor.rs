@@ -13,10 +13,11 @@ use rtnetlink::sys::{
     self, SocketAddr,
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
-use shoal_plan::Ns;
+use shoal_plan::{Ns, names};
 use std::{
     collections::BTreeSet,
     io,
+    net::IpAddr,
     os::fd::AsRawFd,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -173,7 +174,9 @@ const CLONED: u32 = 0x200;
 
 fn route_matters(ns: Ns, kind: u16, payload: &[u8]) -> bool {
     match kind {
-        RTM_NEWLINK | RTM_DELLINK | RTM_NEWADDR | RTM_DELADDR | RTM_NEWNETCONF | RTM_DELNETCONF => true,
+        RTM_NEWLINK | RTM_DELLINK | RTM_NEWNETCONF | RTM_DELNETCONF => true,
+        // Of its own link-local addresses the kernel tells when a link has been up for some time.
+        RTM_NEWADDR | RTM_DELADDR => !is_kernels(payload),
         RTM_NEWNEIGH | RTM_DELNEIGH => {
             let (Some(&family), Some(&[low, high])) = (payload.first(), payload.get(8..10)) else { return true };
             let state = u16::from_ne_bytes([low, high]);
@@ -187,6 +190,8 @@ fn route_matters(ns: Ns, kind: u16, payload: &[u8]) -> bool {
                 state & NUD_PERMANENT != 0 || told
             }
         }
+        // We have none there.
+        RTM_NEWROUTE | RTM_DELROUTE if ns == Ns::Host => false,
         RTM_NEWROUTE | RTM_DELROUTE => {
             let (Some(&[table, protocol]), Some(flags)) = (payload.get(4..6), payload.get(8..12)) else { return true };
             let cloned = flags.try_into().is_ok_and(|f| u32::from_ne_bytes(f) & CLONED != 0);
@@ -194,6 +199,20 @@ fn route_matters(ns: Ns, kind: u16, payload: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether an address is one that we neither make nor look for: IPv6 of the link's scope, and not the gateway's.
+fn is_kernels(payload: &[u8]) -> bool {
+    const AF_INET6: u8 = 10;
+    const RT_SCOPE_LINK: u8 = 253;
+    /// `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+    const IFADDRMSG: usize = 8;
+    const IFA_ADDRESS: u16 = 1;
+    let (Some(&[family, _, _, scope]), Some(attributes)) = (payload.get(..4), payload.get(IFADDRMSG..)) else {
+        return false;
+    };
+    let IpAddr::V6(gateway) = names::link_local_gateway().addr() else { return false };
+    family == AF_INET6 && scope == RT_SCOPE_LINK && attribute(attributes, IFA_ADDRESS) != Some(&gateway.octets()[..])
 }
 
 /// NFNL_SUBSYS_NFTABLES.
@@ -208,4 +227,24 @@ fn nftables_matters(_: Ns, kind: u16, payload: &[u8]) -> bool {
             .get(NFGEN..)
             .and_then(|p| attribute(p, TABLE_NAME))
             .is_some_and(|name| crate::nft::is_ours(&text(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::attr::push;
+
+    #[test]
+    fn a_link_local_address_of_the_kernels_is_no_change() {
+        let told = |family: u8, scope: u8, address: &[u8]| {
+            let mut payload = vec![family, 64, 0, scope, 7, 0, 0, 0];
+            push(&mut payload, 1, address);
+            route_matters(Ns::Host, RTM_NEWADDR, &payload)
+        };
+        let IpAddr::V6(gateway) = names::link_local_gateway().addr() else { panic!("it is of IPv6") };
+        let other = "fe80::9ce2:9aff:fe30:ec40".parse::<std::net::Ipv6Addr>().unwrap();
+        assert!(!told(10, 253, &other.octets()));
+        assert!(told(10, 253, &gateway.octets()) && told(10, 0, &other.octets()) && told(2, 253, &[169, 254, 1, 1]));
+        assert!(route_matters(Ns::Host, RTM_NEWADDR, &[]));
+    }
 }

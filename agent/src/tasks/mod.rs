@@ -296,7 +296,7 @@ impl Tasks {
         if life.busy {
             return;
         }
-        self.check(id, container, task.and_then(health_on_record));
+        self.check(id, container, task.and_then(|task| health_on_record(task)));
         let Some(life) = self.lives.get_mut(&id) else { return };
         let now = Instant::now();
         let wired = {

@@ -14,6 +14,7 @@ use shoal_common::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::state::{Container, Network, Node, Service, State, Task};
@@ -22,13 +23,13 @@ use crate::state::{Container, Network, Node, Service, State, Task};
 pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
     let cluster = state.cluster.as_ref()?;
     let of = state.nodes.get(&node)?;
-    let tasks: BTreeMap<TaskId, TaskAssignment> = state
+    let tasks: BTreeMap<TaskId, Arc<TaskAssignment>> = state
         .tasks_of_node(node)
         .filter(|t| !t.status.state.is_terminal())
-        .map(|t| (t.id, task_assignment(t)))
+        .map(|t| (t.id, Arc::new(task_assignment(t))))
         .collect();
-    let containers: BTreeMap<TaskId, ContainerAssignment> =
-        state.containers_of_node(node).map(|c| (c.id, container_assignment(state, c))).collect();
+    let containers: BTreeMap<TaskId, Arc<ContainerAssignment>> =
+        state.containers_of_node(node).map(|c| (c.id, Arc::new(container_assignment(state, c)))).collect();
     // A bridge is there also while nobody is on it.
     let local = state.networks.values().filter(|n| n.spec.driver.node() == Some(node)).map(|n| n.id);
     let by_tasks = tasks.values().flat_map(|t| t.endpoints.iter().map(|e| e.network));
@@ -134,7 +135,10 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
     })
 }
 
-fn endpoints(state: &State, network: NetworkId) -> impl Iterator<Item = ((NetworkId, TaskId), EndpointAssignment)> {
+fn endpoints(
+    state: &State,
+    network: NetworkId,
+) -> impl Iterator<Item = ((NetworkId, TaskId), Arc<EndpointAssignment>)> {
     let containers = state.containers_of_network(network).filter_map(move |c| container_endpoint(state, network, c));
     let tasks = state.tasks_of_network(network).filter_map(move |task| {
         let on: &Node = state.nodes.get(&task.node?)?;
@@ -150,7 +154,7 @@ fn endpoints(state: &State, network: NetworkId) -> impl Iterator<Item = ((Networ
         };
         Some(((network, task.id), assignment))
     });
-    tasks.chain(containers)
+    tasks.chain(containers).map(|(key, row)| (key, Arc::new(row)))
 }
 
 fn container_endpoint(

@@ -10,7 +10,7 @@ use shoal_common::{
     },
     container::PublishedPort,
 };
-use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     container::ports,
@@ -111,7 +111,7 @@ fn network_entry((key, n): (NetworkId, NetworkAssignment)) -> pb::NetworkAssignm
     }
 }
 
-fn endpoint(e: pb::EndpointAssignment) -> Result<((NetworkId, TaskId), EndpointAssignment), Invalid> {
+fn endpoint(e: pb::EndpointAssignment) -> Result<((NetworkId, TaskId), Arc<EndpointAssignment>), Invalid> {
     let value = EndpointAssignment {
         endpoint: message("endpoint", e.endpoint)?,
         node: id("node", e.node, NodeId)?,
@@ -121,11 +121,12 @@ fn endpoint(e: pb::EndpointAssignment) -> Result<((NetworkId, TaskId), EndpointA
         aliases: e.aliases,
         serving: e.serving,
     };
-    Ok(((value.endpoint.network, id("task", e.task, TaskId)?), value))
+    Ok(((value.endpoint.network, id("task", e.task, TaskId)?), Arc::new(value)))
 }
 
 /// The network is the endpoint's own: what keys the entry and what the endpoint says cannot differ.
-fn endpoint_entry(((_, task), e): ((NetworkId, TaskId), EndpointAssignment)) -> pb::EndpointAssignment {
+fn endpoint_entry(((_, task), e): ((NetworkId, TaskId), Arc<EndpointAssignment>)) -> pb::EndpointAssignment {
+    let e = Arc::unwrap_or_clone(e);
     pb::EndpointAssignment {
         task: task.0,
         endpoint: Some(e.endpoint.into()),
@@ -168,7 +169,7 @@ fn service_entry(((network, service), s): ((NetworkId, ServiceId), ServiceAssign
     }
 }
 
-fn task(t: pb::TaskAssignment) -> Result<(TaskId, TaskAssignment), Invalid> {
+fn task(t: pb::TaskAssignment) -> Result<(TaskId, Arc<TaskAssignment>), Invalid> {
     let value = TaskAssignment {
         service: id("service", t.service, ServiceId)?,
         service_name: parsed("service_name", &t.service_name)?,
@@ -187,10 +188,11 @@ fn task(t: pb::TaskAssignment) -> Result<(TaskId, TaskAssignment), Invalid> {
         spec_version: LogIndex(t.spec_version),
         ports: published("ports", t.ports)?,
     };
-    Ok((id("id", t.id, TaskId)?, value))
+    Ok((id("id", t.id, TaskId)?, Arc::new(value)))
 }
 
-fn task_entry((key, t): (TaskId, TaskAssignment)) -> pb::TaskAssignment {
+fn task_entry((key, t): (TaskId, Arc<TaskAssignment>)) -> pb::TaskAssignment {
+    let t = Arc::unwrap_or_clone(t);
     pb::TaskAssignment {
         id: key.0,
         service: t.service.0,
@@ -237,7 +239,7 @@ fn ingress_entry((key, a): (ServiceId, IngressAssignment)) -> pb::IngressAssignm
     }
 }
 
-fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment), Invalid> {
+fn container(c: pb::ContainerAssignment) -> Result<(TaskId, Arc<ContainerAssignment>), Invalid> {
     let endpoints = c.endpoints.into_iter().enumerate();
     let gateways = c.gateways.iter().enumerate();
     let value = ContainerAssignment {
@@ -259,7 +261,7 @@ fn container(c: pb::ContainerAssignment) -> Result<(TaskId, ContainerAssignment)
         start: c.start,
         known: message("known", c.known)?,
     };
-    Ok((id("id", c.id, TaskId)?, value))
+    Ok((id("id", c.id, TaskId)?, Arc::new(value)))
 }
 
 fn published(field: &str, ports: Vec<pb::PortSpec>) -> Result<Vec<PublishedPort>, Invalid> {
@@ -279,7 +281,8 @@ fn link(l: pb::LinkAssignment) -> Result<LinkAssignment, Invalid> {
     })
 }
 
-fn container_entry((key, c): (TaskId, ContainerAssignment)) -> pb::ContainerAssignment {
+fn container_entry((key, c): (TaskId, Arc<ContainerAssignment>)) -> pb::ContainerAssignment {
+    let c = Arc::unwrap_or_clone(c);
     let link = |l: LinkAssignment| pb::LinkAssignment {
         alias: l.alias.into(),
         name: l.name.into(),

@@ -62,8 +62,8 @@ fn a_link_is_known_to_its_container_alone_and_prevails() {
     let mut known = assignment();
     let mut mydb = endpoint(BLUE, 0, "mydb", "10.0.1.77", true);
     mydb.service = None;
-    known.endpoints.insert((BLUE, TaskId(77)), mydb);
-    known.containers.insert(TaskId(78), linked(BLUE, vec![link("mydb", "db"), link("nobody", "web")]));
+    known.endpoints.insert((BLUE, TaskId(77)), mydb.into());
+    known.containers.insert(TaskId(78), linked(BLUE, vec![link("mydb", "db"), link("nobody", "web")]).into());
     let zone = Zone::of(&known);
     let told = |task: u64, networks: &[NetworkId], name: &str| {
         let scope = Scope { task: Some(TaskId(task)), ..scope(networks) };
@@ -181,8 +181,8 @@ fn every_name_has_its_answer() {
 #[test]
 fn a_container_on_two_networks_sees_both_in_their_order() {
     let mut shared = assignment();
-    shared.endpoints.insert((BLUE, TaskId(70)), endpoint(BLUE, 9, "cache", "10.0.1.70", true));
-    shared.endpoints.insert((GREEN, TaskId(71)), endpoint(GREEN, 9, "cache", "10.0.2.71", true));
+    shared.endpoints.insert((BLUE, TaskId(70)), endpoint(BLUE, 9, "cache", "10.0.1.70", true).into());
+    shared.endpoints.insert((GREEN, TaskId(71)), endpoint(GREEN, 9, "cache", "10.0.2.71", true).into());
     let zone = Zone::of(&shared);
     for (order, expected) in [([BLUE, GREEN], [10, 0, 1, 70]), ([GREEN, BLUE], [10, 0, 2, 71])] {
         let bytes = query("cache.", RecordType::A).to_vec().unwrap();
@@ -198,7 +198,7 @@ fn a_container_on_two_networks_sees_both_in_their_order() {
 #[test]
 fn a_network_that_lacks_the_type_does_not_hide_one_that_has_it() {
     let mut shared = assignment();
-    shared.endpoints.insert((GREEN, TaskId(71)), endpoint(GREEN, 9, "web.1", "10.0.2.71", true));
+    shared.endpoints.insert((GREEN, TaskId(71)), endpoint(GREEN, 9, "web.1", "10.0.2.71", true).into());
     let bytes = query("web.1.", RecordType::AAAA).to_vec().unwrap();
     let outcome = answer(&bytes, Transport::Udp, &scope(&[GREEN, BLUE]), &Zone::of(&shared), 0);
     let Outcome::Reply(reply) = outcome else { panic!("{outcome:?}") };
@@ -257,7 +257,7 @@ fn crowd(tasks: u64) -> Zone {
     a.services.insert((BLUE, shoal_common::ServiceId(8)), many);
     for n in 0..tasks {
         let ip = format!("10.0.4.{}", n % 256);
-        a.endpoints.insert((BLUE, TaskId(1000 + n)), endpoint(BLUE, 8, &format!("many.{n}"), &ip, true));
+        a.endpoints.insert((BLUE, TaskId(1000 + n)), endpoint(BLUE, 8, &format!("many.{n}"), &ip, true).into());
     }
     Zone::of(&a)
 }

@@ -107,7 +107,7 @@ impl<'a> Cut<'a> {
     /// Who is on a network, here and elsewhere.
     fn endpoints(&self, network: NetworkId) -> impl Iterator<Item = &'a EndpointAssignment> {
         let range = (network, TaskId(0))..=(network, TaskId(u64::MAX));
-        self.assignment.endpoints.range(range).map(|(_, endpoint)| endpoint)
+        self.assignment.endpoints.range(range).map(|(_, endpoint)| &**endpoint)
     }
 
     fn mtu(&self, network: &NetworkAssignment) -> Mtu {

@@ -239,7 +239,7 @@ fn the_hosts_own_address_is_to_a_container_that_of_its_default_bridge() {
     let a = create(&mut w, 1, spec.clone()).unwrap();
     let told = assignment(&w.state, NodeId(1)).unwrap().containers[&a].clone();
     let bridge: IpAddr = [172, 17, 0, 1].into();
-    assert_eq!((&told.spec.container, told.gateways), (&spec.container, vec![bridge]));
+    assert_eq!((&told.spec.container, &told.gateways), (&spec.container, &vec![bridge]));
     spec.networking = Networking::None;
     let refused = create(&mut w, 3, spec);
     assert!(matches!(refused, Err(Rejection::Invalid(why)) if why.field == "add-host"), "that host has no such bridge");
