@@ -14,6 +14,11 @@ case "${1:-}" in
 esac
 if [ -n "${SHOAL:-}" ]; then
     shoal=$SHOAL
+    # Its hosts find it by that name.
+    if [ "$(basename "$shoal")" != shoal ] || [ ! -x "$shoal" ]; then
+        echo "quickstart: SHOAL is \"$shoal\"; a program called shoal is wanted" >&2
+        exit 2
+    fi
 else
     deps || exit 1
     echo "== build"
