@@ -1,6 +1,6 @@
 //! All that one host must know, cut from the cluster's state at one [`Generation`].
 //!
-//! An assignment is flat: four ordered maps. So a change to it is a difference of maps, and what crosses the wire
+//! An assignment is flat: ordered maps. So a change to it is a difference of maps, and what crosses the wire
 //! after one task moved is one task and one endpoint, not a network of thousands.
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! "Look again": the kernel's notifications, reduced to which namespace they are about.
 //!
 //! What a notification says is not used, only that something of the kind that we manage changed there. So a lost one
-//! costs nothing as long as we know that one was lost, and our own changes cost one look that finds nothing to do.
+//! costs nothing as long as we know that one was lost, and our own changes cost at most one look that finds nothing to do.
 //! What the kernel does all by itself (neighbours that come and go, cached routes) must not fire, or the looking
 //! would never end.
 
@@ -13,7 +13,7 @@ use rtnetlink::sys::{
     self, SocketAddr,
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
-use shoal_plan::{Ns, names};
+use shoal_plan::Ns;
 use std::{
     collections::BTreeSet,
     io,
@@ -23,7 +23,10 @@ use std::{
 };
 use tokio::{io::unix::AsyncFd, runtime, sync::Notify, task::AbortHandle};
 
-use crate::netlink::attr::{NFGEN, attribute, messages, text};
+use crate::{
+    netlink::attr::{NFGEN, attribute, messages, text},
+    observe::is_kernels,
+};
 
 /// RTNLGRP_* of `linux/rtnetlink.h`: links, neighbours, addresses, routes, and the sysctls that have notifications.
 const ROUTE_GROUPS: [u32; 8] = [1, 3, 5, 7, 9, 11, 24, 25];
@@ -176,7 +179,7 @@ fn route_matters(ns: Ns, kind: u16, payload: &[u8]) -> bool {
     match kind {
         RTM_NEWLINK | RTM_DELLINK | RTM_NEWNETCONF | RTM_DELNETCONF => true,
         // Of its own link-local addresses the kernel tells when a link has been up for some time.
-        RTM_NEWADDR | RTM_DELADDR => !is_kernels(payload),
+        RTM_NEWADDR | RTM_DELADDR => !v6_of(payload).is_some_and(|ip| is_kernels(ns, ip)),
         RTM_NEWNEIGH | RTM_DELNEIGH => {
             let (Some(&family), Some(&[low, high])) = (payload.first(), payload.get(8..10)) else { return true };
             let state = u16::from_ne_bytes([low, high]);
@@ -201,18 +204,13 @@ fn route_matters(ns: Ns, kind: u16, payload: &[u8]) -> bool {
     }
 }
 
-/// Whether an address is one that we neither make nor look for: IPv6 of the link's scope, and not the gateway's.
-fn is_kernels(payload: &[u8]) -> bool {
-    const AF_INET6: u8 = 10;
-    const RT_SCOPE_LINK: u8 = 253;
-    /// `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+/// The address that a notification is about; `None` of IPv4, where the kernel gives none by itself.
+fn v6_of(payload: &[u8]) -> Option<IpAddr> {
+    /// `struct ifaddrmsg`.
     const IFADDRMSG: usize = 8;
     const IFA_ADDRESS: u16 = 1;
-    let (Some(&[family, _, _, scope]), Some(attributes)) = (payload.get(..4), payload.get(IFADDRMSG..)) else {
-        return false;
-    };
-    let IpAddr::V6(gateway) = names::link_local_gateway().addr() else { return false };
-    family == AF_INET6 && scope == RT_SCOPE_LINK && attribute(attributes, IFA_ADDRESS) != Some(&gateway.octets()[..])
+    let octets: [u8; 16] = attribute(payload.get(IFADDRMSG..)?, IFA_ADDRESS)?.try_into().ok()?;
+    Some(octets.into())
 }
 
 /// NFNL_SUBSYS_NFTABLES.
@@ -233,18 +231,21 @@ fn nftables_matters(_: Ns, kind: u16, payload: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::netlink::attr::push;
+    use shoal_common::TaskId;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn a_link_local_address_of_the_kernels_is_no_change() {
-        let told = |family: u8, scope: u8, address: &[u8]| {
-            let mut payload = vec![family, 64, 0, scope, 7, 0, 0, 0];
+        let told = |ns, address: &[u8]| {
+            let mut payload = vec![0; 8];
             push(&mut payload, 1, address);
-            route_matters(Ns::Host, RTM_NEWADDR, &payload)
+            route_matters(ns, RTM_NEWADDR, &payload)
         };
-        let IpAddr::V6(gateway) = names::link_local_gateway().addr() else { panic!("it is of IPv6") };
-        let other = "fe80::9ce2:9aff:fe30:ec40".parse::<std::net::Ipv6Addr>().unwrap();
-        assert!(!told(10, 253, &other.octets()));
-        assert!(told(10, 253, &gateway.octets()) && told(10, 0, &other.octets()) && told(2, 253, &[169, 254, 1, 1]));
+        let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let IpAddr::V6(gateway) = shoal_plan::names::link_local_gateway().addr() else { panic!("it is of IPv6") };
+        assert!(!told(Ns::Host, &v6("fe80::9ce2:9aff:fe30:ec40")));
+        assert!(told(Ns::Host, &gateway.octets()) && !told(Ns::Task(TaskId(1)), &gateway.octets()));
+        assert!(told(Ns::Host, &v6("fd00::1")) && told(Ns::Host, &[169, 254, 1, 1]));
         assert!(route_matters(Ns::Host, RTM_NEWADDR, &[]));
     }
 }

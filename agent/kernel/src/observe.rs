@@ -376,9 +376,13 @@ fn address_of(ns: Ns, message: &AddressMessage) -> Option<IpNet> {
         }
     }
     let ip = local.or(either)?;
+    IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !is_kernels(ns, ip))
+}
+
+/// Whether an address is a link-local one that the kernel gives each link by itself: we make one such only.
+pub(crate) fn is_kernels(ns: Ns, ip: IpAddr) -> bool {
     let ours = ns == Ns::Host && ip == names::link_local_gateway().addr();
-    let kernels = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) && !ours;
-    IpNet::new(ip, message.header.prefix_len).ok().filter(|_| !kernels)
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) && !ours
 }
 
 /// Notes a forwarding entry or neighbour that was told, not learnt.

@@ -79,7 +79,7 @@ impl Told {
 pub(crate) fn next<T: Copy, H: Copy>(view: &View<'_, T, H>) -> (Step<T, H>, Option<Told>) {
     match (view.wanted, view.container) {
         (Wanted::Created, None) => (Step::Wait, None),
-        // Its addresses and its name are free for others once this is told.
+        // Once the managers hear that the container is removed, they give its addresses and its name to others.
         (Wanted::Removed, None) if view.has_netns => (Step::Wait, None),
         (Wanted::Removed, None) => (Step::Wait, Told::plain(Phase::Removed)),
         (Wanted::Removed, Some((ContainerState::Exited(_), _))) => (Step::Remove, None),

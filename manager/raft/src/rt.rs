@@ -39,13 +39,11 @@ where
     drop(Runtime::spawn(future));
 }
 
-/// The same, of a task that its member cannot do without: a panic is noted in `defect`. In a simulation it ends the seed.
+/// The same, of a task that its member cannot do without: a panic is noted in `defect`.
 pub(crate) fn owned(what: &'static str, defect: &Failure, future: impl Future<Output = ()> + Send + 'static) {
     let defect = defect.clone();
     spawn(async move {
-        if cfg!(feature = "sim") {
-            future.await;
-        } else if let Err(panic) = shoal_rt::tasks::caught(future).await {
+        if let Err(panic) = shoal_rt::tasks::caught(future).await {
             defect.note(format!("the task \"{what}\" has ended: {panic}"));
         }
     });

@@ -76,23 +76,30 @@ fn lean(payload: &[u8]) -> Vec<u8> {
     let (header, rest) = payload.split_at(payload.len().min(IFINFOMSG));
     let mut kept = header.to_vec();
     for (kind, value) in attributes(rest) {
-        if kind == IFLA_LINKINFO {
-            let mut info = Vec::new();
-            for (kind, value) in attributes(value) {
-                if kind == IFLA_INFO_SLAVE_DATA {
-                    let mut port = Vec::new();
-                    for (kind, value) in attributes(value).filter(|(kind, _)| OF_PORT.contains(kind)) {
-                        push(&mut port, kind, value);
-                    }
-                    push(&mut info, kind, &port);
-                } else {
-                    push(&mut info, kind, value);
-                }
-            }
-            push(&mut kept, kind, &info);
-        } else if OF_LINK.contains(&kind) {
-            push(&mut kept, kind, value);
+        match kind {
+            IFLA_LINKINFO => push(&mut kept, kind, &lean_info(value)),
+            kind if OF_LINK.contains(&kind) => push(&mut kept, kind, value),
+            _ => {}
         }
+    }
+    kept
+}
+
+fn lean_info(info: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (kind, value) in attributes(info) {
+        match kind {
+            IFLA_INFO_SLAVE_DATA => push(&mut kept, kind, &lean_port(value)),
+            kind => push(&mut kept, kind, value),
+        }
+    }
+    kept
+}
+
+fn lean_port(port: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for (kind, value) in attributes(port).filter(|(kind, _)| OF_PORT.contains(kind)) {
+        push(&mut kept, kind, value);
     }
     kept
 }
