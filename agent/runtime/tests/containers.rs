@@ -191,7 +191,7 @@ async fn an_image_in_use_is_not_removed() {
     );
     runtime.remove("t1").await.unwrap();
     runtime.remove_image("busybox").await.unwrap();
-    assert!(runtime.images().ls().unwrap().is_empty());
+    assert!(runtime.images().ls().await.unwrap().is_empty());
     let layers = host.config().data_dir.join("images/layers");
     assert_eq!(std::fs::read_dir(layers).unwrap().count(), 0);
 }

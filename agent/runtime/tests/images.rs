@@ -116,7 +116,10 @@ async fn a_docker_save_archive_is_loaded_and_its_whiteouts_hold() {
     runtime.remove_image("app:v1").await.unwrap();
     drop(runtime);
     let runtime = host.open().await;
-    assert_eq!(runtime.images().ls().unwrap().iter().map(|i| i.reference.as_str()).collect::<Vec<_>>(), ["app:v2"]);
+    assert_eq!(
+        runtime.images().ls().await.unwrap().iter().map(|i| i.reference.as_str()).collect::<Vec<_>>(),
+        ["app:v2"]
+    );
     assert_eq!(says(&host, &runtime, &digest(&config)[7..19]).await[..5], SAID, "by the beginning of its id");
 }
 
@@ -152,7 +155,7 @@ async fn an_oci_layout_is_loaded_and_a_damaged_one_refused() {
     let runtime = host.open().await;
     let refused = runtime.images().load(Cursor::new(oci(&layers(), true))).await;
     assert!(matches!(refused, Err(Error::Digest { .. })), "{refused:?}");
-    assert!(runtime.images().ls().unwrap().is_empty());
+    assert!(runtime.images().ls().await.unwrap().is_empty());
 
     runtime.images().load(Cursor::new(oci(&layers(), false))).await.unwrap();
     assert_eq!(says(&host, &runtime, "app:oci").await[..5], SAID);
@@ -187,7 +190,7 @@ async fn an_archive_cannot_reach_out_of_its_layer() {
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "whole", "attack {n}");
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "attack {n}");
     }
-    assert!(runtime.images().ls().unwrap().is_empty());
+    assert!(runtime.images().ls().await.unwrap().is_empty());
 }
 
 /// A registry that knows one image, and counts what it is asked.
@@ -283,7 +286,7 @@ async fn an_image_whose_name_was_given_to_another_goes_when_nobody_uses_it() {
     drop(runtime);
     let runtime = host.open().await;
     assert_eq!(layers(), 1);
-    assert_eq!(runtime.images().ls().unwrap().len(), 1);
+    assert_eq!(runtime.images().ls().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

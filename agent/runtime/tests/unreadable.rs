@@ -142,7 +142,7 @@ async fn an_image_that_lost_its_name_is_found_and_one_that_is_damaged_hides_no_o
     fs::write(images.join("configs").join(&second), "{\"half").unwrap();
 
     let runtime = host.open().await;
-    let names: Vec<String> = runtime.images().ls().unwrap().into_iter().map(|i| i.reference).collect();
+    let names: Vec<String> = runtime.images().ls().await.unwrap().into_iter().map(|i| i.reference).collect();
     assert_eq!(names, [format!("recovered@{busybox}"), "third:latest".to_owned()], "{names:?}");
     assert_eq!(runtime.images().inspect(&busybox[7..19]).unwrap().id, busybox);
     assert!(runtime.images().resolve("second").unwrap().is_none() && runtime.images().resolve("x").unwrap().is_none());

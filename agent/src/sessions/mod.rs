@@ -9,7 +9,7 @@ use shoal_common::{Invalid, NetworkId, TaskId, node::Role};
 use shoal_plan::Ns;
 use shoal_proto::pb::{self, node_containers_server};
 use shoal_rt::Peer;
-use shoal_runtime::{ContainerState, Error, ExecConfig, Image};
+use shoal_runtime::{ContainerState, Error, ExecConfig, Image, Runtime};
 use std::{path::PathBuf, str::FromStr as _};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -75,6 +75,21 @@ fn process_of(pid: i32) -> pb::Process {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
     pb::Process { pid, command }
+}
+
+fn describe(runtime: &Runtime, asked: pb::Asked) -> pb::Description {
+    let pb::Asked { container, image: reference } = asked;
+    let id = containers::id(TaskId(container));
+    let image = match runtime.image_of(&id) {
+        Err(Error::NoSuchContainer(_)) => runtime.images().inspect(&reference),
+        found => found,
+    };
+    let state = runtime.status(&id).map(|status| status.state);
+    pb::Description {
+        container,
+        image: image.ok().map(|image| image_says(image, reference)),
+        oom_killed: matches!(state, Ok(ContainerState::Exited(exit)) if exit.oom),
+    }
 }
 
 fn image_says(image: Image, reference: String) -> pb::InspectImageReply {
@@ -247,21 +262,11 @@ impl node_containers_server::NodeContainers for Sessions {
         request: Request<pb::DescribeContainersRequest>,
     ) -> Result<Response<pb::DescribeContainersReply>, Status> {
         self.check(&request)?;
-        let runtime = self.host.runtime();
-        let describe = |pb::Asked { container, image: reference }| {
-            let id = containers::id(TaskId(container));
-            let image = match runtime.image_of(&id) {
-                Err(Error::NoSuchContainer(_)) => runtime.images().inspect(&reference),
-                found => found,
-            };
-            let state = runtime.status(&id).map(|status| status.state);
-            pb::Description {
-                container,
-                image: image.ok().map(|image| image_says(image, reference)),
-                oom_killed: matches!(state, Ok(ContainerState::Exited(exit)) if exit.oom),
-            }
-        };
-        let containers = request.into_inner().containers.into_iter().map(describe).collect();
+        let (runtime, asked) = (self.host.runtime().clone(), request.into_inner().containers);
+        // Each is a file that is read and parsed.
+        let described =
+            tokio::task::spawn_blocking(move || asked.into_iter().map(|asked| describe(&runtime, asked)).collect());
+        let containers = described.await.map_err(|e| Status::internal(format!("cannot describe containers: {e}")))?;
         Ok(Response::new(pb::DescribeContainersReply { containers }))
     }
 }

@@ -87,7 +87,7 @@ impl LocalNode for Local {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
         let containers = self.0.host().runtime().list();
         let running = containers.iter().filter(|c| matches!(c.state, ContainerState::Running { .. })).count();
-        let images = self.images().ls().map_err(refused)?.len();
+        let images = self.images().ls().await.map_err(refused)?.len();
         let hostname = nix::unistd::gethostname().map_or_else(|_| String::new(), |h| h.to_string_lossy().into_owned());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let mut reply = pb::StatusReply {
@@ -155,7 +155,7 @@ impl LocalNode for Local {
     }
 
     async fn list_images(&self, _: Request<pb::ListImagesRequest>) -> Result<Response<pb::ListImagesReply>, Status> {
-        let images = self.images().ls().map_err(refused)?;
+        let images = self.images().ls().await.map_err(refused)?;
         let images = images
             .into_iter()
             .map(|i| pb::Image {

@@ -203,7 +203,12 @@ impl Images {
     }
 
     /// All names, in order.
-    pub fn ls(&self) -> Result<Vec<ImageSummary>, Error> {
+    pub async fn ls(&self) -> Result<Vec<ImageSummary>, Error> {
+        let this = self.clone();
+        blocking("list images", move || this.list()).await
+    }
+
+    fn list(&self) -> Result<Vec<ImageSummary>, Error> {
         let tags = self.tags().clone();
         let mut sizes = BTreeMap::new();
         let mut out = Vec::new();
