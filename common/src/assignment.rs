@@ -41,7 +41,7 @@ pub struct Assignment {
     pub containers: BTreeMap<TaskId, Arc<ContainerAssignment>>,
     /// The services that every host of the cluster publishes ports for.
     #[serde(default)]
-    pub ingress: BTreeMap<ServiceId, IngressAssignment>,
+    pub ingress: BTreeMap<ServiceId, Arc<IngressAssignment>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,7 +240,7 @@ pub struct AssignmentDelta {
     #[serde(default)]
     pub containers: MapDelta<TaskId, Arc<ContainerAssignment>>,
     #[serde(default)]
-    pub ingress: MapDelta<ServiceId, IngressAssignment>,
+    pub ingress: MapDelta<ServiceId, Arc<IngressAssignment>>,
 }
 
 impl AssignmentDelta {

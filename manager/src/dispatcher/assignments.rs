@@ -1,11 +1,8 @@
 //! One agent's stream: everything once, then what changed.
 
-use shoal_common::{
-    LogIndex, NodeId,
-    assignment::{Assignment, AssignmentDelta},
-};
+use shoal_common::{LogIndex, NodeId};
 use shoal_proto::pb::{self, assignments_reply::Kind};
-use shoal_state::{State, assignment};
+use shoal_state::{State, View, view};
 use std::{net::IpAddr, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -18,7 +15,7 @@ pub(super) const UNREAD: usize = 4;
 /// What was sent last, which is what the agent holds.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
-    last: Option<Assignment>,
+    last: Option<View>,
     /// The state that was looked at last.
     looked: LogIndex,
 }
@@ -28,21 +25,21 @@ impl Sent {
     pub(super) fn next(&mut self, state: &State, node: NodeId) -> Result<Option<Kind>, Status> {
         if let Some(last) = &self.last
             && state.nodes.contains_key(&node)
-            && state.changed_at(node, last.networks.keys().copied()) <= self.looked
+            && state.changed_at(node, last.networks()) <= self.looked
         {
             // Most of what happens in a cluster does not concern most of its hosts.
             self.looked = state.applied;
             return Ok(None);
         }
-        let Some(now) = assignment(state, node) else {
+        let Some(now) = view(state, node) else {
             return Err(removed(node));
         };
         self.looked = state.applied;
         let kind = match &self.last {
-            None => Kind::Complete(now.clone().into()),
+            None => Kind::Complete(now.whole().into()),
             Some(before) => {
-                let delta = AssignmentDelta::between(before, &now);
-                if delta.changes_nothing(before) {
+                let delta = now.since(before);
+                if !before.is_changed_by(&delta) {
                     return Ok(None);
                 }
                 Kind::Incremental(delta.into())

@@ -1,10 +1,10 @@
-//! What one node must know: a projection of the state, with no memory of its own. It costs what it returns.
+//! What one node must know: a projection of the state. What many are told is made once, see `visible`.
 
 use shoal_common::{
     Mtu, Name, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{
-        Assignment, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost, LinkAssignment,
-        NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, TaskAssignment,
+        Assignment, AssignmentDelta, ContainerAssignment, EndpointAssignment, IngressAssignment, IngressHost,
+        LinkAssignment, MapDelta, NetworkAssignment, NetworkKind, NodeAssignment, ServiceAssignment, TaskAssignment,
     },
     container::{ContainerLink, ExposedPort},
     network::Driver,
@@ -17,12 +17,69 @@ use std::{
     sync::Arc,
 };
 
-use crate::state::{Container, Network, Node, Service, State, Task};
+use imbl::ordmap::DiffItem;
+
+use crate::{
+    state::{Container, Network, Node, Service, State, Task},
+    visible::Endpoints,
+};
+
+/// What a node is told. The rows of endpoints are those of the state itself, shared by all who are on the network.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// All but the endpoints.
+    rest: Assignment,
+    endpoints: BTreeMap<NetworkId, Endpoints>,
+}
+
+impl View {
+    pub fn networks(&self) -> impl Iterator<Item = NetworkId> {
+        self.endpoints.keys().copied()
+    }
+
+    pub fn whole(&self) -> Assignment {
+        let of_network = |(network, rows): (&NetworkId, &Endpoints)| {
+            let network = *network;
+            rows.iter().map(move |(id, row)| ((network, *id), Arc::clone(row))).collect::<Vec<_>>()
+        };
+        Assignment { endpoints: self.endpoints.iter().flat_map(of_network).collect(), ..self.rest.clone() }
+    }
+
+    /// What turns `before` into this. Of endpoints it costs what changed.
+    pub fn since(&self, before: &View) -> AssignmentDelta {
+        let mut endpoints = MapDelta::default();
+        let none = Endpoints::default();
+        let all: BTreeSet<NetworkId> = before.networks().chain(self.networks()).collect();
+        for network in all {
+            let of = |view: &View| view.endpoints.get(&network).unwrap_or(&none).clone();
+            for row in of(before).diff(&of(self)) {
+                match row {
+                    DiffItem::Add(id, row) | DiffItem::Update { new: (id, row), .. } => {
+                        endpoints.upsert.insert((network, *id), Arc::clone(row));
+                    }
+                    DiffItem::Remove(id, _) => endpoints.remove.push((network, *id)),
+                }
+            }
+        }
+        AssignmentDelta { endpoints, ..AssignmentDelta::between(&before.rest, &self.rest) }
+    }
+
+    /// Nothing in `since` but a new generation.
+    pub fn is_changed_by(&self, since: &AssignmentDelta) -> bool {
+        !since.changes_nothing(&self.rest)
+    }
+}
 
 /// `None` for a node that is not, or no longer, of the cluster.
 pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
+    Some(view(state, node)?.whole())
+}
+
+/// The same, with the endpoints shared.
+pub fn view(state: &State, node: NodeId) -> Option<View> {
     let cluster = state.cluster.as_ref()?;
     let of = state.nodes.get(&node)?;
+    let visible = state.visible();
     let tasks: BTreeMap<TaskId, Arc<TaskAssignment>> = state
         .tasks_of_node(node)
         .filter(|t| !t.status.state.is_terminal())
@@ -31,12 +88,13 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
     let containers: BTreeMap<TaskId, Arc<ContainerAssignment>> =
         state.containers_of_node(node).map(|c| (c.id, Arc::new(container_assignment(state, c)))).collect();
     // A bridge is there also while nobody is on it.
-    let local = state.networks.values().filter(|n| n.spec.driver.node() == Some(node)).map(|n| n.id);
+    let local = visible.networks_of(node);
     let by_tasks = tasks.values().flat_map(|t| t.endpoints.iter().map(|e| e.network));
     let by_containers = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.network));
     let on: BTreeSet<NetworkId> = by_tasks.chain(by_containers).chain(local).collect();
     let networks = || on.iter().filter_map(|id| state.networks.get(id));
-    Some(Assignment {
+    let endpoints = networks().map(|n| (n.id, visible.endpoints(n.id))).collect();
+    let rest = Assignment {
         generation: state.applied.into(),
         node: Some(NodeAssignment {
             id: of.id,
@@ -45,16 +103,17 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
             managers: state.managers().map(|m| (m.id, m.description.control_addr)).collect(),
         }),
         networks: networks().filter_map(|n| Some((n.id, network_assignment(state, n, node)?))).collect(),
-        endpoints: networks().flat_map(|n| endpoints(state, n.id)).collect(),
+        endpoints: BTreeMap::new(),
         services: networks().flat_map(|n| services(state, n.id)).collect(),
         tasks,
         containers,
-        ingress: state.publishing().map(|service| (service.id, ingress(state, service))).collect(),
-    })
+        ingress: visible.ingress().map(|(id, row)| (*id, Arc::clone(row))).collect(),
+    };
+    Some(View { rest, endpoints })
 }
 
 /// The least of the underlays of the hosts that are on a network; `None`: there is nobody on it.
-fn underlay(state: &State, network: NetworkId) -> Option<Mtu> {
+pub(crate) fn underlay(state: &State, network: NetworkId) -> Option<Mtu> {
     let tasks = state.tasks_of_network(network).filter_map(|task| task.node);
     let containers = state.containers_of_network(network).map(|container| container.node);
     let hosts: BTreeSet<NodeId> = tasks.chain(containers).collect();
@@ -97,7 +156,7 @@ fn network_assignment(state: &State, network: &Network, node: NodeId) -> Option<
     })
 }
 
-fn container_assignment(state: &State, container: &Container) -> ContainerAssignment {
+pub(crate) fn container_assignment(state: &State, container: &Container) -> ContainerAssignment {
     let default_bridge = state.default_bridge(container.node).and_then(|id| state.networks.get(&id));
     let priority: BTreeMap<NetworkId, i32> =
         container.spec.attachments().iter().map(|a| (a.network, a.gw_priority)).collect();
@@ -135,38 +194,35 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
     })
 }
 
-fn endpoints(
-    state: &State,
-    network: NetworkId,
-) -> impl Iterator<Item = ((NetworkId, TaskId), Arc<EndpointAssignment>)> {
-    let containers = state.containers_of_network(network).filter_map(move |c| container_endpoint(state, network, c));
-    let tasks = state.tasks_of_network(network).filter_map(move |task| {
-        let on: &Node = state.nodes.get(&task.node?)?;
-        let endpoint = task.endpoints.iter().find(|e| e.network == network)?;
-        let assignment = EndpointAssignment {
-            endpoint: endpoint.clone(),
-            node: on.id,
-            vtep: on.description.vtep,
-            service: Some(task.service),
-            task_name: task.name(),
-            aliases: hostname_alias(&task.container).into_iter().collect(),
-            serving: task.is_serving(),
-        };
-        Some(((network, task.id), assignment))
-    });
-    tasks.chain(containers).map(|(key, row)| (key, Arc::new(row)))
+/// What all who are on a network are told of one that is.
+pub(crate) fn endpoint(state: &State, network: NetworkId, id: TaskId) -> Option<EndpointAssignment> {
+    match (state.tasks.get(&id), state.containers.get(&id)) {
+        (Some(task), _) => task_endpoint(state, network, task),
+        (None, Some(container)) => container_endpoint(state, network, container),
+        (None, None) => None,
+    }
 }
 
-fn container_endpoint(
-    state: &State,
-    network: NetworkId,
-    container: &Container,
-) -> Option<((NetworkId, TaskId), EndpointAssignment)> {
+fn task_endpoint(state: &State, network: NetworkId, task: &Task) -> Option<EndpointAssignment> {
+    let on: &Node = state.nodes.get(&task.node?)?;
+    let endpoint = task.endpoints.iter().find(|e| e.network == network)?;
+    Some(EndpointAssignment {
+        endpoint: endpoint.clone(),
+        node: on.id,
+        vtep: on.description.vtep,
+        service: Some(task.service),
+        task_name: task.name(),
+        aliases: hostname_alias(&task.container).into_iter().collect(),
+        serving: task.is_serving(),
+    })
+}
+
+fn container_endpoint(state: &State, network: NetworkId, container: &Container) -> Option<EndpointAssignment> {
     let on = state.nodes.get(&container.node)?;
     let endpoint = container.endpoints.iter().find(|e| e.network == network)?;
     let wish = container.spec.attachments().iter().find(|a| a.network == network)?;
     let aliases = wish.aliases.iter().map(Name::to_string).chain(hostname_alias(&container.spec.container));
-    let assignment = EndpointAssignment {
+    Some(EndpointAssignment {
         endpoint: endpoint.clone(),
         node: on.id,
         vtep: on.description.vtep,
@@ -174,8 +230,7 @@ fn container_endpoint(
         task_name: container.spec.name.to_string(),
         aliases: aliases.collect(),
         serving: container.is_serving(),
-    };
-    Some(((network, container.id), assignment))
+    })
 }
 
 /// Names compare without case. One of several labels is known as a whole.
@@ -185,37 +240,44 @@ fn hostname_alias(container: &ContainerSpec) -> Option<String> {
 }
 
 fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((NetworkId, ServiceId), ServiceAssignment)> {
-    state.services_of_network(network).map(move |service: &Service| {
-        let vip = service.vips.get(&network).copied().unwrap_or_default();
-        let attachment = service.spec.networks.iter().find(|a| a.network == network);
-        let assignment = ServiceAssignment {
-            name: service.spec.name.clone(),
-            aliases: attachment.map(|a| a.aliases.clone()).unwrap_or_default(),
-            mode: service.spec.endpoint_mode,
-            vip4: vip.v4,
-            vip6: vip.v6,
-            ports: service.spec.container.ports.clone(),
-        };
-        ((network, service.id), assignment)
-    })
+    state.services_of_network(network).map(move |service| ((network, service.id), on_network(service, network)))
 }
 
-fn ingress(state: &State, service: &Service) -> IngressAssignment {
+/// What all who are on a network are told of a service that is.
+pub(crate) fn on_network(service: &Service, network: NetworkId) -> ServiceAssignment {
+    let vip = service.vips.get(&network).copied().unwrap_or_default();
+    let attachment = service.spec.networks.iter().find(|a| a.network == network);
+    ServiceAssignment {
+        name: service.spec.name.clone(),
+        aliases: attachment.map(|a| a.aliases.clone()).unwrap_or_default(),
+        mode: service.spec.endpoint_mode,
+        vip4: vip.v4,
+        vip6: vip.v6,
+        ports: service.spec.container.ports.clone(),
+    }
+}
+
+pub(crate) fn ingress(state: &State, service: &Service) -> IngressAssignment {
     let mut hosts: BTreeMap<NodeId, IngressHost> = BTreeMap::new();
     for (node, serves) in state.tasks_of_service(service.id).filter_map(Task::ingress_place) {
         let Some(node) = state.nodes.get(&node) else { continue };
-        let addresses = &node.description.addresses;
-        let host = hosts.entry(node.id).or_insert_with(|| IngressHost {
-            v4: addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
-            v6: addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
-            tasks: 0,
-        });
+        let host = hosts.entry(node.id).or_insert_with(|| ingress_host(node));
         host.tasks += u32::from(serves);
     }
     IngressAssignment { ports: service.ingress.clone(), hosts }
 }
 
-fn task_assignment(task: &Task) -> TaskAssignment {
+/// By which addresses other hosts reach it.
+pub(crate) fn ingress_host(node: &Node) -> IngressHost {
+    let addresses = &node.description.addresses;
+    IngressHost {
+        v4: addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
+        v6: addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
+        tasks: 0,
+    }
+}
+
+pub(crate) fn task_assignment(task: &Task) -> TaskAssignment {
     TaskAssignment {
         service: task.service,
         service_name: task.service_name.clone(),

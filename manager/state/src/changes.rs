@@ -1,28 +1,44 @@
-//! Whom a change concerns: at which entry of the log a node's assignment may have changed last.
+//! Whom a change concerns: at which entry of the log a node's assignment changed last.
 //!
-//! It is found by comparing the state before with the state after, which costs what changed: so there is no case that
-//! somebody could have forgotten, and thousands of hosts are asked about nothing but their own.
+//! It is found by comparing what was shown before with what is shown after, which costs what changed: so there is no
+//! case that somebody could have forgotten, and thousands of hosts are asked about nothing but their own.
 
 use imbl::ordmap::DiffItem;
-use serde::{Deserialize, Serialize};
-use shoal_common::{LogIndex, NetworkId, NodeId, TaskId, node::Role};
+use serde::{Deserializer, de::IgnoredAny};
+use shoal_common::{LogIndex, NetworkId, NodeId, ServiceId, Subnet, TaskId, node::Role};
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    state::{Container, Node, State, Task},
+    assign::{container_assignment, ingress_host, on_network, task_assignment, underlay},
+    state::{Container, Network, Node, Service, State, Task},
     table::Table,
+    visible::Visible,
 };
 
 /// At which entry each was touched last. What is missing was never.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
-    /// What every node is told: where managers are.
-    all: LogIndex,
+    /// What every node is told: where managers are. `None` of a state that was read: what came before is not known.
+    all: Option<LogIndex>,
     nodes: Table<NodeId, LogIndex>,
     networks: Table<NetworkId, LogIndex>,
 }
 
+/// Managers that started from different snapshots agree all the same.
+impl PartialEq for Changes {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Changes {
+    /// Earlier versions had them in their snapshots.
+    pub(crate) fn unknown<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        serde::Deserialize::deserialize(from).map(|IgnoredAny| Self::default())
+    }
+}
+
+/// Who has to be told.
 #[derive(Debug, Default)]
 struct Touched {
     all: bool,
@@ -30,18 +46,28 @@ struct Touched {
     networks: BTreeSet<NetworkId>,
 }
 
+/// What has to be made anew to know that.
+#[derive(Debug, Default)]
+struct Stale {
+    endpoints: BTreeSet<(NetworkId, TaskId)>,
+    ingress: BTreeSet<ServiceId>,
+}
+
 impl State {
-    /// Never later than the node's assignment changed, if these are the networks in it.
+    /// When the node's assignment changed last, if these are the networks in it; later, if that is not known.
     pub fn changed_at(&self, node: NodeId, networks: impl Iterator<Item = NetworkId>) -> LogIndex {
+        let Some(all) = self.changes.all else { return self.applied };
         let of_node = self.changes.nodes.get(&node).copied();
         let of_networks = networks.filter_map(|id| self.changes.networks.get(&id).copied());
-        of_networks.chain(of_node).fold(self.changes.all, LogIndex::max)
+        of_networks.chain(of_node).fold(all, LogIndex::max)
     }
 
     pub(crate) fn note_changes(&mut self, before: &State, at: LogIndex) {
-        let touched = self.touched(before);
-        if touched.all {
-            self.changes.all = at;
+        let mut visible = before.visible().clone();
+        let touched = self.touched(before, &mut visible);
+        self.visible = visible.into();
+        if touched.all || self.changes.all.is_none() {
+            self.changes.all = Some(at);
         }
         for node in touched.nodes {
             match self.nodes.contains_key(&node) {
@@ -57,67 +83,117 @@ impl State {
         }
     }
 
-    fn touched(&self, before: &State) -> Touched {
-        let mut touched = Touched::default();
+    fn touched(&self, before: &State, visible: &mut Visible) -> Touched {
+        let (mut touched, mut stale) = (Touched::default(), Stale::default());
         for row in before.tasks.diff(&self.tasks) {
-            for task in both(&row) {
-                touched.task(task);
-            }
-            touched.all |= self.moves_ingress(before, &row);
+            self.task(before, sides(&row), &mut touched, &mut stale);
         }
         for row in before.containers.diff(&self.containers) {
-            for container in both(&row) {
-                touched.container(container);
+            let [old, new] = sides(&row);
+            let shown = |state, container: Option<&Arc<Container>>| container.map(|c| container_assignment(state, c));
+            if shown(before, old) != shown(self, new) {
+                touched.nodes.extend(both([old, new]).map(|c| c.node));
             }
+            stale.endpoints.extend(both([old, new]).flat_map(|c| c.endpoints.iter().map(|e| (e.network, c.id))));
         }
         for row in before.services.diff(&self.services) {
-            for service in both(&row) {
-                touched.networks.extend(service.spec.networks.iter().map(|a| a.network));
-            }
-            let ports = sides(&row).map(|service| service.map_or(&[][..], |s| &s.ingress[..]));
-            touched.all |= ports[0] != ports[1];
+            service(sides(&row), &mut touched, &mut stale);
         }
         for row in before.networks.diff(&self.networks) {
-            for network in both(&row) {
-                touched.networks.insert(network.id);
-                touched.nodes.extend(network.spec.driver.node());
+            let [old, new] = sides(&row);
+            if old.map(shown) != new.map(shown) {
+                for network in both([old, new]) {
+                    let on = network.spec.driver.node();
+                    visible.look_at_network(self, network.id, on);
+                    touched.networks.insert(network.id);
+                    touched.nodes.extend(on);
+                }
             }
         }
         for row in before.nodes.diff(&self.nodes) {
-            self.node(&row, &mut touched);
+            self.node(before, sides(&row), &mut touched, &mut stale);
         }
-        if before.cluster != self.cluster || before.level != self.level {
-            touched.all = true;
+        for (network, id) in stale.endpoints {
+            if visible.look_at_endpoint(self, network, id) {
+                touched.networks.insert(network);
+            }
         }
+        for service in stale.ingress {
+            touched.all |= visible.look_at_ingress(self, service);
+        }
+        let port = |state: &State| state.cluster.as_ref().map(|cluster| cluster.settings.data_path_port);
+        touched.all |= port(before) != port(self);
         touched
     }
 
-    /// Whether every host must hear of it, because a port of the cluster leads elsewhere.
-    fn moves_ingress(&self, before: &State, row: &DiffItem<'_, '_, TaskId, Arc<Task>>) -> bool {
-        let publishes =
-            |task: &Arc<Task>| self.publishing.contains(&task.service) || before.publishing.contains(&task.service);
-        let place = |task: Option<&Arc<Task>>| task.filter(|task| publishes(task)).and_then(|t| t.ingress_place());
-        let [old, new] = sides(row).map(place);
-        old != new
-    }
-
-    fn node(&self, row: &DiffItem<'_, '_, NodeId, Node>, touched: &mut Touched) {
-        let is_manager = |node: &&Node| node.role == Role::Manager;
-        let [old, new] = sides(row);
-        let addresses = |node: Option<&Node>| node.map(|n| n.description.addresses.clone()).unwrap_or_default();
-        touched.all |= !self.publishing.is_empty() && addresses(old) != addresses(new);
-        let manager = |node: Option<&Node>| node.filter(is_manager).map(|n| n.description.control_addr);
-        touched.all |= manager(old) != manager(new);
-        touched.nodes.extend(both(row).map(|n| n.id));
-        // Others send to what is on it, and no more at once than it takes.
-        let reached = |node: Option<&Node>| node.map(|n| (n.description.vtep, n.description.underlay_mtu));
-        if reached(old) != reached(new) {
-            let id = both(row).map(|n| n.id).next();
-            let tasks = id.into_iter().flat_map(|id| self.tasks_of_node(id)).flat_map(|t| &t.endpoints);
-            let containers = id.into_iter().flat_map(|id| self.containers_of_node(id)).flat_map(|c| &c.endpoints);
-            touched.networks.extend(tasks.chain(containers).map(|e| e.network));
+    fn task(&self, before: &State, sides: [Option<&Arc<Task>>; 2], touched: &mut Touched, stale: &mut Stale) {
+        let shown = |task: Option<&Arc<Task>>| {
+            task.filter(|t| t.node.is_some() && !t.status.state.is_terminal())
+                .map(|task| (task.node, task_assignment(task)))
+        };
+        let [old, new] = sides;
+        if shown(old) != shown(new) {
+            touched.nodes.extend(both(sides).filter_map(|task| task.node));
+        }
+        stale.endpoints.extend(both(sides).flat_map(|task| task.endpoints.iter().map(|e| (e.network, task.id))));
+        let place = |task: Option<&Arc<Task>>| task.and_then(|task| task.ingress_place());
+        if place(old) != place(new) {
+            let publishes = |id: &ServiceId| self.publishing.contains(id) || before.publishing.contains(id);
+            stale.ingress.extend(both(sides).map(|task| task.service).filter(publishes));
         }
     }
+
+    fn node(&self, before: &State, sides: [Option<&Node>; 2], touched: &mut Touched, stale: &mut Stale) {
+        let [old, new] = sides;
+        let Some(id) = both(sides).map(|node| node.id).next() else { return };
+        let manager =
+            |node: Option<&Node>| node.filter(|n| n.role == Role::Manager).map(|n| n.description.control_addr);
+        touched.all |= manager(old) != manager(new);
+        if old.map(|n| n.role) != new.map(|n| n.role) {
+            touched.nodes.insert(id);
+        }
+        // Others send to what is on it.
+        let tasks = || self.tasks_of_node(id).chain(before.tasks_of_node(id));
+        let on_it = || {
+            let containers = self.containers_of_node(id).chain(before.containers_of_node(id));
+            let of_tasks = tasks().flat_map(|t| t.endpoints.iter().map(|e| (e.network, t.id)));
+            of_tasks.chain(containers.flat_map(|c| c.endpoints.iter().map(|e| (e.network, c.id))))
+        };
+        let vtep = |node: Option<&Node>| node.map(|n| n.description.vtep);
+        if vtep(old) != vtep(new) {
+            stale.endpoints.extend(on_it());
+        }
+        // And no more at once than it takes.
+        let mtu = |node: Option<&Node>| node.map(|n| n.description.underlay_mtu);
+        if mtu(old) != mtu(new) {
+            let networks: BTreeSet<NetworkId> = on_it().map(|(network, _)| network).collect();
+            touched.networks.extend(networks.into_iter().filter(|n| underlay(before, *n) != underlay(self, *n)));
+        }
+        if old.map(ingress_host) != new.map(ingress_host) {
+            stale.ingress.extend(tasks().map(|task| task.service));
+        }
+    }
+}
+
+fn service(sides: [Option<&Service>; 2], touched: &mut Touched, stale: &mut Stale) {
+    let networks = both(sides).flat_map(|service| service.spec.networks.iter().map(|a| a.network));
+    for network in networks.collect::<BTreeSet<_>>() {
+        let is_on = |service: &&Service| service.spec.networks.iter().any(|a| a.network == network);
+        let [old, new] = sides.map(|service| service.filter(is_on).map(|service| on_network(service, network)));
+        if old != new {
+            touched.networks.insert(network);
+        }
+    }
+    let [old, new] = sides.map(|service| service.map_or(&[][..], |s| &s.ingress[..]));
+    if old != new {
+        stale.ingress.extend(both(sides).map(|service| service.id));
+    }
+}
+
+/// What hosts are told of a network itself: not which of its addresses are in use.
+fn shown(network: &Network) -> impl PartialEq {
+    let subnets: Vec<Subnet> = network.subnets().cloned().collect();
+    (network.spec.clone(), network.vni, subnets)
 }
 
 /// What a row was, and what it is.
@@ -130,18 +206,6 @@ fn sides<'a, V>(row: &DiffItem<'a, 'a, impl Ord, V>) -> [Option<&'a V>; 2] {
 }
 
 /// Both that there are.
-fn both<'a, V>(row: &DiffItem<'a, 'a, impl Ord, V>) -> impl Iterator<Item = &'a V> {
-    sides(row).into_iter().flatten()
-}
-
-impl Touched {
-    fn task(&mut self, task: &Task) {
-        self.nodes.extend(task.node);
-        self.networks.extend(task.endpoints.iter().map(|e| e.network));
-    }
-
-    fn container(&mut self, container: &Container) {
-        self.nodes.insert(container.node);
-        self.networks.extend(container.endpoints.iter().map(|e| e.network));
-    }
+fn both<V>(sides: [Option<&V>; 2]) -> impl Iterator<Item = &V> {
+    sides.into_iter().flatten()
 }

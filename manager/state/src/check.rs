@@ -10,6 +10,7 @@ use std::{
 use crate::{
     ipam::{places::wants_vips, subnets::overlap},
     state::{Network, State, Task},
+    visible::Visible,
 };
 
 /// What must never be, in sentences; empty in every state that `apply` can reach.
@@ -228,6 +229,10 @@ fn indexes(state: &State, found: &mut Vec<String>) {
 
     let answers: BTreeSet<_> = state.answers.keys().copied().collect();
     agree("answers", &answers, state.answer_order.iter(), found);
+
+    if *state.visible() != Visible::of(state) {
+        found.push("what hosts are told is not what the state says".to_owned());
+    }
 }
 
 fn agree<'a, T: Ord + Debug + 'a>(

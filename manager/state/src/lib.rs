@@ -18,8 +18,9 @@ mod level;
 pub mod reply;
 pub mod state;
 pub mod table;
+mod visible;
 
-pub use assign::{assignment, network_mtu};
+pub use assign::{View, assignment, network_mtu, view};
 pub use check::violations;
 pub use checkpoint::{Checkpoint, Verdict};
 pub use command::{ClusterSettings, Command, ContainerReport, Proposal, RequestId, TaskChange, TaskReport};

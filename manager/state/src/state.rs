@@ -25,6 +25,7 @@ use crate::{
     command::{ClusterSettings, RequestId},
     reply::Outcome,
     table::{Index, Table},
+    visible::Made,
 };
 
 /// Everything that the managers agree on. Cloning it is cheap.
@@ -66,8 +67,10 @@ pub struct State {
     /// How many places (an endpoint or a VIP) of a network each service and container holds; by name (`service web`),
     /// for it outlives services.
     pub(crate) holders: Table<(NetworkId, String), u64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing, deserialize_with = "Changes::unknown")]
     pub(crate) changes: Changes,
+    #[serde(skip)]
+    pub(crate) visible: Made,
     /// What each manager said last that its state is.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     pub(crate) checkpoints: Table<NodeId, Checkpoint>,

@@ -209,7 +209,7 @@ fn task_entry((key, t): (TaskId, Arc<TaskAssignment>)) -> pb::TaskAssignment {
     }
 }
 
-fn ingress(a: pb::IngressAssignment) -> Result<(ServiceId, IngressAssignment), Invalid> {
+fn ingress(a: pb::IngressAssignment) -> Result<(ServiceId, Arc<IngressAssignment>), Invalid> {
     let ports = a.ports.into_iter().enumerate();
     let value = IngressAssignment {
         ports: ports.map(|(i, p)| p.try_into().inside(format!("ports[{i}]"))).collect::<Result<_, _>>()?,
@@ -222,10 +222,11 @@ fn ingress(a: pb::IngressAssignment) -> Result<(ServiceId, IngressAssignment), I
             Ok((id("node", h.node, NodeId)?, host))
         })?,
     };
-    Ok((id("service", a.service, ServiceId)?, value))
+    Ok((id("service", a.service, ServiceId)?, Arc::new(value)))
 }
 
-fn ingress_entry((key, a): (ServiceId, IngressAssignment)) -> pb::IngressAssignment {
+fn ingress_entry((key, a): (ServiceId, Arc<IngressAssignment>)) -> pb::IngressAssignment {
+    let a = Arc::unwrap_or_clone(a);
     let host = |(node, h): (NodeId, IngressHost)| pb::IngressHost {
         node: node.0,
         v4: text(h.v4),

@@ -235,9 +235,14 @@ proptest! {
             for node in state.nodes.keys() {
                 let cut = shoal_state::assignment(&state, *node).unwrap();
                 if let Some(old) = shoal_state::assignment(&before, *node) {
-                    let same = AssignmentDelta::between(&old, &cut).changes_nothing(&old);
+                    let delta = AssignmentDelta::between(&old, &cut);
+                    let same = delta.changes_nothing(&old);
                     let changed_at = state.changed_at(*node, old.networks.keys().copied());
                     prop_assert!(same || changed_at == index, "{:?} changes {}, and nobody noted it", proposal, node);
+                    // Thrift: who is shown nothing new is not troubled.
+                    prop_assert!(!same || changed_at != index, "{:?} troubles {} for nothing", proposal, node);
+                    let views = [&before, &state].map(|state| shoal_state::view(state, *node).unwrap());
+                    prop_assert_eq!(views[1].since(&views[0]), delta, "{:?}", proposal);
                 }
                 let by_hand = cut.containers.values().flat_map(|c| c.endpoints.iter());
                 for e in cut.tasks.values().flat_map(|t| &t.endpoints).chain(by_hand) {

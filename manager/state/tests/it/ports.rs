@@ -100,7 +100,7 @@ fn every_host_is_told_where_the_ports_of_the_cluster_lead() {
     assert_eq!(changed(&w), w.state.applied);
     let told = assignment(&w.state, NodeId(1)).unwrap().ingress[&web].clone();
     assert_eq!(told.ports, w.state.services[&web].ingress);
-    let (node, host) = told.hosts.into_iter().next().unwrap();
+    let (node, host) = told.hosts.clone().into_iter().next().unwrap();
     assert_eq!((node, host.tasks), (NodeId(2), 1));
     assert_eq!((host.v4, host.v6), (Some([192, 0, 2, 2].into()), Some("2001:db8::2".parse().unwrap())));
     let hosts = |w: &World| assignment(&w.state, NodeId(1)).unwrap().ingress[&web].hosts.clone();
