@@ -1,11 +1,15 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use proptest::{prop_assert, prop_assert_eq, proptest};
 use shoal_common::{
     NodeId, Timestamp,
-    node::Liveness::{Down, Ready},
+    node::{
+        self,
+        Liveness::{Down, Ready},
+    },
 };
 use shoal_control::{Liveness, liveness::TIMEOUT};
-use shoal_state::Command;
+use shoal_state::{Command, Node, State};
 
 use crate::lab::Lab;
 
@@ -89,5 +93,73 @@ fn asking_at_the_wake_up_times_finds_the_silent_node_in_time() {
             lab.liveness(node.0, verdict);
         }
         now = liveness.wake_at(now);
+    }
+}
+
+/// The rule itself, which looks at every node each time.
+#[derive(Default)]
+struct Plain {
+    contacts: BTreeMap<NodeId, (Timestamp, bool)>,
+    attentive_at: Timestamp,
+}
+
+impl Plain {
+    fn attend(&mut self, now: Timestamp) {
+        if now.since(self.attentive_at) >= TIMEOUT {
+            self.contacts.values_mut().for_each(|contact| *contact = (now, false));
+        }
+        self.attentive_at = now;
+    }
+
+    fn verdicts(&mut self, state: &State, now: Timestamp) -> Vec<(NodeId, node::Liveness)> {
+        self.attend(now);
+        self.contacts.retain(|id, _| state.nodes.contains_key(id));
+        let mut verdict = |node: &Node| {
+            let (at, heard) = *self.contacts.entry(node.id).or_insert((now, false));
+            let silent = now.since(at) >= TIMEOUT;
+            let verdict = if silent {
+                Down
+            } else if heard {
+                Ready
+            } else {
+                node.liveness
+            };
+            (verdict != node.liveness).then_some((node.id, verdict))
+        };
+        state.nodes.values().filter(|node| !node.left).filter_map(&mut verdict).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_says_what_a_look_at_every_node_says(
+        steps in proptest::collection::vec((1u64..7, 0u64..4_000, 0u8..6), 1..80)
+    ) {
+        let mut lab = Lab::new(4);
+        let (mut liveness, mut plain) = (Liveness::new(Timestamp(0), TIMEOUT), Plain::default());
+        let mut now = Timestamp(0);
+        for (node, pause, what) in steps {
+            now = now + Duration::from_millis(pause);
+            match what {
+                0 | 1 => {
+                    liveness.heard(NodeId(node), now);
+                    plain.attend(now);
+                    plain.contacts.insert(NodeId(node), (now, true));
+                }
+                2 => drop(lab.state.nodes.remove(&NodeId(node))),
+                3 => now = now + TIMEOUT / 2,
+                _ => {}
+            }
+            let verdicts = liveness.verdicts(&lab.state, now);
+            prop_assert_eq!(&verdicts, &plain.verdicts(&lab.state, now));
+            let after = liveness.wake_at(now);
+            prop_assert!(after > now && after <= now + TIMEOUT / 2);
+            // Sometimes the proposal is lost.
+            if what != 5 {
+                for (id, verdict) in verdicts {
+                    lab.liveness(id.0, verdict);
+                }
+            }
+        }
     }
 }

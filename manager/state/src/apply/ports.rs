@@ -70,6 +70,9 @@ impl State {
 
     /// Those that a service gets on every host. One that nobody named stays as it is over an update.
     pub(super) fn ingress_ports(&self, service: &Service) -> Result<Vec<IngressPort>, Rejection> {
+        if service.spec.published(PublishMode::Ingress).next().is_none() {
+            return Ok(Vec::new());
+        }
         let mut taken = self.taken_anywhere(service);
         let who = format!("service {}", service.spec.name);
         let (named, free): (Vec<&Publish>, Vec<&Publish>) =
