@@ -112,20 +112,12 @@ pub fn view(state: &State, node: NodeId) -> Option<View> {
     Some(View { rest, endpoints })
 }
 
-/// The least of the underlays of the hosts that are on a network; `None`: there is nobody on it.
-pub(crate) fn underlay(state: &State, network: NetworkId) -> Option<Mtu> {
-    let tasks = state.tasks_of_network(network).filter_map(|task| task.node);
-    let containers = state.containers_of_network(network).map(|container| container.node);
-    let hosts: BTreeSet<NodeId> = tasks.chain(containers).collect();
-    hosts.into_iter().filter_map(|id| state.nodes.get(&id)).map(|node| node.description.underlay_mtu).min()
-}
-
 /// What the links of a network carry. Of one without hosts: what they would, if every host were on it.
 pub fn network_mtu(state: &State, network: &Network) -> Option<Mtu> {
     let nodes = || state.nodes.values().map(|node| &node.description);
     let of_driver = || match &network.spec.driver {
         Driver::Overlay => {
-            let least = underlay(state, network.id).or_else(|| nodes().map(|d| d.underlay_mtu).min())?;
+            let least = state.visible().underlay(network.id).or_else(|| nodes().map(|d| d.underlay_mtu).min())?;
             nodes().map(|d| least.inside_vxlan(d.vtep)).min()
         }
         Driver::Bridge(_) => {
@@ -152,7 +144,7 @@ fn network_assignment(state: &State, network: &Network, node: NodeId) -> Option<
         subnets: network.subnets().cloned().collect(),
         internal: network.spec.internal,
         mtu: network.spec.mtu,
-        underlay: underlay(state, network.id).filter(|_| is_overlay),
+        underlay: state.visible().underlay(network.id).filter(|_| is_overlay),
     })
 }
 

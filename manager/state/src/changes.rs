@@ -9,7 +9,7 @@ use shoal_common::{LogIndex, NetworkId, NodeId, ServiceId, Subnet, TaskId, node:
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    assign::{container_assignment, ingress_host, on_network, task_assignment, underlay},
+    assign::{container_assignment, ingress_host, on_network, task_assignment},
     state::{Container, Network, Node, Service, State, Task},
     table::Table,
     visible::Visible,
@@ -50,6 +50,7 @@ struct Touched {
 #[derive(Debug, Default)]
 struct Stale {
     endpoints: BTreeSet<(NetworkId, TaskId)>,
+    underlays: BTreeSet<NetworkId>,
     ingress: BTreeSet<ServiceId>,
 }
 
@@ -118,6 +119,11 @@ impl State {
                 touched.networks.insert(network);
             }
         }
+        for network in stale.underlays {
+            if visible.look_at_underlay(self, network) {
+                touched.networks.insert(network);
+            }
+        }
         for service in stale.ingress {
             touched.all |= visible.look_at_ingress(self, service);
         }
@@ -166,8 +172,7 @@ impl State {
         // And no more at once than it takes.
         let mtu = |node: Option<&Node>| node.map(|n| n.description.underlay_mtu);
         if mtu(old) != mtu(new) {
-            let networks: BTreeSet<NetworkId> = on_it().map(|(network, _)| network).collect();
-            touched.networks.extend(networks.into_iter().filter(|n| underlay(before, *n) != underlay(self, *n)));
+            stale.underlays.extend(on_it().map(|(network, _)| network));
         }
         if old.map(ingress_host) != new.map(ingress_host) {
             stale.ingress.extend(tasks().map(|task| task.service));

@@ -4,7 +4,7 @@
 //! of a change at all. It is in no snapshot: who reads one makes it anew.
 
 use shoal_common::{
-    NetworkId, NodeId, ServiceId, TaskId,
+    Mtu, NetworkId, NodeId, ServiceId, TaskId,
     assignment::{EndpointAssignment, IngressAssignment},
 };
 use std::sync::{Arc, OnceLock};
@@ -19,8 +19,17 @@ use crate::{
 pub(crate) type Endpoints = Table<TaskId, Arc<EndpointAssignment>>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
+struct OnNetwork {
+    endpoints: Endpoints,
+    /// How many of them each host has.
+    hosts: Table<NodeId, u32>,
+    /// The least of the underlays of these hosts.
+    underlay: Option<Mtu>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Visible {
-    endpoints: Table<NetworkId, Endpoints>,
+    networks: Table<NetworkId, OnNetwork>,
     ingress: Table<ServiceId, Arc<IngressAssignment>>,
     /// Networks that are on one host only, whether somebody is on them or not.
     local: Index<(NodeId, NetworkId)>,
@@ -68,7 +77,12 @@ impl Visible {
     }
 
     pub(crate) fn endpoints(&self, network: NetworkId) -> Endpoints {
-        self.endpoints.get(&network).cloned().unwrap_or_default()
+        self.networks.get(&network).map(|on| on.endpoints.clone()).unwrap_or_default()
+    }
+
+    /// `None`: there is nobody on it.
+    pub(crate) fn underlay(&self, network: NetworkId) -> Option<Mtu> {
+        self.networks.get(&network)?.underlay
     }
 
     pub(crate) fn ingress(&self) -> impl Iterator<Item = (&ServiceId, &Arc<IngressAssignment>)> {
@@ -81,21 +95,44 @@ impl Visible {
 
     /// Whether hosts see another endpoint than before, or see one that they did not.
     pub(crate) fn look_at_endpoint(&mut self, state: &State, network: NetworkId, id: TaskId) -> bool {
-        let now = assign::endpoint(state, network, id);
-        let before = self.endpoints.get(&network).and_then(|rows| rows.get(&id));
-        if before.map(Arc::as_ref) == now.as_ref() {
+        let now = assign::endpoint(state, network, id).map(Arc::new);
+        let mut on = self.networks.get(&network).cloned().unwrap_or_default();
+        let before = match &now {
+            Some(row) => on.endpoints.insert(id, Arc::clone(row)),
+            None => on.endpoints.remove(&id),
+        };
+        if before == now {
             return false;
         }
-        let mut rows = self.endpoints(network);
-        match now {
-            Some(row) => drop(rows.insert(id, Arc::new(row))),
-            None => drop(rows.remove(&id)),
+        let [before, now] = [before, now].map(|row| row.map(|row| row.node));
+        if before != now {
+            on.count(before, now);
+            on.underlay = match (before, now) {
+                (None, Some(node)) => on.underlay.into_iter().chain(underlay(state, node)).min(),
+                (Some(_), _) | (None, None) => on.least(state),
+            };
         }
-        match rows.is_empty() {
-            true => drop(self.endpoints.remove(&network)),
-            false => drop(self.endpoints.insert(network, rows)),
-        }
+        self.put(network, on);
         true
+    }
+
+    /// Whether packets on the network have to be of another size, after a host's underlay changed.
+    pub(crate) fn look_at_underlay(&mut self, state: &State, network: NetworkId) -> bool {
+        let Some(on) = self.networks.get(&network) else { return false };
+        let now = on.least(state);
+        if now == on.underlay {
+            return false;
+        }
+        let on = OnNetwork { underlay: now, ..on.clone() };
+        self.put(network, on);
+        true
+    }
+
+    fn put(&mut self, network: NetworkId, on: OnNetwork) {
+        match on.endpoints.is_empty() {
+            true => drop(self.networks.remove(&network)),
+            false => drop(self.networks.insert(network, on)),
+        }
     }
 
     /// Whether hosts see the ports of this service lead elsewhere.
@@ -119,4 +156,26 @@ impl Visible {
             false => drop(self.local.remove(&(node, network))),
         }
     }
+}
+
+impl OnNetwork {
+    fn count(&mut self, before: Option<NodeId>, now: Option<NodeId>) {
+        if let Some(node) = before {
+            match self.hosts.get(&node).copied().unwrap_or_default() {
+                0 | 1 => drop(self.hosts.remove(&node)),
+                more => drop(self.hosts.insert(node, more - 1)),
+            }
+        }
+        if let Some(node) = now {
+            *self.hosts.entry(node).or_default() += 1;
+        }
+    }
+
+    fn least(&self, state: &State) -> Option<Mtu> {
+        self.hosts.keys().filter_map(|id| underlay(state, *id)).min()
+    }
+}
+
+fn underlay(state: &State, node: NodeId) -> Option<Mtu> {
+    state.nodes.get(&node).map(|node| node.description.underlay_mtu)
 }
