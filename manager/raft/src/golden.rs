@@ -106,6 +106,15 @@ fn what_was_released_is_opened_and_means_the_same() {
     }
 }
 
+/// Until 0.1.0 was released, snapshots also held which entry had touched what.
+#[test]
+fn a_snapshot_of_before_the_first_release_is_opened() {
+    let golden = fs::read_to_string(path(1, "txt").with_file_name("level-1-with-changes.txt")).unwrap();
+    let (_, hex) = golden.trim_end().split_once(' ').unwrap();
+    assert!(hex.contains(&"changes".bytes().map(|b| format!("{b:02x}")).collect::<String>()));
+    assert!(codec::decode::<State>(&bytes(hex)).unwrap() == replayed(&proposals(1)), "the state differs");
+}
+
 /// serde names all variants when it is given none of them.
 #[test]
 fn every_command_is_in_the_golden_files() {
