@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The figures of the README, measured on this machine: what one container costs beside the bare OCI runtime (the
 # floor), then what a cluster of five lab hosts takes, what one replica more costs a manager of many hosts, and one more
-# container on a host with many. Ratios count; the
-# machine should have nothing else to do.
+# container on a host with many. Ratios count; the machine should have nothing else to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/deps.sh

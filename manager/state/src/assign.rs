@@ -1,4 +1,4 @@
-//! What one node must know: a projection of the state. What many are told is made once, see `visible`.
+//! The assignment of one node, as a projection of the state. Rows that many nodes share are made once, in `visible`.
 
 use shoal_common::{
     Mtu, Name, NetworkId, NodeId, ServiceId, TaskId,
@@ -24,7 +24,7 @@ use crate::{
     visible::Endpoints,
 };
 
-/// What a node is told. The rows of endpoints are those of the state itself, shared by all who are on the network.
+/// The assignment of one node. It shares its rows of endpoints with every other node on the same network.
 #[derive(Debug, Clone)]
 pub struct View {
     /// All but the endpoints.
@@ -45,7 +45,7 @@ impl View {
         Assignment { endpoints: self.endpoints.iter().flat_map(of_network).collect(), ..self.rest.clone() }
     }
 
-    /// What turns `before` into this. Of endpoints it costs what changed.
+    /// The delta that turns `before` into this view. Endpoints that did not change cost nothing.
     pub fn since(&self, before: &View) -> AssignmentDelta {
         let mut endpoints = MapDelta::default();
         let none = Endpoints::default();
@@ -75,7 +75,7 @@ pub fn assignment(state: &State, node: NodeId) -> Option<Assignment> {
     Some(view(state, node)?.whole())
 }
 
-/// The same, with the endpoints shared.
+/// The same assignment, as a view. `None` for a node that is not, or no longer, of the cluster.
 pub fn view(state: &State, node: NodeId) -> Option<View> {
     let cluster = state.cluster.as_ref()?;
     let of = state.nodes.get(&node)?;
@@ -186,7 +186,7 @@ fn link_assignment(state: &State, of: &Container, link: &ContainerLink) -> Optio
     })
 }
 
-/// What all who are on a network are told of one that is.
+/// The row of one task or container, for every node on the network.
 pub(crate) fn endpoint(state: &State, network: NetworkId, id: TaskId) -> Option<EndpointAssignment> {
     match (state.tasks.get(&id), state.containers.get(&id)) {
         (Some(task), _) => task_endpoint(state, network, task),
@@ -235,7 +235,7 @@ fn services(state: &State, network: NetworkId) -> impl Iterator<Item = ((Network
     state.services_of_network(network).map(move |service| ((network, service.id), on_network(service, network)))
 }
 
-/// What all who are on a network are told of a service that is.
+/// The row of one service, for every node on the network.
 pub(crate) fn on_network(service: &Service, network: NetworkId) -> ServiceAssignment {
     let vip = service.vips.get(&network).copied().unwrap_or_default();
     let attachment = service.spec.networks.iter().find(|a| a.network == network);

@@ -1,7 +1,7 @@
-//! Whom a change concerns: at which entry of the log a node's assignment changed last.
+//! The entry of the log at which each node's assignment changed last.
 //!
-//! It is found by comparing what was shown before with what is shown after, which costs what changed: so there is no
-//! case that somebody could have forgotten, and thousands of hosts are asked about nothing but their own.
+//! After each entry, the rows that changed are projected from the state before and from the state after. Only where the
+//! two projections differ is a node touched. So no case can be forgotten, and a stream of any other node does nothing.
 
 use imbl::ordmap::DiffItem;
 use serde::{Deserializer, de::IgnoredAny};
@@ -18,7 +18,8 @@ use crate::{
 /// At which entry each was touched last. What is missing was never.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
-    /// What every node is told: where managers are. `None` of a state that was read: what came before is not known.
+    /// The last change that touched every node, such as a manager's new address. `None` in a state that was read from a
+    /// snapshot: earlier changes are not known.
     all: Option<LogIndex>,
     nodes: Table<NodeId, LogIndex>,
     networks: Table<NetworkId, LogIndex>,
@@ -38,7 +39,7 @@ impl Changes {
     }
 }
 
-/// Who has to be told.
+/// The nodes that one entry touches: all, some, or those on some networks.
 #[derive(Debug, Default)]
 struct Touched {
     all: bool,
@@ -46,7 +47,7 @@ struct Touched {
     networks: BTreeSet<NetworkId>,
 }
 
-/// What has to be made anew to know that.
+/// Rows of [`Visible`] that have to be made again before their nodes are known.
 #[derive(Debug, Default)]
 struct Stale {
     endpoints: BTreeSet<(NetworkId, TaskId)>,
@@ -195,7 +196,7 @@ fn service(sides: [Option<&Service>; 2], touched: &mut Touched, stale: &mut Stal
     }
 }
 
-/// What hosts are told of a network itself: not which of its addresses are in use.
+/// The part of a network that is in assignments. The addresses that are in use are not.
 fn shown(network: &Network) -> impl PartialEq {
     let subnets: Vec<Subnet> = network.subnets().cloned().collect();
     (network.spec.clone(), network.vni, subnets)

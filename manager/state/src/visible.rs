@@ -1,7 +1,7 @@
-//! What many hosts are told, made once for all of them: it follows from the rest of the state.
+//! Rows that many hosts share: made once, and derived from the rest of the state.
 //!
-//! Whatever changes the state brings it up to date, which costs what changed; so it also says which hosts have to hear
-//! of a change at all. It is in no snapshot: who reads one makes it anew.
+//! Each entry of the log updates the rows that it changed, and learns by that which networks it touches. No snapshot holds
+//! these rows: a state that was read from one makes them when they are first needed.
 
 use shoal_common::{
     Mtu, NetworkId, NodeId, ServiceId, TaskId,
